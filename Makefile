@@ -1,0 +1,49 @@
+# Targets for daily use; `make` lists them.
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= out
+DEMO := $(OUT)/demo
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo preprocess test lint
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
+
+demo: $(VENV)/.ready $(DEMO)/phantom/PHANTOM-truth.json ## set up, run the whole ETL on invented data, draw a reading
+	$(BIN)/egma-prep run $(DEMO)/phantom --out $(DEMO)/out --config phantom
+	$(BIN)/egma-prep inspect --out $(DEMO)/out --png $(DEMO)/reading.png
+	@echo
+	@echo "The phantom tree:         $(DEMO)/phantom"
+	@echo "Tables, images, shards:   $(DEMO)/out"
+	@echo "A reading's heatmaps:     $(DEMO)/reading.png"
+	@echo "Your own data:            make preprocess DATA=/physionet/mimic-eye"
+	@echo "The commands on the PATH: export PATH=\"$$(cd $(BIN) && pwd):\$$PATH\""
+
+preprocess: $(VENV)/.ready ## DATA=... [OUT=out]: the whole ETL on a MIMIC-EYE tree
+	@test -n "$(DATA)" || { echo "make preprocess needs DATA=/physionet/mimic-eye" >&2; exit 2; }
+	$(BIN)/egma-prep run "$(DATA)" --out "$(OUT)"
+
+test: lint ## set up, then lint, types and all tests; what CI runs
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.ready-dev ## formatting, lint and types alone
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+$(VENV)/.ready: $(SOURCES)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.ready-dev: $(SOURCES)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@ $(VENV)/.ready
+
+$(DEMO)/phantom/PHANTOM-truth.json: | $(VENV)/.ready
+	rm -rf $(DEMO)/phantom
+	$(BIN)/egma-prep synth $(DEMO)/phantom --readings 24 --small

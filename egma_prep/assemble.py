@@ -1,0 +1,255 @@
+"""One reading's gaze, words and image to its rows: align, cut, render. Pure; no files."""
+
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from egma_prep.align import overlap_seconds, window_starts
+from egma_prep.geometry import Frame
+from egma_prep.options import Options, RenderOptions
+from egma_prep.readings import Fixations, FloatArray, RawReading, Region, Words
+from egma_prep.render import Heatmap, Kernels, heatmap, kernels
+from egma_prep.sentences import SentenceSpan, is_word, join_words, sentence_spans
+
+Rows = list[dict[str, Any]]
+
+
+class FramedImage(NamedTuple):
+    """An image in its frame, and the size it had."""
+
+    frame: Frame
+    values: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Gaze:
+    """Fixations in both frames, ``(n,)`` each."""
+
+    begin_s: FloatArray
+    end_s: FloatArray
+    x_px: FloatArray
+    y_px: FloatArray
+    x_224: FloatArray
+    y_224: FloatArray
+    on_image: NDArray[np.bool_]
+    px_per_deg_x: FloatArray
+    px_per_deg_y: FloatArray
+
+
+class Passage(NamedTuple):
+    """What gets a map of its own: a sentence, or a word."""
+
+    text: str
+    begin_s: float
+    end_s: float
+    words: int
+
+
+def reading_rows(raw: RawReading, image: FramedImage, options: Options) -> dict[str, Rows]:
+    """Make every output row of one reading.
+
+    Parameters
+    ----------
+    raw : RawReading
+        In pixels of the image that its metadata describe.
+    image : FramedImage
+        The image as it is; where its size differs, points are rescaled linearly.
+
+    Returns
+    -------
+    dict
+        Rows by table name, and under ``shard`` the shard's.
+    """
+    frame = image.frame
+    scale = frame.width / raw.width, frame.height / raw.height
+    gaze = gaze_in_frame(raw.fixations, frame, scale)
+    spans = sentence_spans(
+        raw.words.text,
+        raw.words.begin_s.tolist(),
+        raw.words.end_s.tolist(),
+        options.sentences.pause_s,
+    )
+    seconds = overlap_seconds(raw.words.begin_s, raw.words.end_s, gaze.begin_s, gaze.end_s)
+    key = {"dataset": raw.dataset, "reading_id": raw.reading_id}
+    facts = key | {
+        "subject_id": raw.subject_id,
+        "study_id": raw.study_id,
+        "dicom_id": raw.dicom_id,
+        "split": raw.split,
+        "view": raw.view,
+        "width": frame.width,
+        "height": frame.height,
+    }
+    shard = {
+        **facts,
+        "image": image.values.tobytes(),
+        **rendered(gaze, raw.words, spans, frame, options.render),
+        "labels": sorted(raw.labels.items()),
+        "regions": [_region_in_frame(region, frame, scale)._asdict() for region in raw.regions],
+    }
+    tables = {
+        "readings": [{**facts, **_counts(gaze, raw.words, spans)}],
+        "words": _word_rows(raw.words, spans, seconds[:, gaze.on_image].sum(axis=1)),
+        "fixations": _fixation_rows(gaze),
+        "alignment": _alignment_rows(seconds),
+        "sentences": _sentence_rows(raw.words, spans),
+    }
+    return {name: [key | row for row in rows] for name, rows in tables.items()} | {"shard": [shard]}
+
+
+def gaze_in_frame(raw: Fixations, frame: Frame, scale: tuple[float, float]) -> Gaze:
+    """Place fixations in the image and in its frame; only 0 <= x < W, 0 <= y < H is on it."""
+    x_px, y_px = raw.x_px * scale[0], raw.y_px * scale[1]
+    on_image = (x_px >= 0) & (x_px < frame.width) & (y_px >= 0) & (y_px < frame.height)
+    return Gaze(
+        begin_s=raw.begin_s,
+        end_s=raw.end_s,
+        x_px=x_px,
+        y_px=y_px,
+        x_224=frame.x(x_px),
+        y_224=frame.y(y_px),
+        on_image=on_image,
+        px_per_deg_x=raw.px_per_deg_x * scale[0],
+        px_per_deg_y=raw.px_per_deg_y * scale[1],
+    )
+
+
+def rendered(
+    gaze: Gaze, words: Words, spans: list[SentenceSpan], frame: Frame, options: RenderOptions
+) -> dict[str, Any]:
+    """Render the shard's columns that come from gaze: ``heatmap`` and ``sentences``."""
+    seen = gaze.on_image
+    begin_s, end_s = gaze.begin_s[seen], gaze.end_s[seen]
+    kernel = kernels(
+        gaze.x_224[seen], gaze.y_224[seen], *_sigma_px(gaze, seen, frame, options), options.truncate
+    )
+    whole = heatmap(kernel, end_s - begin_s)
+    passages = _passages(words, spans, options.level)
+    starts = window_starts(
+        np.array([passage.begin_s for passage in passages]),
+        np.array([passage.end_s for passage in passages]),
+        options.window,
+        options.lead,
+    )
+    ends = np.array([passage.end_s for passage in passages])
+    weight_s = overlap_seconds(starts, ends, begin_s, end_s)  # (m, k)
+    substitute = whole if options.empty_sentence == "reading" else None
+    return {
+        "heatmap": whole.values.tobytes() if whole else None,
+        "sentences": [
+            _shard_sentence(passage, kernel, weight, substitute)
+            for passage, weight in zip(passages, weight_s, strict=True)
+        ],
+    }
+
+
+def _shard_sentence(
+    passage: Passage, kernel: Kernels, weight_s: FloatArray, substitute: Heatmap | None
+) -> dict[str, Any]:
+    own = heatmap(kernel, weight_s) or substitute
+    return {
+        "text": passage.text,
+        "begin": passage.begin_s,
+        "end": passage.end_s,
+        "words": passage.words,
+        "fixations": int((weight_s > 0).sum()),
+        "gaze_seconds": float(weight_s.sum()),
+        "heatmap": own.values.tobytes() if own else None,
+        "peak_seconds": own.peak_seconds if own else None,
+        "grid": own.grid if own else None,
+    }
+
+
+def _sigma_px(
+    gaze: Gaze, seen: NDArray[np.bool_], frame: Frame, options: RenderOptions
+) -> tuple[FloatArray, FloatArray]:
+    if options.sigma_in_degrees:
+        return (
+            options.sigma_value * gaze.px_per_deg_x[seen] * frame.scale_x,
+            options.sigma_value * gaze.px_per_deg_y[seen] * frame.scale_y,
+        )
+    sigma_px = np.full(int(seen.sum()), options.sigma_value)
+    return sigma_px, sigma_px
+
+
+def _passages(words: Words, spans: list[SentenceSpan], level: str) -> list[Passage]:
+    if level == "word":
+        spans = [SentenceSpan(i, i) for i, text in enumerate(words.text) if is_word(text)]
+    return [
+        Passage(
+            join_words(words.text[first : last + 1]),
+            float(words.begin_s[first]),
+            float(words.end_s[last]),
+            sum(map(is_word, words.text[first : last + 1])),
+        )
+        for first, last in spans
+    ]
+
+
+def _region_in_frame(region: Region, frame: Frame, scale: tuple[float, float]) -> Region:
+    x = frame.x(np.array([region.x0, region.x1]) * scale[0])
+    y = frame.y(np.array([region.y0, region.y1]) * scale[1])
+    return region._replace(x0=float(x[0]), y0=float(y[0]), x1=float(x[1]), y1=float(y[1]))
+
+
+def _counts(gaze: Gaze, words: Words, spans: list[SentenceSpan]) -> dict[str, Any]:
+    return {
+        "sentences": len(spans),
+        "words": sum(map(is_word, words.text)),
+        "fixations": len(gaze.begin_s),
+        "fixations_on_image": int(gaze.on_image.sum()),
+        "gaze_seconds": float((gaze.end_s - gaze.begin_s)[gaze.on_image].sum()),
+    }
+
+
+def _word_rows(words: Words, spans: list[SentenceSpan], gaze_seconds: FloatArray) -> Rows:
+    sentence = np.repeat(np.arange(len(spans)), [last - first + 1 for first, last in spans])
+    columns = {
+        "word_index": range(len(words.text)),
+        "text": words.text,
+        "begin": words.begin_s.tolist(),
+        "end": words.end_s.tolist(),
+        "sentence_index": sentence.tolist(),
+        "gaze_seconds": gaze_seconds.tolist(),
+    }
+    return _rows(columns)
+
+
+def _fixation_rows(gaze: Gaze) -> Rows:
+    names = {"begin_s": "begin", "end_s": "end", "x_px": "x", "y_px": "y"}
+    columns = {
+        names.get(one.name, one.name): getattr(gaze, one.name).tolist() for one in fields(gaze)
+    }
+    return _rows({"fixation_index": range(len(gaze.begin_s)), **columns})
+
+
+def _alignment_rows(seconds: FloatArray) -> Rows:
+    word, fixation = np.nonzero(seconds)
+    return _rows(
+        {
+            "word_index": word.tolist(),
+            "fixation_index": fixation.tolist(),
+            "seconds": seconds[word, fixation].tolist(),
+        }
+    )
+
+
+def _sentence_rows(words: Words, spans: list[SentenceSpan]) -> Rows:
+    passages = _passages(words, spans, "sentence")
+    return [
+        {
+            "sentence_index": index,
+            "text": passage.text,
+            "begin": passage.begin_s,
+            "end": passage.end_s,
+            "first_word": span.first_word,
+            "last_word": span.last_word,
+        }
+        for index, (passage, span) in enumerate(zip(passages, spans, strict=True))
+    ]
+
+
+def _rows(columns: dict[str, Any]) -> Rows:
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

@@ -1,0 +1,235 @@
+"""The ``egma-prep`` command; everything heavy is imported inside the commands."""
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from egma_prep import __version__
+
+if TYPE_CHECKING:
+    from egma_prep.run import Summary
+
+_DONE, _TOO_MANY_REJECTS, _BAD, _INTERRUPTED = 0, 1, 2, 130
+_REJECTS_SHOWN = 10
+
+Command = Callable[..., Any]
+
+
+class _OneLineErrors(click.Group):
+    """Says what is wrong with a command line in one line."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a command; exit 2 on bad usage, 130 when interrupted."""
+        try:
+            return super().main(*args, **(kwargs | {"standalone_mode": False}))
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+        except click.ClickException as error:
+            click.echo(f"egma-prep: {error.format_message()}", err=True)
+        except click.Abort:
+            click.echo("egma-prep: stopped; the same command goes on from here", err=True)
+            sys.exit(_INTERRUPTED)
+        sys.exit(_BAD)
+
+
+@click.group(cls=_OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="egma-prep")
+def main() -> None:
+    """Turn radiologists' gaze and dictation into sentence-heatmap shards.
+
+    \b
+    Example:
+      egma-prep run /physionet/mimic-eye
+      egma-prep render-heatmaps --sigma 8
+    """
+
+
+def _reports_errors(command: Command) -> Command:
+    """Turn a user's mistake into one line and exit code 2; ``--debug`` shows where."""
+
+    @click.option("--debug", is_flag=True, help="Show tracebacks.")
+    @functools.wraps(command)
+    def guarded(*args: Any, debug: bool, **kwargs: Any) -> None:
+        from egma_prep.errors import BadUsageError
+
+        try:
+            sys.exit(command(*args, **kwargs) or _DONE)
+        except (BadUsageError, OSError) as error:
+            if debug:
+                raise
+            click.echo(f"egma-prep: {error}", err=True)
+            sys.exit(_BAD)
+
+    return guarded
+
+
+def _out_option(command: Command) -> Command:
+    return click.option(
+        "--out",
+        type=click.Path(path_type=Path),
+        default="out",
+        envvar="EGMA_OUT",
+        show_default=True,
+        show_envvar=True,
+        help="Output folder.",
+    )(command)
+
+
+def _render_options(command: Command) -> Command:
+    for option in (
+        click.option(
+            "--set",
+            "assignments",
+            multiple=True,
+            metavar="STAGE.FIELD=VALUE",
+            help="Any other option, such as render.truncate=4.",
+        ),
+        click.option("--config", metavar="TOML", help="File of options, or a shipped pipeline."),
+        click.option("--scheduler", metavar="ADDRESS", help="Existing Dask: tcp://host:8786."),
+        click.option("--workers", type=int, help="Processes of the embedded cluster."),
+        click.option("--level", help="A map per sentence, or per word."),
+        click.option("--lead", type=float, metavar="SECONDS", help="Start windows earlier."),
+        click.option("--window", help="spoken, or pause: with the silence before."),
+        click.option("--sigma", help="Kernel width: frame pixels (16) or degrees (1deg)."),
+    ):
+        command = option(command)
+    return command
+
+
+@main.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@_out_option
+@click.option("--source", help="Layout of DATA; detected by default.")
+@_render_options
+@click.option(
+    "--max-reject-share",
+    type=click.FloatRange(0, 1),
+    default=0.2,
+    show_default=True,
+    help="Exit 1 above this share of rejected readings.",
+)
+@_reports_errors
+def run(data: Path, out: Path, source: str | None, max_reject_share: float, **flags: Any) -> int:
+    """Run the whole ETL: DATA in, tables, images and shards out.
+
+    \b
+    Example:
+      egma-prep run /physionet/mimic-eye --out out --workers 2
+    """
+    from egma_prep.errors import BadUsageError
+    from egma_prep.run import run_etl
+
+    summary = run_etl(data, out, _changes(**flags), source, click.echo)
+    _show(summary)
+    if not summary.counts["written"]:
+        raise BadUsageError(f"no usable reading in {data}; see {out / 'rejects.parquet'}")
+    if summary.reject_share > max_reject_share:
+        click.echo(f"rejected {summary.reject_share:.0%}, above --max-reject-share", err=True)
+        return _TOO_MANY_REJECTS
+    return _DONE
+
+
+@main.command()
+@_out_option
+@_render_options
+@_reports_errors
+def render_heatmaps(out: Path, **flags: Any) -> int:
+    """Render again with other options from what OUT holds; DATA is not read.
+
+    \b
+    Example:
+      egma-prep render-heatmaps --sigma 1deg
+    """
+    from egma_prep.render_again import render_heatmaps as render
+
+    done = render(out, _changes(**flags), click.echo)
+    click.echo(f"{done} readings rendered in {out / 'shards'}")
+    return _DONE
+
+
+@main.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--readings", type=click.IntRange(min=1), required=True, help="How many.")
+@click.option("--small", is_flag=True, help="Images of a sixth of the usual size.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Another seed, other readings.",
+)
+@_reports_errors
+def synth(folder: Path, readings: int, small: bool, seed: int) -> int:
+    """Write an invented MIMIC-EYE tree into DIR, and its truth beside it.
+
+    \b
+    Example:
+      egma-prep synth phantom --readings 24 --small
+    """
+    from egma_prep.errors import BadUsageError
+    from egma_prep.progress import Progress
+    from egma_prep.synth import write_tree
+
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise BadUsageError(f"{folder} exists and is not an empty folder; choose another DIR")
+    with Progress("readings", readings) as progress:
+        truth = write_tree(folder, readings, small=small, seed=seed, progress=progress.advance)
+    click.echo(f"{readings} phantom readings in {folder}, their truth in {truth}")
+    return _DONE
+
+
+@main.command()
+@click.argument("reading_id", required=False)
+@_out_option
+@click.option("--png", type=click.Path(path_type=Path), help="Figure file [READING_ID.png].")
+@_reports_errors
+def inspect(reading_id: str | None, out: Path, png: Path | None) -> int:
+    """Draw one reading: its image, its gaze, a heatmap for each sentence.
+
+    Without READING_ID: the first one that has a map for every sentence.
+
+    \b
+    Example:
+      egma-prep inspect P300R000001 --png reading.png
+    """
+    from egma_prep.picture import draw_reading
+
+    click.echo(f"drew {draw_reading(out, reading_id, png)}")
+    return _DONE
+
+
+def _changes(
+    config: str | None, assignments: tuple[str, ...], **flags: Any
+) -> list[dict[str, Any]]:
+    """Order what the user asked for: file, then ``--set``, then flags."""
+    from egma_prep.options import parse_assignments, read_config
+
+    given = {name: value for name, value in flags.items() if value is not None}
+    if "sigma" in given:
+        given |= parse_assignments([f"render.sigma={given['sigma']}"])["render"]
+    stages: dict[str, dict[str, Any]] = {"render": {}, "execution": {}}
+    for name, value in given.items():
+        stages["execution" if name in ("workers", "scheduler") else "render"][name] = value
+    return [*([read_config(config)] if config else []), parse_assignments(assignments), stages]
+
+
+def _show(summary: "Summary") -> None:
+    counts = summary.counts
+    if not summary.did_work:
+        click.echo("up to date: same inputs, same options, nothing to do")
+    for reject in summary.rejects[:_REJECTS_SHOWN]:
+        click.echo(f"rejected {reject['reading_id'] or reject['path']}: {reject['message']}")
+    if len(summary.rejects) > _REJECTS_SHOWN:
+        click.echo(f"... {len(summary.rejects) - _REJECTS_SHOWN} more in rejects.parquet")
+    by_dataset = ", ".join(
+        f"{name} {n}" for name, n in sorted(counts["written_by_dataset"].items())
+    )
+    click.echo(
+        f"planned {counts['planned']} = written {counts['written']} ({by_dataset or 'none'})"
+        f" + rejected {counts['rejected']}"
+    )
+    click.echo(f"{counts['images']} images, {counts['sentences']} sentences in {summary.out}")

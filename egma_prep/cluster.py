@@ -1,0 +1,69 @@
+"""Dask: an embedded cluster or an existing one, and a few parts in flight at a time."""
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import dask
+from distributed import Client, LocalCluster, as_completed
+
+from egma_prep.errors import BadUsageError
+from egma_prep.options import ExecutionOptions
+
+_IN_FLIGHT_PER_WORKER = 2
+_CONNECT_SECONDS = 10
+
+
+@contextlib.contextmanager
+def dask_client(options: ExecutionOptions, scratch: Path) -> Iterator[Client]:
+    """Connect to the scheduler named in the options, or start one.
+
+    Parameters
+    ----------
+    scratch : Path
+        Where an embedded cluster keeps its temporary files.
+    """
+    if options.scheduler:
+        try:
+            client = Client(options.scheduler, timeout=_CONNECT_SECONDS)
+        except (OSError, ValueError) as error:
+            raise BadUsageError(
+                f"no Dask scheduler answers at {options.scheduler} ({error})"
+            ) from None
+        with client:
+            yield client
+        return
+    logging.getLogger("distributed").setLevel(logging.ERROR)
+    with dask.config.set({"temporary-directory": str(scratch)}):
+        workers = options.workers or dask.system.CPU_COUNT
+        shape = (workers, 1) if options.processes else (1, workers)
+        with (
+            LocalCluster(
+                n_workers=shape[0],
+                threads_per_worker=shape[1],
+                processes=options.processes,
+                dashboard_address=None,
+                silence_logs=logging.ERROR,
+            ) as cluster,
+            Client(cluster) as client,
+        ):
+            yield client
+
+
+def each_done(
+    client: Client, work: Callable[..., Any], jobs: Iterable[tuple[Any, ...]]
+) -> Iterator[Any]:
+    """Run `work` on every job, yield results as they come; memory holds a few jobs only."""
+    waiting = iter(jobs)
+
+    def submit() -> list[Any]:
+        job = next(waiting, None)
+        return [] if job is None else [client.submit(work, *job, pure=False)]
+
+    slots = _IN_FLIGHT_PER_WORKER * max(1, sum(client.nthreads().values()))
+    running = as_completed([future for _ in range(slots) for future in submit()])
+    for future in running:
+        yield future.result()
+        running.update(submit())

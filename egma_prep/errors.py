@@ -1,0 +1,78 @@
+"""The two ways to fail: a user's mistake stops the command, bad data is a listed result."""
+
+from dataclasses import dataclass
+
+REASONS = {
+    "discarded": "the authors discarded this reading's eye tracking; nothing to mend",
+    "missing_file": "download the file again",
+    "unreadable_file": "check the file's permissions and the disk",
+    "empty_file": "download the file again",
+    "oversized": "not a file of this dataset; download it again",
+    "nul_bytes": "the file is damaged; download it again",
+    "not_utf8": "the file is damaged or was re-saved in another encoding; download it again",
+    "bad_csv": "the file is damaged; download it again",
+    "missing_column": "the table is not the released one; download it again",
+    "bad_json": "the file is damaged; download it again",
+    "bad_number": "the value is damaged; download the file again",
+    "bad_flag": "expected True or False; download the file again",
+    "reversed_time": "an interval ends before it begins; download the file again",
+    "bad_id": "ids are letters, digits, '.', '_', '-', at most 128, no leading dot",
+    "bad_dicom_id": "DICOM ids have 44 characters; calibration slides and cut ids are not images",
+    "duplicate_id": "the same key with different content; keep the right row",
+    "no_metadata_row": "the metadata table has no row for it; download the table again",
+    "several_sessions": "one image was read in several sessions; keep the rows of one",
+    "empty_transcript": "no words were dictated; nothing to mend",
+    "no_fixations": "no fixation was recorded; nothing to mend",
+    "not_an_image": "the file is not a JPEG; download it again",
+    "truncated_image": "the JPEG ends too early; download it again",
+    "undecodable_image": "the JPEG is damaged; download it again",
+    "oversized_image": "raise image.max_megapixels if the image is genuine",
+    "unexpected": "a fault of this program; please report it with the message",
+}
+"""Reason codes of ``rejects.parquet`` and how to mend each."""
+
+
+class BadUsageError(Exception):
+    """A command cannot start or finish: one line for the user, exit code 2."""
+
+
+class BadInputError(Exception):
+    """A reading or file cannot be used: one row of ``rejects.parquet``.
+
+    Parameters
+    ----------
+    reason : str
+        A key of `REASONS`.
+    path : str
+        The file, relative to DATA.
+    what : str
+        What was found there, in words.
+    """
+
+    def __init__(self, reason: str, path: str, what: str) -> None:
+        super().__init__(f"{what}; {REASONS[reason]}")
+        self.reason = reason
+        self.path = path
+
+
+@dataclass(frozen=True, order=True)
+class Reject:
+    """One row of ``rejects.parquet``."""
+
+    dataset: str
+    reading_id: str
+    path: str
+    stage: str
+    reason: str
+    message: str
+
+    @classmethod
+    def of(cls, error: BadInputError, dataset: str, reading_id: str, stage: str) -> "Reject":
+        """Name the reading (empty if unknown) and the stage that an error stopped."""
+        return cls(dataset, reading_id, error.path, stage, error.reason, str(error))
+
+
+def unknown_name(kind: str, name: object, known: object) -> BadUsageError:
+    """Refuse a name and list the known ones."""
+    listed = ", ".join(sorted(str(item) for item in known))  # type: ignore[attr-defined]
+    return BadUsageError(f"no {kind} {name!r}; there are: {listed}")

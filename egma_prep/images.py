@@ -1,0 +1,100 @@
+"""JPEG bytes to the 224 frame (DESIGN, "Image frame")."""
+
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from egma_prep.errors import BadInputError
+from egma_prep.geometry import FRAME_PX, Frame, area_weights
+
+_REDUCED = {
+    1: cv2.IMREAD_GRAYSCALE,
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
+}
+_STORED_PX_PER_FRAME_PX = 4
+"""Reduced decoding must leave this many pixels a frame pixel, so that it cannot be seen."""
+
+_START, _END = b"\xff\xd8", b"\xff\xd9"
+_FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+
+cv2.setNumThreads(1)  # the cluster's workers are the parallelism
+
+
+def jpeg_size(data: bytes, path: str) -> tuple[int, int]:
+    """Read width and height from a whole JPEG's header.
+
+    Raises
+    ------
+    BadInputError
+        If the bytes are no JPEG, or one without its end: decoders fill that with grey.
+    """
+    if not data:
+        raise BadInputError("empty_file", path, f"{path} is empty")
+    if not data.startswith(_START):
+        raise BadInputError("not_an_image", path, f"{path} does not begin as a JPEG")
+    if not data.rstrip(b"\0\r\n ").endswith(_END):
+        raise BadInputError("truncated_image", path, f"{path} has no JPEG end marker")
+    at = len(_START)
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
+        if marker in _FRAME_HEADERS:
+            height, width = (int.from_bytes(data[at + k : at + k + 2]) for k in (5, 7))
+            if width and height:
+                return width, height
+        at += 1 if marker == 0xFF else 2 + length
+    raise BadInputError("undecodable_image", path, f"{path} has no JPEG frame header")
+
+
+def decode_jpeg(data: bytes, width: int, height: int, path: str) -> tuple[NDArray[np.uint8], int]:
+    """Decode to grey, at half size where that cannot be seen in the frame.
+
+    Returns
+    -------
+    pixels : ndarray
+        ``(ceil(height / reduction), ceil(width / reduction))`` uint8.
+    reduction : int
+        Original pixels per stored pixel.
+    """
+    side = max(width, height)
+    reduction = max(r for r in _REDUCED if r == 1 or side >= r * _STORED_PX_PER_FRAME_PX * FRAME_PX)
+    flags = _REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        pixels = None
+    if pixels is None or pixels.shape != (-(-height // reduction), -(-width // reduction)):
+        raise BadInputError("undecodable_image", path, f"{path} cannot be decoded")
+    return pixels.astype(np.uint8, copy=False), reduction
+
+
+def to_frame(pixels: NDArray[np.uint8], reduction: int, frame: Frame) -> NDArray[np.uint8]:
+    """Average the stored pixels over each frame pixel, exactly by area; zeros around.
+
+    Parameters
+    ----------
+    pixels : ndarray
+        ``(rows, columns)`` as `decode_jpeg` returns them.
+    frame : Frame
+        Of the original image.
+
+    Returns
+    -------
+    ndarray
+        ``(FRAME_PX, FRAME_PX)`` uint8.
+    """
+    down = _weights(frame.height, reduction, frame.offset_y, frame.scale_y)
+    across = _weights(frame.width, reduction, frame.offset_x, frame.scale_x)
+    rows = down @ pixels.astype(np.float32)  # (224, columns)
+    framed = (across @ np.ascontiguousarray(rows.T)).T  # (224, 224)
+    return np.floor(framed + 0.5).astype(np.uint8)
+
+
+def frame_jpeg(data: bytes, path: str, width: int, height: int, frame: Frame) -> NDArray[np.uint8]:
+    """Decode a JPEG of known size into its frame."""
+    pixels, reduction = decode_jpeg(data, width, height, path)
+    return to_frame(pixels, reduction, frame)
+
+
+_weights = lru_cache(maxsize=64)(area_weights)

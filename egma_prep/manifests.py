@@ -1,0 +1,20 @@
+"""The dataset declarations in ``data_manifests/``, the one home of published facts."""
+
+import tomllib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+
+def shipped_folder(name: str) -> Path:
+    """Find a data folder: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).parent
+    inside = package / name
+    return inside if inside.is_dir() else package.parent / name
+
+
+@cache
+def manifest(dataset: str) -> dict[str, Any]:
+    """Read one declaration, such as ``reflacx``."""
+    path = shipped_folder("data_manifests") / f"{dataset}.toml"
+    return tomllib.loads(path.read_text(encoding="utf-8"))

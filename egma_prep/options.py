@@ -1,0 +1,229 @@
+"""Every option: one frozen dataclass per stage, from TOML files and ``--set``."""
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from egma_prep.align import WINDOWS
+from egma_prep.errors import BadUsageError, unknown_name
+from egma_prep.geometry import FITS
+from egma_prep.manifests import shipped_folder
+
+LEVELS = ("sentence", "word")
+EMPTY_SENTENCES = ("null", "reading")
+EYE_GAZE_VERTICALS = ("released", "stretched", "letterboxed")
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """How raw files are understood."""
+
+    eye_gaze_audio_offset_s: float = 0.0
+    """Seconds added to EYE GAZE's transcript times to bring them onto the gaze clock."""
+    eye_gaze_vertical: str = "released"
+    """How the screen showed EYE GAZE's 1920 x 1024 canvas: Y_ORIGINAL as released, or mapped
+    again as if the canvas had been stretched or letterboxed to 1080 lines."""
+
+    def __post_init__(self) -> None:
+        _number("source.eye_gaze_audio_offset_s", self.eye_gaze_audio_offset_s)
+        _choice("source.eye_gaze_vertical", self.eye_gaze_vertical, EYE_GAZE_VERTICALS)
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """How an image becomes the 224 frame."""
+
+    fit: str = "pad"
+    """``pad`` to a centred square, or ``stretch``."""
+    max_megapixels: float = 100.0
+    """Larger images are rejected undecoded; chest X-rays have about 10."""
+
+    def __post_init__(self) -> None:
+        _choice("image.fit", self.fit, FITS)
+        _number("image.max_megapixels", self.max_megapixels, above=0)
+
+
+@dataclass(frozen=True)
+class SentenceOptions:
+    """How a transcript is cut."""
+
+    pause_s: float = 0.7
+    """Silence that ends a sentence where no punctuation was dictated at all."""
+
+    def __post_init__(self) -> None:
+        _number("sentences.pause_s", self.pause_s, above=0)
+
+
+@dataclass(frozen=True)
+class RenderOptions:
+    """How gaze becomes heatmaps; ``render-heatmaps`` can change these without the raw data."""
+
+    sigma: float | str = 16.0
+    """Width of a fixation: frame pixels, or degrees of visual angle such as ``1deg``."""
+    truncate: float = 3.0
+    """A kernel is zero beyond this many sigma."""
+    window: str = "spoken"
+    """``spoken``: first word to last, the paper's; ``pause``: with the silence before."""
+    lead: float = 0.0
+    """Seconds that a window starts earlier; REFLACX's authors found 1.5 best."""
+    level: str = "sentence"
+    """Render a map per ``sentence``, or per ``word`` (the paper's Fig. 3)."""
+    empty_sentence: str = "null"
+    """A sentence without gaze has no map, or the ``reading``'s as in the published code."""
+
+    def __post_init__(self) -> None:
+        _number("render.sigma", self.sigma_value, above=0)
+        _number("render.truncate", self.truncate, above=0)
+        _choice("render.window", self.window, WINDOWS)
+        _number("render.lead", self.lead, at_least=0)
+        _choice("render.level", self.level, LEVELS)
+        _choice("render.empty_sentence", self.empty_sentence, EMPTY_SENTENCES)
+
+    @property
+    def sigma_in_degrees(self) -> bool:
+        """Whether sigma is a visual angle rather than frame pixels."""
+        return isinstance(self.sigma, str) and self.sigma.strip().endswith("deg")
+
+    @property
+    def sigma_value(self) -> float:
+        """Sigma as a number, in frame pixels or degrees."""
+        try:
+            return float(str(self.sigma).strip().removesuffix("deg"))
+        except ValueError:
+            raise BadUsageError(
+                f"render.sigma is {self.sigma!r}; give frame pixels (16) or degrees (1deg)"
+            ) from None
+
+
+@dataclass(frozen=True)
+class ExecutionOptions:
+    """What changes only how the work is done, never its result."""
+
+    workers: int = 0
+    """Processes of the embedded Dask cluster; 0: one a core."""
+    scheduler: str = ""
+    """Address of an existing Dask scheduler, such as ``tcp://host:8786``."""
+    processes: bool = True
+    """Workers are processes; false: threads of this process."""
+    readings_per_part: int = 32
+    """About; decided at the first run into an output folder, kept after."""
+
+    def __post_init__(self) -> None:
+        _number("execution.workers", self.workers, at_least=0, whole=True)
+        _number("execution.readings_per_part", self.readings_per_part, at_least=1, whole=True)
+        if not isinstance(self.scheduler, str) or not isinstance(self.processes, bool):
+            raise BadUsageError("execution.scheduler is an address, execution.processes a boolean")
+        if self.scheduler and "://" not in self.scheduler:
+            raise BadUsageError(
+                f"execution.scheduler is {self.scheduler!r}; give an address like tcp://host:8786"
+            )
+
+
+@dataclass(frozen=True)
+class Options:
+    """All stages; every stage but `execution` changes outputs and is kept in ``run.json``."""
+
+    source: SourceOptions = field(default_factory=SourceOptions)
+    image: ImageOptions = field(default_factory=ImageOptions)
+    sentences: SentenceOptions = field(default_factory=SentenceOptions)
+    render: RenderOptions = field(default_factory=RenderOptions)
+    execution: ExecutionOptions = field(default_factory=ExecutionOptions)
+
+    @property
+    def data_half(self) -> dict[str, Any]:
+        """Options that change the tables and images."""
+        return {name: asdict(getattr(self, name)) for name in ("source", "image", "sentences")}
+
+    @property
+    def output_half(self) -> dict[str, Any]:
+        """Options that change any output."""
+        return self.data_half | {"render": asdict(self.render)}
+
+
+def with_changes(options: Options, changes: Mapping[str, Any]) -> Options:
+    """Replace fields named stage by stage.
+
+    Parameters
+    ----------
+    options : Options
+        What to start from.
+    changes : mapping
+        ``{"render": {"sigma": 8}, ...}`` as parsed from TOML or ``run.json``.
+
+    Raises
+    ------
+    BadUsageError
+        For unknown stages, fields and values.
+    """
+    stages = {stage.name: getattr(options, stage.name) for stage in fields(options)}
+    for stage, values in changes.items():
+        if stage not in stages:
+            raise unknown_name("option stage", stage, stages)
+        if not isinstance(values, Mapping):
+            raise BadUsageError(f"option {stage} is a stage; set its fields, {stage}.NAME=VALUE")
+        known = {option.name for option in fields(stages[stage])}
+        for name in values:
+            if name not in known:
+                raise unknown_name(f"option in {stage}", name, known)
+        stages[stage] = replace(stages[stage], **values)
+    return Options(**stages)
+
+
+def read_config(name: str) -> dict[str, Any]:
+    """Parse a TOML file, or a shipped pipeline by its name (``phantom``)."""
+    path = Path(name)
+    shipped = shipped_folder("pipelines") / f"{name}.toml"
+    if not path.is_file() and shipped.is_file():
+        path = shipped
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        there = sorted(item.stem for item in shipped_folder("pipelines").glob("*.toml"))
+        raise BadUsageError(
+            f"cannot read config {name}: {error.strerror}; shipped ones: {', '.join(there)}"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadUsageError(f"config {name} is not TOML: {error}") from None
+
+
+def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
+    """Parse ``stage.field=value`` texts; values are TOML, bare words are strings."""
+    changes: dict[str, dict[str, Any]] = {}
+    for text in assignments:
+        name, equals, value = text.partition("=")
+        stage, dot, option = name.strip().partition(".")
+        if not equals or not dot:
+            raise BadUsageError(f"--set {text!r}: write stage.field=value, such as render.sigma=8")
+        changes.setdefault(stage, {})[option] = _toml_value(value.strip())
+    return changes
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise unknown_name(name, value, choices)
+
+
+def _number(
+    name: str,
+    value: object,
+    *,
+    above: float = float("-inf"),
+    at_least: float = float("-inf"),
+    whole: bool = False,
+) -> None:
+    kind = int if whole else int | float
+    good = isinstance(value, kind) and not isinstance(value, bool)
+    if not good or not (above < value < float("inf") and value >= at_least):  # type: ignore[operator]
+        bound = f"above {above:g}" if above > float("-inf") else f"at least {at_least:g}"
+        unbounded = above == at_least == float("-inf")
+        wanted = "a number" if unbounded else f"a number {bound}"
+        raise BadUsageError(f"{name} is {value!r}; give {wanted}")

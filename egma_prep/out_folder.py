@@ -1,0 +1,194 @@
+"""The output folder: where everything lies, and how files appear in it whole or not at all."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from egma_prep.errors import BadUsageError
+from egma_prep.input_files import Fingerprint
+from egma_prep.schema import TABLES
+
+_MODE = 0o700
+_ROWS_PER_GROUP = 64
+
+
+class OutFolder:
+    """Paths below ``out/`` and the records that make parts count as done."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.run_file = root / "run.json"
+        self.tables = root / "tables"
+        self.images = root / "images"
+        self.shards = root / "shards"
+        self.rejects = root / "rejects.parquet"
+        self.state = root / "state"
+        self.next_shards = root / "state" / "shards-next"
+        self.old_shards = root / "state" / "shards-old"
+        self.swap_file = root / "state" / "swap.json"
+        self.scratch = root / "state" / "scratch"
+
+    def create(self) -> None:
+        """Make the folder, readable by its owner only, and check that it can be written.
+
+        Raises
+        ------
+        BadUsageError
+            If it cannot.
+        """
+        try:
+            ours = not self.root.exists() or self.run_file.exists() or not any(self.root.iterdir())
+            self.root.mkdir(parents=True, exist_ok=True)
+            if ours:
+                self.root.chmod(_MODE)
+            for folder in (self.tables, self.images, self.shards, self.state):
+                folder.mkdir(exist_ok=True)
+            write_atomically(self.state / "writable", b"")
+            (self.state / "writable").unlink()
+        except OSError as error:
+            raise BadUsageError(
+                f"cannot write to {self.root} ({error.strerror}); choose another folder by --out"
+            ) from None
+
+    def shard(self, part: int, folder: Path | None = None) -> Path:
+        """Path of one part's shard."""
+        return (folder or self.shards) / f"{part_name(part)}.parquet"
+
+    def image_part(self, part: int) -> Path:
+        """Path of one part's images."""
+        return self.images / f"{part_name(part)}.parquet"
+
+    def part_table(self, part: int, table: str) -> Path:
+        """Path of one part's share of a table."""
+        return self.state / part_name(part) / f"{table}.parquet"
+
+    def record_file(self, part: int) -> Path:
+        """Path of the record whose existence says that a part is done."""
+        return self.state / part_name(part) / "record.json"
+
+    def record(self, part: int) -> dict[str, Any] | None:
+        """Read a part's record; None if it is not done."""
+        return read_json(self.record_file(part))
+
+    def parts(self) -> list[int]:
+        """List the parts that have a record, sorted."""
+        found = self.state.glob("part-*/record.json")
+        return sorted(int(path.parent.name.removeprefix("part-")) for path in found)
+
+    def run(self) -> dict[str, Any] | None:
+        """Read ``run.json``; None before the first run."""
+        return read_json(self.run_file)
+
+    def finished_run(self) -> dict[str, Any]:
+        """Read ``run.json`` of a complete run.
+
+        Raises
+        ------
+        BadUsageError
+            If there is none.
+        """
+        run = self.run()
+        if run is None:
+            raise BadUsageError(f"{self.root} holds no run; make one with: egma-prep run DATA")
+        if run["status"] != "complete":
+            raise BadUsageError(f"the run in {self.root} is not finished; repeat: egma-prep run")
+        return run
+
+    def remove_part(self, part: int) -> None:
+        """Delete everything of a part, its record first."""
+        self.record_file(part).unlink(missing_ok=True)
+        self.shard(part).unlink(missing_ok=True)
+        self.image_part(part).unlink(missing_ok=True)
+        shutil.rmtree(self.record_file(part).parent, ignore_errors=True)
+
+    def has_tables(self) -> bool:
+        """Tell whether the merged tables are there."""
+        return self.rejects.exists() and all(
+            (self.tables / f"{name}.parquet").exists() for name in TABLES
+        )
+
+
+def part_name(part: int) -> str:
+    """Name a part's files."""
+    return f"part-{part:05d}"
+
+
+@contextlib.contextmanager
+def appearing_whole(path: Path) -> Iterator[Path]:
+    """Offer a temporary name beside `path`; rename on success, delete on failure."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that no reader ever sees half of it."""
+    with appearing_whole(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON, keys sorted."""
+    text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False)
+    write_atomically(path, text.encode() + b"\n")
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Read JSON; None if the file is missing.
+
+    Raises
+    ------
+    BadUsageError
+        If it is damaged.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise BadUsageError(
+            f"{path} is damaged ({error}); delete it and repeat: egma-prep run"
+        ) from None
+
+
+def write_parquet(path: Path, table: pa.Table) -> Fingerprint:
+    """Write a table as every reader can open it: zstd, plain columns, small row groups."""
+    with appearing_whole(path) as temporary:
+        pq.write_table(
+            table,
+            temporary,
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=False,
+            row_group_size=_ROWS_PER_GROUP if "image" in table.schema.names else None,
+        )
+        data = temporary.read_bytes()
+    return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def concatenate(paths: list[Path], target: Path, schema: pa.Schema) -> int:
+    """Join the parts of a table, one row group each; return the rows."""
+    rows = 0
+    with (
+        appearing_whole(target) as temporary,
+        pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
+    ):
+        for path in paths:
+            table = pq.read_table(path, schema=schema)
+            writer.write_table(table)
+            rows += table.num_rows
+    return rows

@@ -1,0 +1,1 @@
+"""Parsers of the datasets' files: bytes to arrays, or a named reject."""

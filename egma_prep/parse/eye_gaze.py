@@ -1,0 +1,211 @@
+"""An EYE GAZE reading's rows and transcript (FORMATS, sections 2 and 5.2)."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from egma_prep.errors import BadInputError
+from egma_prep.manifests import manifest
+from egma_prep.parse.csv_file import Table
+from egma_prep.parse.intervals import check_intervals
+from egma_prep.parse.values import number, optional_number
+from egma_prep.readings import Fixations, FloatArray, Region, Words
+
+_TIME_TOLERANCE_S = 0.05
+_GLUED_SENTENCES = re.compile(r"(?<=[A-Za-z]{2}[.?!])(?=[A-Za-z]{2})")  # "normal.there"
+
+
+class Pads(NamedTuple):
+    """Black border around the image on the 1920 x 1024 canvas, canvas pixels."""
+
+    top: float
+    bottom: float
+    left: float
+    right: float
+
+
+def columns(table: str) -> dict[str, str]:
+    """Map our names to the released column names of one table."""
+    return manifest("eye-gaze")["tables"][table]["columns"]
+
+
+def labels(row: Mapping[str, str], path: str) -> dict[str, float]:
+    """Read the master sheet's 0/1 and CheXpert columns; blanks are left out."""
+    found = {
+        name: optional_number(row.get(name, ""), path, name)
+        for name in manifest("eye-gaze")["labels"]["columns"]
+    }
+    return {f"eye_gaze:{name}": value for name, value in found.items() if value is not None}
+
+
+def pads(row: Mapping[str, str], path: str) -> Pads:
+    """Read the image's border from its master sheet row."""
+    names, screen = columns("master_sheet"), manifest("eye-gaze")["screen"]
+    border = Pads(*(number(row.get(names[side], ""), path, names[side]) for side in Pads._fields))
+    shown = (
+        screen["width"] - border.left - border.right,
+        screen["canvas_height"] - border.top - border.bottom,
+    )
+    if min(shown) <= 0 or min(border) < 0:
+        raise BadInputError("bad_number", path, f"{path}: pads {tuple(border)} leave no image")
+    return border
+
+
+def fixations(
+    table: Table, dicom_id: str, width: int, height: int, border: Pads, vertical: str
+) -> tuple[Fixations, dict[str, int]]:
+    """Read one image's fixations; rows with FPOGV = 0 are none.
+
+    Parameters
+    ----------
+    table : Table
+        ``fixations.csv``, of any number of images.
+    width, height : int
+        Of the original image.
+    vertical : {"released", "stretched", "letterboxed"}
+        How Y_ORIGINAL is understood, see `remap_vertical`.
+
+    Returns
+    -------
+    Fixations, dict
+        And the counts of rows mended or doubted.
+    """
+    names = columns("fixations")
+    valid = [
+        row
+        for row in table.rows_where(names["dicom_id"], dicom_id)
+        if number(table.columns[names["valid"]][row], table.path, table.place(row, "FPOGV")) != 0
+    ]
+    _check_one_session(table, valid, dicom_id)
+    begin_s = table.numbers(names["begin"], valid)
+    end_s = begin_s + table.numbers(names["duration"], valid)
+    check_intervals(begin_s, end_s, table.path)
+    x_px, y_px = table.numbers(names["x"], valid), table.numbers(names["y"], valid)
+    late = np.abs(table.numbers(names["time"], valid) - end_s) >= _TIME_TOLERANCE_S
+    rounded_up = (x_px == width) | (y_px == height)
+    x_px, y_px = np.where(x_px == width, x_px - 1, x_px), np.where(y_px == height, y_px - 1, y_px)
+    scale_x, scale_y = px_per_screen_px(width, height, border)
+    degree = np.full(len(valid), manifest("eye-gaze")["screen"]["px_per_degree"])
+    mended = {"rounded_to_edge": int(rounded_up.sum()), "time_is_not_fixation_end": int(late.sum())}
+    y_px = remap_vertical(y_px, height, border, vertical)
+    return Fixations(begin_s, end_s, x_px, y_px, degree * scale_x, degree * scale_y), mended
+
+
+def px_per_screen_px(width: int, height: int, border: Pads) -> tuple[float, float]:
+    """Compare the image with its place on the canvas: original pixels per screen pixel."""
+    screen = manifest("eye-gaze")["screen"]
+    return (
+        width / (screen["width"] - border.left - border.right),
+        height / (screen["canvas_height"] - border.top - border.bottom),
+    )
+
+
+def remap_vertical(y_px: FloatArray, height: int, border: Pads, vertical: str) -> FloatArray:
+    """Undo the released vertical mapping and map again for another display of the canvas.
+
+    The release divides by 1080 lines although the canvas has 1024. If the screen stretched the
+    canvas, or showed it between black bands, points lie elsewhere (FORMATS 5.2, unresolved).
+    Negative values, the off-image sentinel, stay.
+    """
+    if vertical == "released":
+        return y_px
+    screen = manifest("eye-gaze")["screen"]
+    lines, canvas = screen["height"], screen["canvas_height"]
+    even_height = height + height % 2  # the release rounds odd sizes up
+    shown = lines - border.top - border.bottom
+    screen_y = y_px * shown / even_height + border.top
+    if vertical == "stretched":
+        canvas_y = screen_y * canvas / lines
+    else:
+        canvas_y = screen_y - (lines - canvas) / 2
+    mapped = (canvas_y - border.top) * even_height / (canvas - border.top - border.bottom)
+    return np.where(y_px < 0, y_px, mapped)
+
+
+def words(data: bytes, path: str, offset_s: float) -> Words:
+    """Read ``transcript.json``; a phrase of several words shares its time by their characters.
+
+    Parameters
+    ----------
+    data : bytes
+        The file.
+    offset_s : float
+        Added to its times.
+    """
+    text: list[str] = []
+    edges_s: list[tuple[float, float]] = []
+    for index, phrase in enumerate(_phrases(data, path)):
+        where = f"{path}, phrase {index + 1}"
+        begin_s, end_s = (number(phrase[key], path, where) for key in ("begin_time", "end_time"))
+        check_intervals(np.array([begin_s]), np.array([end_s]), where)
+        pieces = _GLUED_SENTENCES.sub(" ", phrase["phrase"]).split()
+        text += pieces
+        edges_s += share_interval(pieces, begin_s, end_s)
+    if not any(any(map(str.isalnum, word)) for word in text):
+        raise BadInputError("empty_transcript", path, f"{path} has no words")
+    begin, end = np.array(edges_s, dtype=np.float64).T
+    return Words(text, begin + offset_s, end + offset_s)
+
+
+def share_interval(
+    pieces: Sequence[str], begin_s: float, end_s: float
+) -> list[tuple[float, float]]:
+    """Divide an interval in proportion to the pieces' characters."""
+    characters = np.cumsum([0, *map(len, pieces)])
+    share = characters / max(characters[-1], 1)
+    edges = [*(begin_s + (end_s - begin_s) * share[:-1]).tolist(), end_s]
+    return list(pairwise(edges))
+
+
+def boxes(table: Table, dicom_id: str) -> list[Region]:
+    """Read one image's anatomical boxes."""
+    names = columns("boxes")
+    rows = table.rows_where(names["dicom_id"], dicom_id)
+    corners = {side: table.numbers(names[side], rows) for side in ("x0", "y0", "x1", "y1")}
+    x = np.sort([corners["x0"], corners["x1"]], axis=0)
+    y = np.sort([corners["y0"], corners["y1"]], axis=0)
+    return [
+        Region(table.columns[names["name"]][row].strip(), "box", *map(float, box))
+        for row, box in zip(rows, zip(x[0], y[0], x[1], y[1], strict=True), strict=True)
+    ]
+
+
+def _check_one_session(table: Table, rows: list[int], dicom_id: str) -> None:
+    if not rows:
+        what = f"{table.path} has no valid fixation of {dicom_id}"
+        raise BadInputError("no_fixations", table.path, what)
+    sessions = sorted({table.columns[columns("fixations")["session"]][row] for row in rows})
+    if len(sessions) > 1:
+        what = f"{table.path} has {dicom_id} in sessions {', '.join(sessions)}"
+        raise BadInputError("several_sessions", table.path, what)
+
+
+def _phrases(data: bytes, path: str) -> list[dict[str, Any]]:
+    if not data.strip():
+        raise BadInputError("empty_file", path, f"{path} is empty")
+    try:
+        document = json.loads(data.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise BadInputError(
+            "not_utf8", path, f"{path} is not UTF-8 at byte {error.start}"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise BadInputError("bad_json", path, f"{path} is not JSON ({error})") from None
+    phrases = document.get("time_stamped_text") if isinstance(document, dict) else None
+    if not isinstance(phrases, list) or not all(map(_is_phrase, phrases)):
+        what = f"{path} lacks time_stamped_text with phrase, begin_time and end_time"
+        raise BadInputError("bad_json", path, what)
+    return phrases
+
+
+def _is_phrase(item: object) -> bool:
+    keys = ("phrase", "begin_time", "end_time")
+    return (
+        isinstance(item, dict)
+        and all(key in item for key in keys)
+        and (isinstance(item["phrase"], str))
+    )

@@ -1,0 +1,93 @@
+"""A REFLACX reading's files (FORMATS, section 1)."""
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+from egma_prep.errors import BadInputError
+from egma_prep.manifests import manifest
+from egma_prep.parse.csv_file import Table
+from egma_prep.parse.intervals import check_intervals
+from egma_prep.parse.values import flag, optional_number
+from egma_prep.readings import Fixations, Region, Words
+
+_STUDY = re.compile(r"/s(\d+)/")
+
+
+def columns(table: str) -> dict[str, str]:
+    """Map our names to the released column names of one table."""
+    return manifest("reflacx")["tables"][table]["columns"]
+
+
+def study_id(image: str, path: str) -> str:
+    """Take the study from a DICOM path; the metadata have no column for it."""
+    found = _STUDY.search(image.replace("\\", "/"))
+    if found is None:
+        raise BadInputError("bad_id", path, f"the image path {image!r} names no study")
+    return found[1]
+
+
+def labels(row: Mapping[str, str], path: str) -> dict[str, float]:
+    """Read the certainties and flags that the reading's phase asked for."""
+    declared = manifest("reflacx")["labels"]
+    found: dict[str, float | None] = {}
+    for name in declared["certainty"]:
+        found[name] = optional_number(row.get(name, ""), path, name)
+    for name in declared["flags"]:
+        value = flag(row.get(name, ""), path, name)
+        found[name] = None if value is None else float(value)
+    return {f"reflacx:{name}": value for name, value in found.items() if value is not None}
+
+
+def fixations(table: Table) -> Fixations:
+    """Read ``fixations.csv``; off-image positions are legal."""
+    names = columns("fixations")
+    if not len(table):
+        raise BadInputError("no_fixations", table.path, f"{table.path} has no rows")
+    found = Fixations(
+        begin_s=table.numbers(names["begin"]),
+        end_s=table.numbers(names["end"]),
+        x_px=table.numbers(names["x"]),
+        y_px=table.numbers(names["y"]),
+        px_per_deg_x=table.numbers(names["px_per_deg_x"]),
+        px_per_deg_y=table.numbers(names["px_per_deg_y"]),
+    )
+    check_intervals(found.begin_s, found.end_s, table.path)
+    return found
+
+
+def words(table: Table) -> Words:
+    """Read ``timestamps_transcription.csv``; zero-length words are corrections and legal."""
+    names = columns("words")
+    text = [word.strip() for word in table.columns[names["text"]]]
+    if not any(any(map(str.isalnum, word)) for word in text):
+        raise BadInputError("empty_transcript", table.path, f"{table.path} has no words")
+    if "" in text:
+        where = table.place(text.index(""), names["text"])
+        raise BadInputError("bad_csv", table.path, f"{where} is blank")
+    begin_s, end_s = table.numbers(names["begin"]), table.numbers(names["end"])
+    check_intervals(begin_s, end_s, table.path)
+    return Words(text, begin_s, end_s)
+
+
+def regions(ellipses: Table, chest_box: Table) -> list[Region]:
+    """Read the ellipses, one region for each label of each, and the chest box."""
+    found = []
+    declared = manifest("reflacx")["labels"]
+    names = [name for name in declared["certainty"] if name in ellipses.columns]
+    for row, corners in enumerate(_corners(ellipses, "ellipses")):
+        cells = ellipses.row(row)
+        certainty = ellipses.numbers(columns("ellipses")["certainty"], [row])[0]
+        for name in names:
+            if flag(cells[name], ellipses.path, ellipses.place(row, name)):
+                found.append(Region(name, "ellipse", *corners, float(certainty)))
+    boxes = _corners(chest_box, "chest_box")
+    return found + [Region("chest", "box", *corners) for corners in boxes]
+
+
+def _corners(table: Table, kind: str) -> list[tuple[float, float, float, float]]:
+    names = columns(kind)
+    x = np.sort([table.numbers(names[name]) for name in ("x0", "x1")], axis=0)
+    y = np.sort([table.numbers(names[name]) for name in ("y0", "y1")], axis=0)
+    return list(zip(*(side.tolist() for side in (x[0], y[0], x[1], y[1])), strict=True))

@@ -1,0 +1,69 @@
+"""Single cells: numbers, flags, ids (FORMATS, section 9)."""
+
+import math
+import re
+
+from egma_prep.errors import BadInputError
+
+_SAFE_ID = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,128}")
+_DICOM_ID_LENGTH = 44
+_FLAGS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False, "": None}
+
+
+def number(text: object, path: str, where: str) -> float:
+    """Parse a finite number."""
+    try:
+        if isinstance(text, bool) or (isinstance(text, str) and "_" in text):
+            raise ValueError
+        value = float(text)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise BadInputError("bad_number", path, f"{where} is {_shown(text)}, not a number")
+    return value
+
+
+def optional_number(text: str, path: str, where: str) -> float | None:
+    """Parse a number or a blank."""
+    return number(text, path, where) if text.strip() else None
+
+
+def pixels(text: str, path: str, where: str) -> int:
+    """Parse a positive image size; ``2544.0`` occurs."""
+    value = number(text, path, where)
+    if value < 1 or value != int(value):
+        raise BadInputError("bad_number", path, f"{where} is {_shown(text)}, not a size in pixels")
+    return int(value)
+
+
+def flag(text: str, path: str, where: str) -> bool | None:
+    """Parse True or False, however a spreadsheet spelt it; blank is None."""
+    known = text.strip().lower()
+    if known not in _FLAGS:
+        raise BadInputError("bad_flag", path, f"{where} is {_shown(text)}")
+    return _FLAGS[known]
+
+
+def safe_id(text: str, path: str, what: str) -> str:
+    """Accept an id that may become part of a path; drop the ``.0`` of a float column."""
+    plain = text.strip()
+    if plain.endswith(".0") and plain[:-2].isdigit():
+        plain = plain[:-2]
+    if not _SAFE_ID.fullmatch(plain):
+        raise BadInputError("bad_id", path, f"{what} is {_shown(text)}")
+    return plain
+
+
+def dicom_id(text: str, path: str) -> str:
+    """Accept a whole DICOM id; calibration slides have 39 characters."""
+    plain = safe_id(text, path, "the DICOM id")
+    if len(plain) != _DICOM_ID_LENGTH:
+        raise BadInputError(
+            "bad_dicom_id", path, f"the DICOM id {_shown(plain)} has {len(plain)} characters"
+        )
+    return plain
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,68 @@
+"""Progress with rate and time left: a bar on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from types import TracebackType
+
+_SECONDS_BETWEEN_LINES = 10.0
+_SECONDS_BETWEEN_DRAWS = 0.2
+_BAR_CELLS = 24
+
+
+class Progress:
+    """Counts readings towards a total and shows it on standard error."""
+
+    def __init__(self, label: str, total: int) -> None:
+        self.label = label
+        self.total = total
+        self.done = 0
+        self._live = sys.stderr.isatty()
+        self._start = self._shown = time.monotonic()
+
+    def __enter__(self) -> "Progress":
+        if self._live:
+            self._show()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._show()
+        if self._live:
+            sys.stderr.write("\n")
+
+    def advance(self, readings: int) -> None:
+        """Count readings as done."""
+        self.done += readings
+        every = _SECONDS_BETWEEN_DRAWS if self._live else _SECONDS_BETWEEN_LINES
+        if time.monotonic() - self._shown >= every:
+            self._show()
+
+    def line(self) -> str:
+        """Describe the state: count, share, rate, time left."""
+        seconds = max(time.monotonic() - self._start, 1e-9)
+        rate = self.done / seconds
+        left = f"{_clock((self.total - self.done) / rate)} left" if rate else "starting"
+        if self.done >= self.total:
+            left = f"in {_clock(seconds)}"
+        share = self.done / max(self.total, 1)
+        return f"{self.label}: {self.done}/{self.total} ({share:.0%}), {rate:.1f}/s, {left}"
+
+    def _show(self) -> None:
+        self._shown = time.monotonic()
+        if self._live:
+            filled = round(_BAR_CELLS * self.done / max(self.total, 1))
+            bar = "#" * filled + "-" * (_BAR_CELLS - filled)
+            sys.stderr.write(f"\r\x1b[K[{bar}] {self.line()}")
+        else:
+            sys.stderr.write(f"{self.line()}\n")
+        sys.stderr.flush()
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

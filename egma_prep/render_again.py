@@ -1,0 +1,174 @@
+"""Render other heatmaps from what ``out/`` holds; the raw data are not read again."""
+
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from egma_prep.assemble import Gaze, Rows, rendered
+from egma_prep.cluster import dask_client, each_done
+from egma_prep.errors import BadUsageError
+from egma_prep.geometry import frame_of
+from egma_prep.options import Options, with_changes
+from egma_prep.out_folder import OutFolder, read_json, write_json, write_parquet
+from egma_prep.parts import shard_options
+from egma_prep.progress import Progress
+from egma_prep.readings import Words
+from egma_prep.schema import SHARD, described
+from egma_prep.sentences import SentenceSpan
+
+Say = Callable[[str], object]
+
+_FROM_GAZE = ("heatmap", "sentences")
+
+
+def render_heatmaps(out_root: Path, changes: Iterable[dict[str, Any]], say: Say = print) -> int:
+    """Bring the shards to other render options.
+
+    Parameters
+    ----------
+    out_root : Path
+        Holds a complete run.
+    changes : iterable of dict
+        Render options by stage, later ones win; the others stay as last rendered.
+    say : callable
+        Takes lines for the user.
+
+    Returns
+    -------
+    int
+        Readings rendered.
+
+    Raises
+    ------
+    BadUsageError
+        If there is no complete run, or another stage's options are to change.
+    """
+    out = OutFolder(out_root)
+    finish_swap(out)
+    run = out.finished_run()
+    kept = with_changes(Options(), run["options"])
+    wanted = kept
+    for change in changes:
+        wanted = with_changes(wanted, change)
+    if wanted.data_half != kept.data_half:
+        raise BadUsageError("only render options can change here; for others: egma-prep run DATA")
+    say(f"rendering {run['counts']['written']} readings: {wanted.render}")
+    render_parts(out, wanted)
+    return run["counts"]["written"]
+
+
+def render_parts(out: OutFolder, options: Options) -> None:
+    """Build all shards anew beside the old ones, then swap the folders.
+
+    Parameters
+    ----------
+    options : Options
+        Those of the last run, with other render options.
+    """
+    shutil.rmtree(out.next_shards, ignore_errors=True)
+    out.next_shards.mkdir(parents=True)
+    records = {part: record for part in out.parts() if (record := out.record(part))}
+    written = {part: record["written"] for part, record in records.items() if record["written"]}
+    outputs = {}
+    with (
+        dask_client(options.execution, out.scratch) as client,
+        Progress("readings", sum(written.values())) as progress,
+    ):
+        jobs = ((part, out.root, options) for part in written)
+        for part, fingerprint in each_done(client, render_part, jobs):
+            outputs[str(part)] = fingerprint
+            progress.advance(written[part])
+    write_json(out.swap_file, {"options": options.output_half, "outputs": outputs})
+    finish_swap(out)
+
+
+def finish_swap(out: OutFolder) -> None:
+    """Put complete new shards in place; also after a swap that was cut in between."""
+    swap = read_json(out.swap_file)
+    if swap is None:
+        return
+    if out.next_shards.exists():
+        if out.shards.exists() and not out.old_shards.exists():
+            out.shards.rename(out.old_shards)
+        shutil.rmtree(out.shards, ignore_errors=True)
+        out.next_shards.rename(out.shards)
+    for part, fingerprint in swap["outputs"].items():
+        record = out.record(int(part))
+        if record is not None:
+            record["outputs"]["shard"] = fingerprint
+            write_json(out.record_file(int(part)), record)
+    run = out.run()
+    if run is not None:
+        write_json(out.run_file, run | {"options": swap["options"]})
+    shutil.rmtree(out.old_shards, ignore_errors=True)
+    out.swap_file.unlink()
+
+
+def render_part(part: int, out_root: Path, options: Options) -> tuple[int, dict[str, Any]]:
+    """Render one part's shard into the folder of new shards."""
+    out = OutFolder(out_root)
+    old = pq.read_table(out.shard(part))
+    by_table = {name: _by_reading(out, part, name) for name in ("words", "fixations", "sentences")}
+    made = [
+        _render_reading(
+            facts, {name: rows[_key(facts)] for name, rows in by_table.items()}, options
+        )
+        for facts in old.select(["dataset", "reading_id", "width", "height"]).to_pylist()
+    ]
+    schema = described(SHARD, shard_options(options))
+    columns = [
+        pa.array([one[name] for one in made], schema.field(name).type)
+        if name in _FROM_GAZE
+        else old.column(name)
+        for name in schema.names
+    ]
+    table = pa.Table.from_arrays(columns, schema=schema)
+    return part, dict(write_parquet(out.shard(part, out.next_shards), table))
+
+
+def _render_reading(
+    facts: dict[str, Any], rows: dict[str, Rows], options: Options
+) -> dict[str, Any]:
+    frame = frame_of(facts["width"], facts["height"], options.image.fit)
+    words, spans = rows["words"], rows["sentences"]
+    return rendered(
+        _gaze(rows["fixations"]),
+        Words([row["text"] for row in words], _floats(words, "begin"), _floats(words, "end")),
+        [SentenceSpan(row["first_word"], row["last_word"]) for row in spans],
+        frame,
+        options.render,
+    )
+
+
+def _gaze(rows: Rows) -> Gaze:
+    return Gaze(
+        begin_s=_floats(rows, "begin"),
+        end_s=_floats(rows, "end"),
+        x_px=_floats(rows, "x"),
+        y_px=_floats(rows, "y"),
+        x_224=_floats(rows, "x_224"),
+        y_224=_floats(rows, "y_224"),
+        on_image=np.array([row["on_image"] for row in rows], dtype=np.bool_),
+        px_per_deg_x=_floats(rows, "px_per_deg_x"),
+        px_per_deg_y=_floats(rows, "px_per_deg_y"),
+    )
+
+
+def _floats(rows: Rows, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return np.array([row[name] for row in rows], dtype=np.float64)
+
+
+def _by_reading(out: OutFolder, part: int, table: str) -> dict[tuple[str, str], Rows]:
+    found: dict[tuple[str, str], Rows] = {}
+    for row in pq.read_table(out.part_table(part, table)).to_pylist():
+        found.setdefault(_key(row), []).append(row)
+    return found
+
+
+def _key(row: dict[str, Any]) -> tuple[str, str]:
+    return row["dataset"], row["reading_id"]

@@ -1,0 +1,239 @@
+"""The whole ETL: plan, make what is stale, merge, account for every reading."""
+
+import os
+import platform
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from egma_prep import __version__
+from egma_prep.cluster import dask_client, each_done
+from egma_prep.errors import BadInputError, BadUsageError, Reject
+from egma_prep.input_files import InputFiles
+from egma_prep.options import Options, with_changes
+from egma_prep.out_folder import OutFolder, concatenate, write_json, write_parquet
+from egma_prep.parts import Job, PartPlan, is_current, make_part, plan_parts
+from egma_prep.progress import Progress
+from egma_prep.readings import PlannedReading
+from egma_prep.render_again import finish_swap, render_parts
+from egma_prep.schema import REJECTS, SCHEMA_VERSION, TABLES, table_of
+from egma_prep.sources import Source, SubjectPlan, choose_source
+
+_SOFTWARE = ("numpy", "scipy", "opencv-python-headless", "pyarrow", "spacy", "distributed")
+_SILENT_REASONS = ("discarded",)
+
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run ended with.
+
+    Attributes
+    ----------
+    counts : dict
+        As in ``run.json``.
+    did_work : bool
+        False where everything was up to date.
+    """
+
+    counts: dict[str, Any]
+    did_work: bool
+    out: Path
+    rejects: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def reject_share(self) -> float:
+        """Rejected share of the planned readings, the authors' own discards apart."""
+        discarded = sum(self.counts["rejected_by_reason"].get(one, 0) for one in _SILENT_REASONS)
+        wanted = self.counts["planned"] - discarded
+        return (self.counts["rejected"] - discarded) / wanted if wanted else 0.0
+
+
+def run_etl(
+    data: Path,
+    out_root: Path,
+    changes: Iterable[dict[str, Any]] = (),
+    source_name: str | None = None,
+    say: Say = print,
+) -> Summary:
+    """Bring ``out/`` up to date with a raw tree.
+
+    Parameters
+    ----------
+    data : Path
+        Root of the raw tree.
+    out_root : Path
+        Output folder, made if missing.
+    changes : iterable of dict
+        Options by stage, later ones win; without any, those of the last run stay.
+    source_name : str, optional
+        Layout; detected if None.
+    say : callable
+        Takes lines for the user.
+
+    Raises
+    ------
+    BadUsageError
+        If nothing can be made of the tree or the folder.
+    """
+    out = OutFolder(out_root)
+    files = InputFiles(_folder(data))
+    finish_swap(out)
+    wanted, before = _options(out, changes)
+    source = choose_source(files, source_name)
+    if data.resolve() == out_root.resolve():
+        raise BadUsageError(f"--out {out_root} is DATA itself; choose another folder")
+    subjects = _without_duplicates(list(source.plan(files)))
+    planned = sum(len(subject.readings) + len(subject.rejects) for subject in subjects)
+    if not planned:
+        raise BadUsageError(f"{data} has the {source.name} layout, but no reading")
+    out.create()
+    # New render options come last, over finished parts, so that shards never mix two.
+    job = Job(data.resolve(), out_root.resolve(), source.name, before or wanted)
+    run = out.run() or {}
+    n_parts = run.get("n_parts") or -(-planned // wanted.execution.readings_per_part)
+    plans = plan_parts(subjects, n_parts)
+    stale = [plan for plan in plans if not is_current(plan, job)]
+    orphans = sorted(set(out.parts()) - {plan.part for plan in plans})
+    complete = run.get("status") == "complete" and out.has_tables() and not stale and not orphans
+    if not complete:
+        say(_intention(source, planned, plans, stale, out_root))
+        header = _header(job, n_parts)
+        write_json(out.run_file, header | {"status": "running"})
+        for part in orphans:
+            out.remove_part(part)
+        _make(stale, job, wanted)
+        _finish(out, plans, header)
+    if wanted.render != job.options.render:
+        say(f"rendering again: {wanted.render}")
+        render_parts(out, wanted)
+    return _summary(out, did_work=not complete or wanted.render != job.options.render)
+
+
+def _folder(data: Path) -> Path:
+    if not data.exists():
+        raise BadUsageError(f"DATA {data} does not exist; give the root of the dataset's folders")
+    if not data.is_dir():
+        raise BadUsageError(f"DATA {data} is a file; give the folder that holds the dataset")
+    if not os.access(data, os.R_OK | os.X_OK):
+        raise BadUsageError(f"DATA {data} cannot be read; check its permissions")
+    if not any(data.iterdir()):
+        raise BadUsageError(f"DATA {data} is empty; give the root of the dataset's folders")
+    return data
+
+
+def _options(out: OutFolder, changes: Iterable[dict[str, Any]]) -> tuple[Options, Options | None]:
+    """Combine the last run's options with the changes; return also how shards stand now."""
+    run = out.run()
+    if run and run["schema_version"] != SCHEMA_VERSION:
+        raise BadUsageError(
+            f"{out.root} has schema {run['schema_version']}, this version writes {SCHEMA_VERSION};"
+            " choose another --out"
+        )
+    kept = with_changes(Options(), run["options"]) if run else Options()
+    wanted = kept
+    for change in changes:
+        wanted = with_changes(wanted, change)
+    if not run:
+        return wanted, None
+    return wanted, with_changes(wanted, {"render": run["options"]["render"]})
+
+
+def _without_duplicates(subjects: list[SubjectPlan]) -> list[SubjectPlan]:
+    """Keep one of equal rows of one reading; reject all where they differ."""
+    found: dict[tuple[str, str], list[PlannedReading]] = defaultdict(list)
+    for subject in subjects:
+        for reading in subject.readings:
+            if reading not in found[reading.key]:
+                found[reading.key].append(reading)
+    for subject in subjects:
+        kept: dict[tuple[str, str], PlannedReading] = {}
+        for reading in subject.readings:
+            copies = len(found[reading.key])
+            if copies == 1:
+                kept[reading.key] = reading
+            else:
+                what = f"{reading.reading_id} has {copies} different metadata rows"
+                error = BadInputError("duplicate_id", "", what)
+                subject.rejects.append(Reject.of(error, *reading.key, "plan"))
+        subject.readings = list(kept.values())
+    return subjects
+
+
+def _intention(
+    source: Source, planned: int, plans: list[PartPlan], stale: list[PartPlan], out: Path
+) -> str:
+    work = f"{len(stale)} of {len(plans)} parts to make"
+    return f"{source.name}: {planned} readings planned, {work}, into {out}"
+
+
+def _make(stale: list[PartPlan], job: Job, wanted: Options) -> None:
+    if not stale:
+        return
+    out = OutFolder(job.out)
+    with dask_client(wanted.execution, out.scratch) as client:
+        total = sum(plan.planned for plan in stale)
+        with Progress("readings", total) as progress:
+            for record in each_done(client, make_part, ((plan, job) for plan in stale)):
+                progress.advance(record["planned"])
+
+
+def _header(job: Job, n_parts: int) -> dict[str, Any]:
+    software = {"egma": __version__, "python": platform.python_version()}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "data": str(job.data),
+        "source": job.source,
+        "options": job.options.output_half,
+        "n_parts": n_parts,
+        "software": software | {name: version(name) for name in _SOFTWARE},
+    }
+
+
+def _finish(out: OutFolder, plans: list[PartPlan], header: dict[str, Any]) -> None:
+    """Merge tables and rejects, check that nothing vanished, and only then call it complete."""
+    parts = [plan.part for plan in plans]
+    records = [record for part in parts if (record := out.record(part)) is not None]
+    written = 0
+    for name, schema in TABLES.items():
+        shares = [out.part_table(part, name) for part in parts]
+        rows = concatenate(shares, out.tables / f"{name}.parquet", schema)
+        written = rows if name == "readings" else written
+    rejects = [reject for record in records for reject in record["rejects"]]
+    known = [{name: value or None for name, value in reject.items()} for reject in rejects]
+    write_parquet(out.rejects, table_of(REJECTS, known))
+    planned = sum(plan.planned for plan in plans)
+    if planned != written + len(rejects):
+        raise RuntimeError(f"planned {planned}, but wrote {written} and rejected {len(rejects)}")
+    counts = _counts(out, planned, rejects, records)
+    inputs = {path: known for record in records for path, known in record["inputs"].items()}
+    write_json(out.run_file, header | {"status": "complete", "counts": counts, "inputs": inputs})
+
+
+def _counts(
+    out: OutFolder, planned: int, rejects: list[dict[str, Any]], records: list[dict[str, Any]]
+) -> dict[str, Any]:
+    readings = pq.read_table(out.tables / "readings.parquet").to_pylist()
+    notes = sum((Counter(record["notes"]) for record in records), Counter[str]())
+    return {
+        "planned": planned,
+        "written": len(readings),
+        "rejected": len(rejects),
+        "images": len({reading["dicom_id"] for reading in readings}),
+        "sentences": sum(reading["sentences"] for reading in readings),
+        "written_by_dataset": Counter(reading["dataset"] for reading in readings),
+        "written_by_split": Counter(reading["split"] or "unknown" for reading in readings),
+        "rejected_by_reason": Counter(reject["reason"] for reject in rejects),
+        "notes": notes,
+    }
+
+
+def _summary(out: OutFolder, did_work: bool) -> Summary:
+    rejects = pq.read_table(out.rejects).to_pylist()
+    return Summary(out.finished_run()["counts"], did_work, out.root, rejects)

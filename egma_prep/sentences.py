@@ -1,0 +1,110 @@
+"""Dictated words to sentences, one spaCy token a word (DESIGN, "Words" and "Sentences")."""
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from typing import NamedTuple
+
+import spacy
+from spacy.language import Language
+from spacy.tokens import Doc
+
+_CLOSING = "\"')]}"
+_ENUMERATOR = re.compile(r"\d{1,2}")
+_INITIALS = re.compile(r"([a-z]\.)+[a-z]")  # e.g, i.e, a.p
+_ABBREVIATIONS = frozenset(
+    ["approx", "cf", "dr", "eg", "fig", "ie", "mr", "mrs", "ms", "prof", "vs"]
+)
+
+
+class SentenceSpan(NamedTuple):
+    """Indices of a sentence's first and last word, both included."""
+
+    first_word: int
+    last_word: int
+
+
+def is_word(token: str) -> bool:
+    """Tell words from dictated punctuation."""
+    return any(character.isalnum() for character in token)
+
+
+def join_words(tokens: Sequence[str]) -> str:
+    """Write tokens as text: ``.`` and ``,`` attached to the word before, ``/`` to both sides."""
+    text = ""
+    for token in tokens:
+        attached = not text or text.endswith("/") or token == "/" or token[0] in ".,"
+        text += token if attached else f" {token}"
+    return text
+
+
+def sentence_spans(
+    tokens: Sequence[str],
+    begin_s: Sequence[float],
+    end_s: Sequence[float],
+    pause_s: float = 0.7,
+) -> list[SentenceSpan]:
+    """Cut a transcript into sentences; every token belongs to exactly one.
+
+    Parameters
+    ----------
+    tokens : sequence of str
+        Dictated words and punctuation, in spoken order, none empty.
+    begin_s, end_s : sequence of float
+        Their intervals, seconds.
+    pause_s : float
+        Where no sentence punctuation was dictated at all, a silence of this length cuts.
+    """
+    silence_s = [after - before for after, before in zip(begin_s[1:], end_s[:-1], strict=True)]
+    doc = Doc(_pipeline().vocab, words=list(tokens))
+    doc.user_data["pauses"] = [silence >= pause_s - 1e-9 for silence in silence_s]
+    return [SentenceSpan(span.start, span.end - 1) for span in _pipeline()(doc).sents]
+
+
+@cache
+def _pipeline() -> Language:
+    pipeline = spacy.blank("en")
+    pipeline.add_pipe("dictation_boundaries")
+    return pipeline
+
+
+@Language.component("dictation_boundaries")
+def _mark_boundaries(doc: Doc) -> Doc:
+    starts = _starts_at_punctuation([token.text for token in doc])
+    if starts is None:
+        starts = [True, *doc.user_data["pauses"]]
+    for token, start in zip(doc, starts, strict=True):
+        token.is_sent_start = start
+    return doc
+
+
+def _starts_at_punctuation(tokens: list[str]) -> list[bool] | None:
+    """Flag each sentence's first token; None where no token ends a sentence."""
+    starts: list[bool] = []
+    sentence: list[str] = []
+    ended, ends = True, 0
+    for token, following in zip(tokens, [*tokens[1:], None], strict=True):
+        # Punctuation after an end ("normal . .") stays with the sentence it follows.
+        starts.append(not starts or (ended and is_word(token)))
+        if starts[-1]:
+            sentence, ended = [], False
+        sentence.append(token)
+        if not ended and any(map(is_word, sentence)) and _ends_sentence(sentence, following):
+            ended, ends = True, ends + 1
+    return starts if ends else None
+
+
+def _ends_sentence(sentence: list[str], following: str | None) -> bool:
+    last = sentence[-1].rstrip(_CLOSING)
+    if last.endswith(("?", "!")):
+        return True
+    if not last.endswith("."):
+        return False
+    stem = join_words(sentence[-4:]).rstrip(_CLOSING).rsplit(" ")[-1].removesuffix(".").lower()
+    if following is None:
+        return True
+    if stem.isdigit() and following[0].isdigit():  # a decimal, dictated as 1 . 5
+        return False
+    if _ENUMERATOR.fullmatch(stem) and sum(map(is_word, sentence)) == 1:
+        return False
+    return stem not in _ABBREVIATIONS and not _INITIALS.fullmatch(stem)

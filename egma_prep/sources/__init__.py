@@ -1,0 +1,76 @@
+"""Dataset layouts: each module here with a ``SOURCE`` is one."""
+
+import importlib
+import pkgutil
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from egma_prep.errors import BadUsageError, Reject, unknown_name
+from egma_prep.input_files import Fingerprint, InputFiles
+from egma_prep.options import SourceOptions
+from egma_prep.readings import PlannedReading, RawReading
+
+
+@dataclass
+class SubjectPlan:
+    """What one patient's metadata promise.
+
+    Attributes
+    ----------
+    rejects : list of Reject
+        Readings that are already known to be unusable, and files that hide theirs.
+    inputs : dict
+        Fingerprints of the metadata.
+    """
+
+    subject_id: str
+    readings: list[PlannedReading] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+    inputs: dict[str, Fingerprint] = field(default_factory=dict)
+
+
+class Source(Protocol):
+    """A dataset layout: recognises a tree, plans its readings, loads one."""
+
+    name: str
+    looks_like: str
+
+    def recognises(self, files: InputFiles) -> bool:
+        """Tell whether the tree has this layout."""
+
+    def plan(self, files: InputFiles) -> Iterable[SubjectPlan]:
+        """List every reading that the metadata promise, patient by patient."""
+
+    def load(
+        self, planned: PlannedReading, files: InputFiles, options: SourceOptions
+    ) -> RawReading:
+        """Read one reading's files, the image excepted.
+
+        Raises
+        ------
+        BadInputError
+            If anything that it needs is missing or cannot be parsed.
+        """
+
+
+def sources() -> dict[str, Source]:
+    """Find every layout in this folder, by name."""
+    names = [module.name for module in pkgutil.iter_modules(__path__)]
+    modules = [importlib.import_module(f"{__name__}.{name}") for name in names]
+    return {module.SOURCE.name: module.SOURCE for module in modules if hasattr(module, "SOURCE")}
+
+
+def choose_source(files: InputFiles, name: str | None = None) -> Source:
+    """Pick the layout by name, or by what the tree looks like."""
+    known = sources()
+    if name:
+        if name not in known:
+            raise unknown_name("source", name, known)
+        return known[name]
+    fitting = [source for source in known.values() if source.recognises(files)]
+    if len(fitting) != 1:
+        wanted = "; ".join(f"{source.name}: {source.looks_like}" for source in known.values())
+        found = "several layouts" if fitting else "no known layout"
+        raise BadUsageError(f"{files.root} has {found}; expected {wanted}. Say which by --source")
+    return fitting[0]
