@@ -221,15 +221,18 @@ def _show(summary: "Summary") -> None:
     counts = summary.counts
     if not summary.did_work:
         click.echo("up to date: same inputs, same options, nothing to do")
-    for reject in summary.rejects[:_REJECTS_SHOWN]:
-        click.echo(f"rejected {reject['reading_id'] or reject['path']}: {reject['message']}")
-    if len(summary.rejects) > _REJECTS_SHOWN:
-        click.echo(f"... {len(summary.rejects) - _REJECTS_SHOWN} more in rejects.parquet")
+    faults = [reject for reject in summary.rejects if reject["reason"] != "discarded"]
+    for reject in faults[:_REJECTS_SHOWN]:
+        name = reject["reading_id"] or reject["path"]
+        click.echo(f"rejected {name} ({reject['reason']}): {reject['message']}")
+    if len(faults) > _REJECTS_SHOWN:
+        click.echo(f"... {len(faults) - _REJECTS_SHOWN} more in {summary.out / 'rejects.parquet'}")
     by_dataset = ", ".join(
         f"{name} {n}" for name, n in sorted(counts["written_by_dataset"].items())
     )
     click.echo(
         f"planned {counts['planned']} = written {counts['written']} ({by_dataset or 'none'})"
-        f" + rejected {counts['rejected']}"
+        f" + rejected {counts['rejected']} ({len(summary.rejects) - len(faults)} discarded by the"
+        " authors)"
     )
     click.echo(f"{counts['images']} images, {counts['sentences']} sentences in {summary.out}")

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,20 +37,21 @@ def dask_client(options: ExecutionOptions, scratch: Path) -> Iterator[Client]:
             yield client
         return
     logging.getLogger("distributed").setLevel(logging.ERROR)
-    with dask.config.set({"temporary-directory": str(scratch)}):
-        workers = options.workers or dask.system.CPU_COUNT
-        shape = (workers, 1) if options.processes else (1, workers)
-        with (
-            LocalCluster(
-                n_workers=shape[0],
-                threads_per_worker=shape[1],
-                processes=options.processes,
-                dashboard_address=None,
-                silence_logs=logging.ERROR,
-            ) as cluster,
-            Client(cluster) as client,
-        ):
-            yield client
+    workers = options.workers or dask.system.CPU_COUNT
+    processes, threads = (workers, 1) if options.processes else (1, workers)
+    with (
+        dask.config.set({"temporary-directory": str(scratch)}),
+        LocalCluster(
+            n_workers=processes,
+            threads_per_worker=threads,
+            processes=options.processes,
+            dashboard_address=None,
+            silence_logs=logging.ERROR,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def each_done(

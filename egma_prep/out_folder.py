@@ -51,8 +51,6 @@ class OutFolder:
                 self.root.chmod(_MODE)
             for folder in (self.tables, self.images, self.shards, self.state):
                 folder.mkdir(exist_ok=True)
-            write_atomically(self.state / "writable", b"")
-            (self.state / "writable").unlink()
         except OSError as error:
             raise BadUsageError(
                 f"cannot write to {self.root} ({error.strerror}); choose another folder by --out"
@@ -75,8 +73,11 @@ class OutFolder:
         return self.state / part_name(part) / "record.json"
 
     def record(self, part: int) -> dict[str, Any] | None:
-        """Read a part's record; None if it is not done."""
-        return read_json(self.record_file(part))
+        """Read a part's record; None if it is not done or was damaged."""
+        try:
+            return read_json(self.record_file(part))
+        except BadUsageError:
+            return None
 
     def parts(self) -> list[int]:
         """List the parts that have a record, sorted."""
@@ -101,6 +102,15 @@ class OutFolder:
         if run["status"] != "complete":
             raise BadUsageError(f"the run in {self.root} is not finished; repeat: egma-prep run")
         return run
+
+    def remove_all_but(self, parts: set[int]) -> None:
+        """Delete other parts, and what interrupted writers left."""
+        for path in [*self.state.glob("part-*"), *self.images.iterdir(), *self.shards.iterdir()]:
+            number = path.stem.removeprefix("part-")
+            if number.isdigit() and int(number) not in parts:
+                self.remove_part(int(number))
+        for litter in self.root.rglob(".*.tmp"):
+            litter.unlink()
 
     def remove_part(self, part: int) -> None:
         """Delete everything of a part, its record first."""
@@ -157,7 +167,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """
     try:
         return json.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
         raise BadUsageError(

@@ -18,6 +18,7 @@ class Progress:
         self.done = 0
         self._live = sys.stderr.isatty()
         self._start = self._shown = time.monotonic()
+        self._shown_done = -1
 
     def __enter__(self) -> "Progress":
         if self._live:
@@ -30,9 +31,11 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._show()
         if self._live:
+            self._show()
             sys.stderr.write("\n")
+        elif self.done < self.total or self._shown_done < self.done:
+            self._show()
 
     def advance(self, readings: int) -> None:
         """Count readings as done."""
@@ -52,7 +55,7 @@ class Progress:
         return f"{self.label}: {self.done}/{self.total} ({share:.0%}), {rate:.1f}/s, {left}"
 
     def _show(self) -> None:
-        self._shown = time.monotonic()
+        self._shown, self._shown_done = time.monotonic(), self.done
         if self._live:
             filled = round(_BAR_CELLS * self.done / max(self.total, 1))
             bar = "#" * filled + "-" * (_BAR_CELLS - filled)

@@ -93,21 +93,21 @@ def run_etl(
     planned = sum(len(subject.readings) + len(subject.rejects) for subject in subjects)
     if not planned:
         raise BadUsageError(f"{data} has the {source.name} layout, but no reading")
-    out.create()
     # New render options come last, over finished parts, so that shards never mix two.
     job = Job(data.resolve(), out_root.resolve(), source.name, before or wanted)
     run = out.run() or {}
     n_parts = run.get("n_parts") or -(-planned // wanted.execution.readings_per_part)
     plans = plan_parts(subjects, n_parts)
     stale = [plan for plan in plans if not is_current(plan, job)]
-    orphans = sorted(set(out.parts()) - {plan.part for plan in plans})
-    complete = run.get("status") == "complete" and out.has_tables() and not stale and not orphans
+    parts = {plan.part for plan in plans}
+    merged = run.get("status") == "complete" and out.has_tables()
+    complete = merged and not stale and set(out.parts()) == parts
     if not complete:
         say(_intention(source, planned, plans, stale, out_root))
+        out.create()
         header = _header(job, n_parts)
         write_json(out.run_file, header | {"status": "running"})
-        for part in orphans:
-            out.remove_part(part)
+        out.remove_all_but(parts)
         _make(stale, job, wanted)
         _finish(out, plans, header)
     if wanted.render != job.options.render:

@@ -9,114 +9,59 @@ import pyarrow as pa
 SCHEMA_VERSION = "1"
 """Raised when a reader of the old columns would be wrong; new columns alone do not raise it."""
 
-_key = [pa.field("dataset", pa.string()), pa.field("reading_id", pa.string())]
-_facts = [
-    pa.field("subject_id", pa.string()),
-    pa.field("study_id", pa.string()),
-    pa.field("dicom_id", pa.string()),
-    pa.field("split", pa.string()),
-    pa.field("view", pa.string()),
-    pa.field("width", pa.int32()),
-    pa.field("height", pa.int32()),
-]
-_interval = [pa.field("begin", pa.float64()), pa.field("end", pa.float64())]
+_TYPES = {
+    "text": pa.string(),
+    "int": pa.int32(),
+    "float": pa.float32(),
+    "double": pa.float64(),
+    "bytes": pa.binary(),
+    "flag": pa.bool_(),
+    "grid": pa.list_(pa.float32()),
+}
+
+
+def _fields(described: str) -> list[pa.Field]:
+    """Read ``"text: name other, int: width"``."""
+    groups = (group.split(":") for group in described.split(","))
+    return [
+        pa.field(name, _TYPES[kind.strip()]) for kind, names in groups for name in names.split()
+    ]
+
+
+_KEY = "text: dataset reading_id"
+_FACTS = f"{_KEY} subject_id study_id dicom_id split view, int: width height"
 
 SENTENCE = pa.struct(
-    [
-        pa.field("text", pa.string()),
-        *_interval,
-        pa.field("words", pa.int32()),
-        pa.field("fixations", pa.int32()),
-        pa.field("gaze_seconds", pa.float32()),
-        pa.field("heatmap", pa.binary()),
-        pa.field("peak_seconds", pa.float32()),
-        pa.field("grid", pa.list_(pa.float32())),
-    ]
+    _fields(
+        "text: text, double: begin end, int: words fixations, float: gaze_seconds,"
+        " bytes: heatmap, float: peak_seconds, grid: grid"
+    )
 )
-REGION = pa.struct(
-    [
-        pa.field("name", pa.string()),
-        pa.field("kind", pa.string()),
-        *[pa.field(side, pa.float32()) for side in ("x0", "y0", "x1", "y1", "certainty")],
-    ]
-)
+REGION = pa.struct(_fields("text: name kind, float: x0 y0 x1 y1 certainty"))
 SHARD = pa.schema(
     [
-        *_key,
-        *_facts,
-        pa.field("image", pa.binary()),
-        pa.field("heatmap", pa.binary()),
+        *_fields(f"{_FACTS}, bytes: image heatmap"),
         pa.field("sentences", pa.list_(SENTENCE)),
         pa.field("labels", pa.map_(pa.string(), pa.float32())),
         pa.field("regions", pa.list_(REGION)),
     ]
 )
-IMAGES = pa.schema(
-    [
-        pa.field("dicom_id", pa.string()),
-        pa.field("width", pa.int32()),
-        pa.field("height", pa.int32()),
-        pa.field("image", pa.binary()),
-    ]
-)
+IMAGES = pa.schema(_fields("text: dicom_id, int: width height, bytes: image"))
 TABLES = {
-    "readings": pa.schema(
-        [
-            *_key,
-            *_facts,
-            pa.field("part", pa.int32()),
-            pa.field("sentences", pa.int32()),
-            pa.field("words", pa.int32()),
-            pa.field("fixations", pa.int32()),
-            pa.field("fixations_on_image", pa.int32()),
-            pa.field("gaze_seconds", pa.float64()),
-        ]
-    ),
-    "words": pa.schema(
-        [
-            *_key,
-            pa.field("word_index", pa.int32()),
-            pa.field("text", pa.string()),
-            *_interval,
-            pa.field("sentence_index", pa.int32()),
-            pa.field("gaze_seconds", pa.float64()),
-        ]
-    ),
-    "fixations": pa.schema(
-        [
-            *_key,
-            pa.field("fixation_index", pa.int32()),
-            *_interval,
-            *[pa.field(name, pa.float64()) for name in ("x", "y", "x_224", "y_224")],
-            pa.field("on_image", pa.bool_()),
-            *[pa.field(name, pa.float64()) for name in ("px_per_deg_x", "px_per_deg_y")],
-        ]
-    ),
-    "alignment": pa.schema(
-        [
-            *_key,
-            pa.field("word_index", pa.int32()),
-            pa.field("fixation_index", pa.int32()),
-            pa.field("seconds", pa.float64()),
-        ]
-    ),
-    "sentences": pa.schema(
-        [
-            *_key,
-            pa.field("sentence_index", pa.int32()),
-            pa.field("text", pa.string()),
-            *_interval,
-            pa.field("first_word", pa.int32()),
-            pa.field("last_word", pa.int32()),
-        ]
-    ),
+    name: pa.schema(_fields(columns))
+    for name, columns in {
+        "readings": f"{_FACTS} part sentences words fixations fixations_on_image,"
+        " double: gaze_seconds",
+        "words": f"{_KEY}, int: word_index, text: text, double: begin end, int: sentence_index,"
+        " double: gaze_seconds",
+        "fixations": f"{_KEY}, int: fixation_index, double: begin end x y x_224 y_224,"
+        " flag: on_image, double: px_per_deg_x px_per_deg_y",
+        "alignment": f"{_KEY}, int: word_index fixation_index, double: seconds",
+        "sentences": f"{_KEY}, int: sentence_index, text: text, double: begin end,"
+        " int: first_word last_word",
+    }.items()
 }
-REJECTS = pa.schema(
-    [
-        pa.field(name, pa.string())
-        for name in ("dataset", "reading_id", "path", "stage", "reason", "message")
-    ]
-)
+REJECTS = pa.schema(_fields(f"{_KEY} path stage reason message"))
 
 
 def described(schema: pa.Schema, options: dict[str, Any]) -> pa.Schema:

@@ -11,8 +11,7 @@ import numpy as np
 from egma_prep.errors import BadInputError
 from egma_prep.manifests import manifest
 from egma_prep.parse.csv_file import Table
-from egma_prep.parse.intervals import check_intervals
-from egma_prep.parse.values import number, optional_number
+from egma_prep.parse.values import check_intervals, number, optional_number
 from egma_prep.readings import Fixations, FloatArray, Region, Words
 
 _TIME_TOLERANCE_S = 0.05

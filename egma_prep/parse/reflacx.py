@@ -8,8 +8,7 @@ import numpy as np
 from egma_prep.errors import BadInputError
 from egma_prep.manifests import manifest
 from egma_prep.parse.csv_file import Table
-from egma_prep.parse.intervals import check_intervals
-from egma_prep.parse.values import flag, optional_number
+from egma_prep.parse.values import check_intervals, flag, optional_number
 from egma_prep.readings import Fixations, Region, Words
 
 _STUDY = re.compile(r"/s(\d+)/")

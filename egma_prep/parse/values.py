@@ -1,7 +1,10 @@
-"""Single cells: numbers, flags, ids (FORMATS, section 9)."""
+"""Cells and intervals: numbers, flags, ids, times (FORMATS, section 9)."""
 
 import math
 import re
+
+import numpy as np
+from numpy.typing import NDArray
 
 from egma_prep.errors import BadInputError
 
@@ -62,6 +65,15 @@ def dicom_id(text: str, path: str) -> str:
             "bad_dicom_id", path, f"the DICOM id {_shown(plain)} has {len(plain)} characters"
         )
     return plain
+
+
+def check_intervals(begin_s: NDArray[np.float64], end_s: NDArray[np.float64], path: str) -> None:
+    """Reject a table with an interval that ends before it begins."""
+    reversed_rows = np.flatnonzero(end_s < begin_s)
+    if reversed_rows.size:
+        row = int(reversed_rows[0])
+        what = f"{path}, row {row + 1} runs from {begin_s[row]:g} to {end_s[row]:g} s"
+        raise BadInputError("reversed_time", path, what)
 
 
 def _shown(value: object) -> str:

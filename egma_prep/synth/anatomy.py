@@ -9,7 +9,6 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import CubicSpline
 
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in image px
 Pixels = NDArray[Any]
@@ -164,11 +163,14 @@ def _grain() -> Pixels:
 
 
 def _smooth(points: list[tuple[float, float]]) -> Pixels:
-    """Run a closed smooth curve through the points: [160, 2]."""
-    closed = np.array([*points, points[0]])
-    length = np.r_[0, np.cumsum(np.hypot(*np.diff(closed, axis=0).T))]
-    curve = CubicSpline(length, closed, bc_type="periodic")
-    return np.asarray(curve(np.linspace(0, length[-1], 160)))
+    """Run a closed Catmull-Rom curve through the points: [12 * points, 2]."""
+    here = np.array(points)[None]  # (1, n, 2)
+    before, after, beyond = (np.roll(here, shift, axis=1) for shift in (1, -1, -2))
+    t = np.linspace(0, 1, 12, endpoint=False)[:, None, None]
+    straight = 2 * before - 5 * here + 4 * after - beyond
+    bend = 3 * (here - after) + beyond - before
+    curve = here + 0.5 * t * (after - before + t * (straight + t * bend))
+    return np.asarray(curve.transpose(1, 0, 2).reshape(-1, 2))
 
 
 class _Pen:
@@ -228,7 +230,7 @@ def _rib_curves() -> tuple[list[Pixels], list[Pixels]]:
         arc = np.c_[0.07 + (reach - 0.07) * np.sin(t * np.pi / 2), v - 0.05 * np.sin(2.6 * t)]
         arc[:, 1] += 0.30 * t**3
         ribs += [arc, arc * (-1, 1)]
-    return ribs, [rib + (0, 0.028) for rib in ribs]
+    return ribs, [np.add(rib, (0, 0.028)) for rib in ribs]
 
 
 def _heart(pen: _Pen) -> Pixels:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -126,7 +127,7 @@ def speak_in_phrases(
         sentences.append((text if final else text + ".").split())
     timed = _times(sentences, False, 10, rng)
     phrases = [timed[0]]
-    for before, token in zip(timed, timed[1:], strict=False):
+    for before, token in pairwise(timed):
         crosses = token.sentence != before.sentence
         merge = rng.random() < 0.06 and not crosses
         if "merged_phrases" in quirks and crosses and token.sentence == 1:
@@ -190,7 +191,8 @@ def _times(
     tail = rng.uniform(1.0, 2.5)  # gaze goes on for as long after the last word
     least = 0.85 if clear_pauses else 0.2
     rest = max(2.0, speech * rng.uniform(0.55, 1.25) - tail)
-    weights = rng.uniform(0.3, 1.0, len(sentences)) + [0.6, *[0.0] * (len(sentences) - 1)]
+    weights = rng.uniform(0.3, 1.0, len(sentences))
+    weights[0] += 0.6
     pauses = rest * weights / weights.sum()
     pauses[0] = np.clip(pauses[0], 1.0, 4.0)
     pauses[1:] = np.clip(pauses[1:], least, 3.0)

@@ -131,7 +131,7 @@ def _fluffy(a: Pixels, b: Pixels, side: int, rng: np.random.Generator) -> tuple[
 def _fluid(a: Pixels, b: Pixels, side: int, rng: np.random.Generator) -> tuple[Pixels, Any]:
     outwards = (side * a + 1) / 2
     surface = 0.15 - 0.75 * outwards**2  # the meniscus climbs the chest wall
-    return 0.95 * _step(b - surface, 0.04), 208
+    return 0.95 * _step(b - surface, 0.04), 190
 
 
 def _free_air(a: Pixels, b: Pixels, side: int, rng: np.random.Generator) -> tuple[Pixels, Any]:

@@ -1,0 +1,60 @@
+"""The documents say what the code does."""
+
+import re
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from egma_prep.errors import REASONS
+from egma_prep.options import Options
+from egma_prep.schema import IMAGES, REGION, REJECTS, SCHEMA_VERSION, SENTENCE, SHARD, TABLES
+
+ROOT = Path(__file__).parent.parent
+
+
+def _page(name: str) -> str:
+    return (ROOT / "docs" / name).read_text()
+
+
+def _table(page: str, heading: str) -> dict[str, str]:
+    section = page.split(f"## {heading}\n")[1].split("\n## ")[0]
+    rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("| `")]
+    return {row[0].strip(" `"): row[1].strip() for row in rows}
+
+
+def test_every_option_is_documented_with_its_default() -> None:
+    known = {
+        f"{stage}.{name}": str(value).lower() if isinstance(value, bool) else str(value)
+        for stage, values in asdict(Options()).items()
+        for name, value in values.items()
+    }
+    documented = _table(_page("semantics.md"), "Options")
+    assert {name: text.strip("`").replace("(empty)", "") for name, text in documented.items()} == known
+
+
+def test_every_reject_reason_is_documented_with_its_remedy() -> None:
+    assert _table(_page("semantics.md"), "Rejects") == REASONS
+
+
+def test_every_column_of_every_output_is_documented() -> None:
+    page = _page("shard-format.md")
+    columns = {*SHARD.names, *IMAGES.names, *REJECTS.names}
+    columns |= {f"sentences.{field.name}" for field in SENTENCE}
+    columns |= {f"regions.{field.name}" for field in REGION}
+    columns |= {name for schema in TABLES.values() for name in schema.names}
+    assert columns - set(re.findall(r"`([\w.]+)`", page)) == set()
+    assert f"schema {SCHEMA_VERSION}" in page
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))])
+def test_links_between_documents_lead_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", (ROOT / page).read_text()):
+        assert target.startswith("https://") or (ROOT / page).parent.joinpath(target).exists(), target
+
+
+def test_the_readme_lists_every_module_of_the_flow() -> None:
+    tree = (ROOT / "README.md").read_text().split("egma_prep/\n")[1].split("```")[0]
+    listed = set(re.findall(r"^  (\w+)[./]", tree, re.MULTILINE))
+    there = {path.stem for path in (ROOT / "egma_prep").iterdir() if not path.name.startswith("_")}
+    assert listed <= there
