@@ -1,23 +1,17 @@
-"""The unit of work: the readings of some patients to one part's files and its record."""
+"""The unit of work: which patients a part holds, and whether it is still current."""
 
 import hashlib
 import json
-import traceback
-from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from egma_prep.assemble import FramedImage, Rows, reading_rows
-from egma_prep.errors import BadInputError, Reject
-from egma_prep.geometry import frame_of
-from egma_prep.images import frame_jpeg, jpeg_size
-from egma_prep.input_files import Fingerprint, InputFiles, unchanged
-from egma_prep.options import ImageOptions, Options
-from egma_prep.out_folder import OutFolder, write_json, write_parquet
-from egma_prep.readings import PlannedReading, RawReading
-from egma_prep.schema import IMAGES, SCHEMA_VERSION, SHARD, TABLES, described, table_of
-from egma_prep.sources import SubjectPlan, sources
+from egma_prep.errors import Reject
+from egma_prep.input_files import Fingerprint, unchanged
+from egma_prep.options import Options
+from egma_prep.out_folder import OutFolder
+from egma_prep.readings import PlannedReading
+from egma_prep.schema import SCHEMA_VERSION
+from egma_prep.sources import SubjectPlan
 
 
 @dataclass(frozen=True)
@@ -102,140 +96,7 @@ def is_current(plan: PartPlan, job: Job) -> bool:
     )
 
 
-def make_part(plan: PartPlan, job: Job) -> dict[str, Any]:
-    """Load, align, render and write one part; its record comes last.
-
-    Returns
-    -------
-    dict
-        The record: key, counts, rejects, fingerprints of inputs and outputs.
-    """
-    out, files = OutFolder(job.out), InputFiles(job.data)
-    out.remove_part(plan.part)
-    rows, rejects, notes = _load_all(plan, job, files)
-    outputs: dict[str, Fingerprint] = {}
-    if rows["shard"]:
-        shard = described(SHARD, shard_options(job.options))
-        images = described(IMAGES, {"image_size": 224, "fit": job.options.image.fit})
-        outputs["images"] = write_parquet(
-            out.image_part(plan.part), table_of(images, rows["images"])
-        )
-        outputs["shard"] = write_parquet(out.shard(plan.part), table_of(shard, rows["shard"]))
-    for name, schema in TABLES.items():
-        write_parquet(out.part_table(plan.part, name), table_of(schema, rows[name]))
-    record = {
-        "key": plan.key(job.source, job.options),
-        "planned": plan.planned,
-        "written": len(rows["shard"]),
-        "rejects": [asdict(reject) for reject in sorted(rejects)],
-        "notes": dict(notes),
-        "inputs": plan.inputs | files.fingerprints,
-        "outputs": outputs,
-    }
-    write_json(out.record_file(plan.part), record)
-    return record
-
-
-def shard_options(options: Options) -> dict[str, Any]:
-    """List what a shard's file metadata say of its making."""
-    render = options.render
-    return {
-        "image_size": 224,
-        "sigma": render.sigma,
-        "truncation": render.truncate,
-        "window": render.window,
-        "lead": render.lead,
-        "level": render.level,
-        "empty_sentence": render.empty_sentence,
-        "fit": options.image.fit,
-    }
-
-
-def _load_all(
-    plan: PartPlan, job: Job, files: InputFiles
-) -> tuple[dict[str, Rows], list[Reject], Counter[str]]:
-    rows: dict[str, Rows] = {name: [] for name in (*TABLES, "images", "shard")}
-    rejects, notes = list(plan.rejects), Counter[str]()
-    images = _Images(files, job.options.image)
-    subject = None
-    for planned in plan.readings:
-        if planned.subject_id != subject:
-            files.forget_tables()
-            subject = planned.subject_id
-        made = _load_one(planned, job, files, images)
-        if isinstance(made, Reject):
-            rejects.append(made)
-            continue
-        raw, added = made
-        for name, more in added.items():
-            rows[name] += more
-        notes.update(dict(raw.notes) | _noted(raw, added))
-    for reading in rows["readings"]:
-        reading["part"] = plan.part
-    shown = {row["dicom_id"]: row for row in rows["shard"]}
-    rows["images"] = [shown[dicom_id] for dicom_id in sorted(shown)]
-    return rows, rejects, notes
-
-
-def _load_one(
-    planned: PlannedReading, job: Job, files: InputFiles, images: "_Images"
-) -> tuple[RawReading, dict[str, Rows]] | Reject:
-    stage = "read"
-    try:
-        raw = sources()[job.source].load(planned, files, job.options.source)
-        stage = "image"
-        image = images.framed(raw.image_path)
-        stage = "render"
-        return raw, reading_rows(raw, image, job.options)
-    except BadInputError as error:
-        return Reject.of(error, *planned.key, stage)
-    except Exception as error:
-        # One reading must not stop a night's run; the message says where to look.
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        what = f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})"
-        return Reject.of(BadInputError("unexpected", "", what), *planned.key, stage)
-
-
-def _noted(raw: RawReading, rows: dict[str, Rows]) -> dict[str, int]:
-    reading, shard = rows["readings"][0], rows["shard"][0]
-    return {
-        "fixations_off_image": reading["fixations"] - reading["fixations_on_image"],
-        "image_size_differs": (raw.width, raw.height) != (reading["width"], reading["height"]),
-        "readings_without_gaze": shard["heatmap"] is None,
-        "sentences_without_gaze": sum(not one["gaze_seconds"] for one in shard["sentences"]),
-    }
-
-
 def _has_size(path: Path, known: Fingerprint | None) -> bool:
     if known is None:
         return not path.exists()
     return path.exists() and path.stat().st_size == known["size"]
-
-
-class _Images:
-    """Decodes each image once, however many readings it has."""
-
-    def __init__(self, files: InputFiles, options: ImageOptions) -> None:
-        self.files = files
-        self.options = options
-        self._framed: dict[str, FramedImage | BadInputError] = {}
-
-    def framed(self, path: str) -> FramedImage:
-        if path not in self._framed:
-            try:
-                self._framed[path] = self._decode(path)
-            except BadInputError as error:
-                self._framed[path] = error
-        found = self._framed[path]
-        if isinstance(found, BadInputError):
-            raise found
-        return found
-
-    def _decode(self, path: str) -> FramedImage:
-        data = self.files.read(path)
-        width, height = jpeg_size(data, path)
-        if width * height > self.options.max_megapixels * 1e6:
-            what = f"{path} has {width} x {height} pixels"
-            raise BadInputError("oversized_image", path, what)
-        frame = frame_of(width, height, self.options.fit)
-        return FramedImage(frame, frame_jpeg(data, path, width, height, frame))

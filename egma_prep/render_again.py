@@ -15,11 +15,11 @@ from egma_prep.errors import BadUsageError
 from egma_prep.geometry import frame_of
 from egma_prep.options import Options, with_changes
 from egma_prep.out_folder import OutFolder, read_json, write_json, write_parquet
-from egma_prep.parts import shard_options
 from egma_prep.progress import Progress
 from egma_prep.readings import Words
 from egma_prep.schema import SHARD, described
 from egma_prep.sentences import SentenceSpan
+from egma_prep.shards import shard_options
 
 Say = Callable[[str], object]
 

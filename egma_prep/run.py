@@ -17,11 +17,12 @@ from egma_prep.errors import BadInputError, BadUsageError, Reject
 from egma_prep.input_files import InputFiles
 from egma_prep.options import Options, with_changes
 from egma_prep.out_folder import OutFolder, concatenate, write_json, write_parquet
-from egma_prep.parts import Job, PartPlan, is_current, make_part, plan_parts
+from egma_prep.parts import Job, PartPlan, is_current, plan_parts
 from egma_prep.progress import Progress
 from egma_prep.readings import PlannedReading
 from egma_prep.render_again import finish_swap, render_parts
 from egma_prep.schema import REJECTS, SCHEMA_VERSION, TABLES, table_of
+from egma_prep.shards import make_part
 from egma_prep.sources import Source, SubjectPlan, choose_source
 
 _SOFTWARE = ("numpy", "scipy", "opencv-python-headless", "pyarrow", "spacy", "distributed")

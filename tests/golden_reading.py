@@ -1,4 +1,4 @@
-"""One invented reading, written out by hand; ``python tests/golden_reading.py`` renews its shard."""
+"""One invented reading; ``python tests/golden_reading.py`` writes its golden shard again."""
 
 from pathlib import Path
 
@@ -9,13 +9,13 @@ from egma_prep.assemble import FramedImage, reading_rows
 from egma_prep.geometry import frame_of
 from egma_prep.options import Options
 from egma_prep.out_folder import write_parquet
-from egma_prep.parts import shard_options
 from egma_prep.readings import Fixations, RawReading, Region, Words
 from egma_prep.schema import SCHEMA_VERSION, SHARD, described, table_of
+from egma_prep.shards import shard_options
 
 GOLDEN = Path(__file__).parent / "golden" / f"shard-v{SCHEMA_VERSION}.parquet"
 
-_TEXT = "heart size normal . none in the left / right lung".split()
+_TEXT = ["heart", "size", "normal", ".", "none", "in", "the", "left", "/", "right", "lung"]
 _BEGIN_S = np.array([1.0, 1.4, 1.8, 2.3, 3.5, 3.9, 4.0, 4.2, 4.5, 4.5, 4.8])
 _END_S = np.array([1.4, 1.8, 2.3, 2.7, 3.9, 4.0, 4.2, 4.5, 4.5, 4.8, 5.2])
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from egma_prep.errors import BadInputError, Reject
 from egma_prep.input_files import InputFiles
@@ -145,6 +146,33 @@ def _same_subject(cells: dict[str, str], names: dict[str, str], path: str, subje
     return subject
 
 
+class _ImageFacts(NamedTuple):
+    size: tuple[int, int] | None
+    view: str | None
+    split: str | None
+    labels: dict[str, float]
+    metadata_path: str
+
+
+def _image_facts(files: InputFiles, patient: str, image: str, study: str) -> _ImageFacts:
+    declared = manifest("mimic-cxr")
+    metadata, splits, chexpert = (
+        files.table(
+            f"{_root(patient, 'cxr')}/{declared['tables'][kind]['file']}",
+            mimic_cxr.columns(kind).values(),
+        )
+        for kind in ("metadata", "split", "chexpert")
+    )
+    chexpert.require(declared["labels"]["chexpert"])
+    return _ImageFacts(
+        mimic_cxr.size(metadata, image),
+        mimic_cxr.view(metadata, image),
+        mimic_cxr.split(splits, image),
+        mimic_cxr.labels(chexpert, study),
+        metadata.path,
+    )
+
+
 def _load_reflacx(planned: PlannedReading, files: InputFiles, patient: str) -> RawReading:
     metadata = f"{_root(patient, 'reflacx')}/{_LAYOUT['reflacx_metadata']}"
     names, row = reflacx.columns("metadata"), planned.row
@@ -156,7 +184,7 @@ def _load_reflacx(planned: PlannedReading, files: InputFiles, patient: str) -> R
         file = manifest("reflacx")["tables"][kind]["file"]
         return files.table(f"{folder}/{file}", reflacx.columns(kind).values())
 
-    cxr = mimic_cxr.read(files, _root(patient, "cxr"), image, study)
+    cxr = _image_facts(files, patient, image, study)
     return RawReading(
         *planned.key,
         subject_id=planned.subject_id,
@@ -180,8 +208,8 @@ def _load_eye_gaze(
     root, row, image = _root(patient, "eye_gaze"), planned.row, planned.reading_id
     sheet = f"{root}/{_eye_gaze_file('master_sheet')}"
     study = safe_id(row[eye_gaze.columns("master_sheet")["study_id"]], sheet, "the study id")
-    cxr = mimic_cxr.read(files, _root(patient, "cxr"), image, study)
-    if cxr.width is None or cxr.height is None:
+    cxr = _image_facts(files, patient, image, study)
+    if cxr.size is None:
         what = f"{cxr.metadata_path} has no row for {image}"
         raise BadInputError("no_metadata_row", cxr.metadata_path, what)
 
@@ -191,8 +219,7 @@ def _load_eye_gaze(
     gaze, mended = eye_gaze.fixations(
         table("fixations"),
         image,
-        cxr.width,
-        cxr.height,
+        *cxr.size,
         eye_gaze.pads(row, sheet),
         options.eye_gaze_vertical,
     )
@@ -206,8 +233,8 @@ def _load_eye_gaze(
         split=cxr.split,
         view=cxr.view,
         image_path=_image_path(patient, study, image),
-        width=cxr.width,
-        height=cxr.height,
+        width=cxr.size[0],
+        height=cxr.size[1],
         fixations=gaze,
         words=eye_gaze.words(files.read(transcript), transcript, offset_s),
         labels=cxr.labels | eye_gaze.labels(row, sheet),
