@@ -224,7 +224,7 @@ def _show(summary: "Summary") -> None:
     faults = [reject for reject in summary.rejects if reject["reason"] != "discarded"]
     for reject in faults[:_REJECTS_SHOWN]:
         name = reject["reading_id"] or reject["path"]
-        click.echo(f"rejected {name} ({reject['reason']}): {reject['message']}")
+        click.echo(_one_line(f"rejected {name} ({reject['reason']}): {reject['message']}"))
     if len(faults) > _REJECTS_SHOWN:
         click.echo(f"... {len(faults) - _REJECTS_SHOWN} more in {summary.out / 'rejects.parquet'}")
     by_dataset = ", ".join(
@@ -236,3 +236,7 @@ def _show(summary: "Summary") -> None:
         " authors)"
     )
     click.echo(f"{counts['images']} images, {counts['sentences']} sentences in {summary.out}")
+
+
+def _one_line(text: str) -> str:
+    return "".join(one if one.isprintable() else "?" for one in text)

@@ -1,6 +1,8 @@
 """The two ways to fail: a user's mistake stops the command, bad data is a listed result."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 REASONS = {
     "discarded": "the authors discarded this reading's eye tracking; nothing to mend",
@@ -69,7 +71,26 @@ class Reject:
     @classmethod
     def of(cls, error: BadInputError, dataset: str, reading_id: str, stage: str) -> "Reject":
         """Name the reading (empty if unknown) and the stage that an error stopped."""
-        return cls(dataset, reading_id, error.path, stage, error.reason, str(error))
+        texts = (dataset, reading_id, error.path, stage, error.reason, str(error))
+        return cls(*(text.encode(errors="backslashreplace").decode() for text in texts))
+
+
+Value = TypeVar("Value")
+
+
+def remembered(
+    known: "dict[str, Value | BadInputError]", path: str, make: Callable[[], Value]
+) -> Value:
+    """Make a file's value once; who asks again gets the same value, or the same error."""
+    if path not in known:
+        try:
+            known[path] = make()
+        except BadInputError as error:
+            known[path] = error
+    found = known[path]
+    if isinstance(found, BadInputError):
+        raise found
+    return found
 
 
 def unknown_name(kind: str, name: object, known: object) -> BadUsageError:

@@ -17,6 +17,7 @@ _STORED_PX_PER_FRAME_PX = 4
 """Reduced decoding must leave this many pixels a frame pixel, so that it cannot be seen."""
 
 _START, _END = b"\xff\xd8", b"\xff\xd9"
+_SCAN = 0xDA
 _FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 cv2.setNumThreads(1)  # the cluster's workers are the parallelism
@@ -34,17 +35,16 @@ def jpeg_size(data: bytes, path: str) -> tuple[int, int]:
         raise BadInputError("empty_file", path, f"{path} is empty")
     if not data.startswith(_START):
         raise BadInputError("not_an_image", path, f"{path} does not begin as a JPEG")
-    if not data.rstrip(b"\0\r\n ").endswith(_END):
+    at, size = len(_START), (0, 0)
+    while at + 9 <= len(data) and data[at] == 0xFF and data[at + 1] != _SCAN:
+        if data[at + 1] in _FRAME_HEADERS:
+            size = int.from_bytes(data[at + 7 : at + 9]), int.from_bytes(data[at + 5 : at + 7])
+        at += 1 if data[at + 1] == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4])
+    if at + 9 > len(data) or data.rfind(_END, at) < 0:
         raise BadInputError("truncated_image", path, f"{path} has no JPEG end marker")
-    at = len(_START)
-    while at + 9 <= len(data) and data[at] == 0xFF:
-        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
-        if marker in _FRAME_HEADERS:
-            height, width = (int.from_bytes(data[at + k : at + k + 2]) for k in (5, 7))
-            if width and height:
-                return width, height
-        at += 1 if marker == 0xFF else 2 + length
-    raise BadInputError("undecodable_image", path, f"{path} has no JPEG frame header")
+    if 0 in size:
+        raise BadInputError("undecodable_image", path, f"{path} has no JPEG frame header")
+    return size
 
 
 def decode_jpeg(data: bytes, width: int, height: int, path: str) -> tuple[NDArray[np.uint8], int]:

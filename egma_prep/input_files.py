@@ -2,14 +2,15 @@
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TypedDict
 
-from egma_prep.errors import BadInputError
+from egma_prep.errors import BadInputError, remembered
 from egma_prep.parse.csv_file import Table, parse_csv
 
-_MAX_TABLE_BYTES = 256 * 2**20
+_MAX_BYTES = 256 * 2**20
 
 
 class Fingerprint(TypedDict, total=False):
@@ -40,13 +41,17 @@ class InputFiles:
         Raises
         ------
         BadInputError
-            If it is missing or unreadable.
+            If it is missing, unreadable or far too large.
         """
         known: Fingerprint = {"size": -1}
         self.fingerprints[path] = known
         try:
             status = os.stat(self.root / path)
             known |= {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+            if not stat.S_ISREG(status.st_mode):
+                raise BadInputError("unreadable_file", path, f"{path} is not a file")
+            if status.st_size > _MAX_BYTES:
+                raise BadInputError("oversized", path, f"{path} has {status.st_size:,} bytes")
             data = (self.root / path).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             raise BadInputError("missing_file", path, f"{path} is missing") from None
@@ -58,14 +63,7 @@ class InputFiles:
 
     def table(self, path: str, required: Iterable[str]) -> Table:
         """Parse a CSV; the readings of one patient share its tables."""
-        if path not in self._tables:
-            try:
-                self._tables[path] = self._parse(path)
-            except BadInputError as error:
-                self._tables[path] = error
-        table = self._tables[path]
-        if isinstance(table, BadInputError):
-            raise table
+        table = remembered(self._tables, path, lambda: parse_csv(self.read(path), path, ()))
         table.require(required)
         return table
 
@@ -84,12 +82,6 @@ class InputFiles:
     def has(self, path: str) -> bool:
         """Tell whether a file or folder exists."""
         return (self.root / path).exists()
-
-    def _parse(self, path: str) -> Table:
-        data = self.read(path)
-        if len(data) > _MAX_TABLE_BYTES:
-            raise BadInputError("oversized", path, f"{path} has {len(data):,} bytes")
-        return parse_csv(data, path, ())
 
 
 def unchanged(root: Path, path: str, known: Fingerprint) -> bool:

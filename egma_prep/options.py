@@ -171,6 +171,15 @@ def with_changes(options: Options, changes: Mapping[str, Any]) -> Options:
     return Options(**stages)
 
 
+def differences(old: Options, new: Options) -> str:
+    """Describe how render options change, such as ``sigma 16.0 -> 8``."""
+    before, after = asdict(old.render), asdict(new.render)
+    changed = [
+        f"{name} {before[name]} -> {after[name]}" for name in before if before[name] != after[name]
+    ]
+    return ", ".join(changed) or "same options"
+
+
 def read_config(name: str) -> dict[str, Any]:
     """Parse a TOML file, or a shipped pipeline by its name (``phantom``)."""
     path = Path(name)

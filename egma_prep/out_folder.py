@@ -153,7 +153,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, content: object) -> None:
     """Write JSON, keys sorted."""
-    text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False)
+    text = json.dumps(content, indent=1, sort_keys=True)
     write_atomically(path, text.encode() + b"\n")
 
 

@@ -13,7 +13,7 @@ from egma_prep.assemble import Gaze, Rows, rendered
 from egma_prep.cluster import dask_client, each_done
 from egma_prep.errors import BadUsageError
 from egma_prep.geometry import frame_of
-from egma_prep.options import Options, with_changes
+from egma_prep.options import Options, differences, with_changes
 from egma_prep.out_folder import OutFolder, read_json, write_json, write_parquet
 from egma_prep.progress import Progress
 from egma_prep.readings import Words
@@ -48,7 +48,7 @@ def render_heatmaps(out_root: Path, changes: Iterable[dict[str, Any]], say: Say 
     BadUsageError
         If there is no complete run, or another stage's options are to change.
     """
-    out = OutFolder(out_root)
+    out = OutFolder(out_root.resolve())
     finish_swap(out)
     run = out.finished_run()
     kept = with_changes(Options(), run["options"])
@@ -57,7 +57,7 @@ def render_heatmaps(out_root: Path, changes: Iterable[dict[str, Any]], say: Say 
         wanted = with_changes(wanted, change)
     if wanted.data_half != kept.data_half:
         raise BadUsageError("only render options can change here; for others: egma-prep run DATA")
-    say(f"rendering {run['counts']['written']} readings: {wanted.render}")
+    say(f"rendering {run['counts']['written']} readings again: {differences(kept, wanted)}")
     render_parts(out, wanted)
     return run["counts"]["written"]
 

@@ -15,7 +15,7 @@ from egma_prep import __version__
 from egma_prep.cluster import dask_client, each_done
 from egma_prep.errors import BadInputError, BadUsageError, Reject
 from egma_prep.input_files import InputFiles
-from egma_prep.options import Options, with_changes
+from egma_prep.options import Options, differences, with_changes
 from egma_prep.out_folder import OutFolder, concatenate, write_json, write_parquet
 from egma_prep.parts import Job, PartPlan, is_current, plan_parts
 from egma_prep.progress import Progress
@@ -23,7 +23,7 @@ from egma_prep.readings import PlannedReading
 from egma_prep.render_again import finish_swap, render_parts
 from egma_prep.schema import REJECTS, SCHEMA_VERSION, TABLES, table_of
 from egma_prep.shards import make_part
-from egma_prep.sources import Source, SubjectPlan, choose_source
+from egma_prep.sources import SubjectPlan, choose_source
 
 _SOFTWARE = ("numpy", "scipy", "opencv-python-headless", "pyarrow", "spacy", "distributed")
 _SILENT_REASONS = ("discarded",)
@@ -83,19 +83,19 @@ def run_etl(
     BadUsageError
         If nothing can be made of the tree or the folder.
     """
-    out = OutFolder(out_root)
+    out = OutFolder(out_root.resolve())
     files = InputFiles(_folder(data))
     finish_swap(out)
     wanted, before = _options(out, changes)
     source = choose_source(files, source_name)
-    if data.resolve() == out_root.resolve():
+    if data.resolve() == out.root:
         raise BadUsageError(f"--out {out_root} is DATA itself; choose another folder")
     subjects = _without_duplicates(list(source.plan(files)))
     planned = sum(len(subject.readings) + len(subject.rejects) for subject in subjects)
     if not planned:
         raise BadUsageError(f"{data} has the {source.name} layout, but no reading")
     # New render options come last, over finished parts, so that shards never mix two.
-    job = Job(data.resolve(), out_root.resolve(), source.name, before or wanted)
+    job = Job(data.resolve(), out.root, source.name, before or wanted)
     run = out.run() or {}
     n_parts = run.get("n_parts") or -(-planned // wanted.execution.readings_per_part)
     plans = plan_parts(subjects, n_parts)
@@ -104,7 +104,8 @@ def run_etl(
     merged = run.get("status") == "complete" and out.has_tables()
     complete = merged and not stale and set(out.parts()) == parts
     if not complete:
-        say(_intention(source, planned, plans, stale, out_root))
+        work = f"{len(stale)} of {len(plans)} parts to make"
+        say(f"{source.name}: {planned} readings planned, {work}, into {out_root}")
         out.create()
         header = _header(job, n_parts)
         write_json(out.run_file, header | {"status": "running"})
@@ -112,7 +113,7 @@ def run_etl(
         _make(stale, job, wanted)
         _finish(out, plans, header)
     if wanted.render != job.options.render:
-        say(f"rendering again: {wanted.render}")
+        say(f"rendering again: {differences(job.options, wanted)}")
         render_parts(out, wanted)
     return _summary(out, did_work=not complete or wanted.render != job.options.render)
 
@@ -167,22 +168,16 @@ def _without_duplicates(subjects: list[SubjectPlan]) -> list[SubjectPlan]:
     return subjects
 
 
-def _intention(
-    source: Source, planned: int, plans: list[PartPlan], stale: list[PartPlan], out: Path
-) -> str:
-    work = f"{len(stale)} of {len(plans)} parts to make"
-    return f"{source.name}: {planned} readings planned, {work}, into {out}"
-
-
 def _make(stale: list[PartPlan], job: Job, wanted: Options) -> None:
     if not stale:
         return
     out = OutFolder(job.out)
-    with dask_client(wanted.execution, out.scratch) as client:
-        total = sum(plan.planned for plan in stale)
-        with Progress("readings", total) as progress:
-            for record in each_done(client, make_part, ((plan, job) for plan in stale)):
-                progress.advance(record["planned"])
+    with (
+        dask_client(wanted.execution, out.scratch) as client,
+        Progress("readings", sum(plan.planned for plan in stale)) as progress,
+    ):
+        for record in each_done(client, make_part, ((plan, job) for plan in stale)):
+            progress.advance(record["planned"])
 
 
 def _header(job: Job, n_parts: int) -> dict[str, Any]:

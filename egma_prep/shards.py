@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from egma_prep.assemble import FramedImage, Rows, reading_rows
-from egma_prep.errors import BadInputError, Reject
-from egma_prep.geometry import frame_of
+from egma_prep.errors import BadInputError, Reject, remembered
+from egma_prep.geometry import FRAME_PX, frame_of
 from egma_prep.images import frame_jpeg, jpeg_size
 from egma_prep.input_files import Fingerprint, InputFiles
 from egma_prep.options import ImageOptions, Options
@@ -33,7 +33,7 @@ def make_part(plan: PartPlan, job: Job) -> dict[str, Any]:
     outputs: dict[str, Fingerprint] = {}
     if rows["shard"]:
         shard = described(SHARD, shard_options(job.options))
-        images = described(IMAGES, {"image_size": 224, "fit": job.options.image.fit})
+        images = described(IMAGES, {"image_size": FRAME_PX, "fit": job.options.image.fit})
         outputs["images"] = write_parquet(
             out.image_part(plan.part), table_of(images, rows["images"])
         )
@@ -57,7 +57,7 @@ def shard_options(options: Options) -> dict[str, Any]:
     """List what a shard's file metadata say of its making."""
     render = options.render
     return {
-        "image_size": 224,
+        "image_size": FRAME_PX,
         "sigma": render.sigma,
         "truncation": render.truncate,
         "window": render.window,
@@ -73,7 +73,7 @@ def _load_all(
 ) -> tuple[dict[str, Rows], list[Reject], Counter[str]]:
     rows: dict[str, Rows] = {name: [] for name in (*TABLES, "images", "shard")}
     rejects, notes = list(plan.rejects), Counter[str]()
-    images = _Images(files, job.options.image)
+    images: dict[str, FramedImage | BadInputError] = {}  # decoded once for all their readings
     subject = None
     for planned in plan.readings:
         if planned.subject_id != subject:
@@ -95,13 +95,17 @@ def _load_all(
 
 
 def _load_one(
-    planned: PlannedReading, job: Job, files: InputFiles, images: "_Images"
+    planned: PlannedReading,
+    job: Job,
+    files: InputFiles,
+    images: dict[str, FramedImage | BadInputError],
 ) -> tuple[RawReading, dict[str, Rows]] | Reject:
     stage = "read"
     try:
         raw = sources()[job.source].load(planned, files, job.options.source)
         stage = "image"
-        image = images.framed(raw.image_path)
+        path = raw.image_path
+        image = remembered(images, path, lambda: _framed(path, files, job.options.image))
         stage = "render"
         return raw, reading_rows(raw, image, job.options)
     except BadInputError as error:
@@ -123,30 +127,11 @@ def _noted(raw: RawReading, rows: dict[str, Rows]) -> dict[str, int]:
     }
 
 
-class _Images:
-    """Decodes each image once, however many readings it has."""
-
-    def __init__(self, files: InputFiles, options: ImageOptions) -> None:
-        self.files = files
-        self.options = options
-        self._framed: dict[str, FramedImage | BadInputError] = {}
-
-    def framed(self, path: str) -> FramedImage:
-        if path not in self._framed:
-            try:
-                self._framed[path] = self._decode(path)
-            except BadInputError as error:
-                self._framed[path] = error
-        found = self._framed[path]
-        if isinstance(found, BadInputError):
-            raise found
-        return found
-
-    def _decode(self, path: str) -> FramedImage:
-        data = self.files.read(path)
-        width, height = jpeg_size(data, path)
-        if width * height > self.options.max_megapixels * 1e6:
-            what = f"{path} has {width} x {height} pixels"
-            raise BadInputError("oversized_image", path, what)
-        frame = frame_of(width, height, self.options.fit)
-        return FramedImage(frame, frame_jpeg(data, path, width, height, frame))
+def _framed(path: str, files: InputFiles, options: ImageOptions) -> FramedImage:
+    data = files.read(path)
+    width, height = jpeg_size(data, path)
+    if width * height > options.max_megapixels * 1e6:
+        what = f"{path} has {width} x {height} pixels"
+        raise BadInputError("oversized_image", path, what)
+    frame = frame_of(width, height, options.fit)
+    return FramedImage(frame, frame_jpeg(data, path, width, height, frame))

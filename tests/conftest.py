@@ -1,7 +1,6 @@
 """Phantom trees and their clean runs, made once a session."""
 
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 

@@ -30,7 +30,9 @@ def test_every_option_is_documented_with_its_default() -> None:
         for name, value in values.items()
     }
     documented = _table(_page("semantics.md"), "Options")
-    assert {name: text.strip("`").replace("(empty)", "") for name, text in documented.items()} == known
+    assert {
+        name: text.strip("`").replace("(empty)", "") for name, text in documented.items()
+    } == known
 
 
 def test_every_reject_reason_is_documented_with_its_remedy() -> None:
@@ -47,10 +49,12 @@ def test_every_column_of_every_output_is_documented() -> None:
     assert f"schema {SCHEMA_VERSION}" in page
 
 
-@pytest.mark.parametrize("page", ["README.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))])
-def test_links_between_documents_lead_somewhere(page: str) -> None:
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", (ROOT / page).read_text()):
-        assert target.startswith("https://") or (ROOT / page).parent.joinpath(target).exists(), target
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *(ROOT / "docs").glob("*.md")], ids=lambda p: p.name
+)
+def test_links_between_documents_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        assert target.startswith("https://") or page.parent.joinpath(target).exists(), target
 
 
 def test_the_readme_lists_every_module_of_the_flow() -> None:

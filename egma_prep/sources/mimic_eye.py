@@ -15,6 +15,7 @@ from egma_prep.readings import PlannedReading, RawReading
 from egma_prep.sources import SubjectPlan
 
 _LAYOUT = manifest("mimic-eye")["layout"]
+_PREFIX = _LAYOUT["patient"].removesuffix("*")
 _REFLACX, _EYE_GAZE = "reflacx", "eye_gaze"
 
 
@@ -33,12 +34,11 @@ class MimicEye:
         for patient in _patients(files):
             files.forget_tables()
             files.fingerprints.clear()
-            subject = SubjectPlan(patient.partition("_")[2])
-            reflacx_root, eye_gaze_root = _root(patient, "reflacx"), _root(patient, "eye_gaze")
-            metadata = f"{reflacx_root}/{_LAYOUT['reflacx_metadata']}"
+            subject = SubjectPlan(patient.removeprefix(_PREFIX))
+            metadata = f"{_root(patient, 'reflacx')}/{_LAYOUT['reflacx_metadata']}"
             _plan_table(subject, files, metadata, _REFLACX, _reflacx_folders(files, patient))
-            sheet = f"{eye_gaze_root}/{_eye_gaze_file('master_sheet')}"
-            transcripts = files.folders(f"{eye_gaze_root}/{_transcripts()}")
+            sheet = f"{_root(patient, 'eye_gaze')}/{_eye_gaze_file('master_sheet')}"
+            transcripts = files.folders(f"{_root(patient, 'eye_gaze')}/{_transcripts()}")
             _plan_table(subject, files, sheet, _EYE_GAZE, transcripts)
             subject.inputs = dict(files.fingerprints)
             yield subject
@@ -47,7 +47,7 @@ class MimicEye:
         self, planned: PlannedReading, files: InputFiles, options: SourceOptions
     ) -> RawReading:
         """Read one reading of either dataset."""
-        patient = f"patient_{planned.subject_id}"
+        patient = f"{_PREFIX}{planned.subject_id}"
         if planned.dataset == _REFLACX:
             return _load_reflacx(planned, files, patient)
         return _load_eye_gaze(planned, files, patient, options)
@@ -57,8 +57,7 @@ SOURCE = MimicEye()
 
 
 def _patients(files: InputFiles) -> list[str]:
-    prefix = _LAYOUT["patient"].removesuffix("*")
-    return [name for name in files.folders(".") if name.startswith(prefix)]
+    return [name for name in files.folders(".") if name.startswith(_PREFIX)]
 
 
 def _root(patient: str, part: str) -> str:
@@ -89,7 +88,8 @@ def _plan_table(
     """Plan one table's rows; readings with a folder but no row are rejects."""
     if not folders and not files.has(path):
         return
-    names, id_column, plan_row = _ROWS[dataset]
+    names = _metadata_columns(dataset)
+    id_column = names["reading_id" if dataset == _REFLACX else "dicom_id"]
     try:
         table = files.table(path, names.values())
     except BadInputError as error:
@@ -99,51 +99,32 @@ def _plan_table(
     for row in range(len(table)):
         cells = table.row(row)
         try:
-            subject.readings.append(plan_row(cells, path, subject.subject_id))
+            subject.readings.append(_plan_row(dataset, cells, path, subject.subject_id))
         except BadInputError as error:
             subject.rejects.append(Reject.of(error, dataset, cells[id_column], "plan"))
     for name in sorted(set(folders) - {cell.strip() for cell in table.columns[id_column]}):
-        missing = BadInputError("no_metadata_row", path, f"{path} has no row for {name}")
+        missing = BadInputError("no_metadata_row", path, f"{path} has no row for {name!r}")
         subject.rejects.append(Reject.of(missing, dataset, name, "plan"))
 
 
-def _plan_reflacx(cells: dict[str, str], path: str, subject_id: str) -> PlannedReading:
-    names = reflacx.columns("metadata")
-    reading_id = safe_id(cells[names["reading_id"]], path, "the reading id")
-    if flag(cells[names["discarded"]], path, names["discarded"]):
-        raise BadInputError("discarded", path, f"{reading_id} is marked as discarded")
-    return PlannedReading(
-        _REFLACX, reading_id, _same_subject(cells, names, path, subject_id), cells
-    )
-
-
-def _plan_eye_gaze(cells: dict[str, str], path: str, subject_id: str) -> PlannedReading:
-    names = eye_gaze.columns("master_sheet")
-    reading_id = dicom_id(cells[names["dicom_id"]], path)
-    return PlannedReading(
-        _EYE_GAZE, reading_id, _same_subject(cells, names, path, subject_id), cells
-    )
-
-
-_ROWS = {
-    _REFLACX: (
-        reflacx.columns("metadata"),
-        reflacx.columns("metadata")["reading_id"],
-        _plan_reflacx,
-    ),
-    _EYE_GAZE: (
-        eye_gaze.columns("master_sheet"),
-        eye_gaze.columns("master_sheet")["dicom_id"],
-        _plan_eye_gaze,
-    ),
-}
-
-
-def _same_subject(cells: dict[str, str], names: dict[str, str], path: str, subject_id: str) -> str:
+def _plan_row(dataset: str, cells: dict[str, str], path: str, subject_id: str) -> PlannedReading:
+    names = _metadata_columns(dataset)
+    if dataset == _REFLACX:
+        reading_id = safe_id(cells[names["reading_id"]], path, "the reading id")
+        if flag(cells[names["discarded"]], path, names["discarded"]):
+            raise BadInputError("discarded", path, f"{reading_id} is marked as discarded")
+    else:
+        reading_id = dicom_id(cells[names["dicom_id"]], path)
     subject = safe_id(cells[names["subject_id"]], path, "the subject id")
     if subject != subject_id:
         raise BadInputError("bad_id", path, f"the row is of subject {subject}, not {subject_id}")
-    return subject
+    return PlannedReading(dataset, reading_id, subject_id, cells)
+
+
+def _metadata_columns(dataset: str) -> dict[str, str]:
+    if dataset == _REFLACX:
+        return reflacx.columns("metadata")
+    return eye_gaze.columns("master_sheet")
 
 
 class _ImageFacts(NamedTuple):
