@@ -3,6 +3,8 @@
 import contextlib
 import logging
 import shutil
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,22 +38,35 @@ def dask_client(options: ExecutionOptions, scratch: Path) -> Iterator[Client]:
         with client:
             yield client
         return
-    logging.getLogger("distributed").setLevel(logging.ERROR)
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
     workers = options.workers or dask.system.CPU_COUNT
     processes, threads = (workers, 1) if options.processes else (1, workers)
-    with (
-        dask.config.set({"temporary-directory": str(scratch)}),
-        LocalCluster(
-            n_workers=processes,
-            threads_per_worker=threads,
-            processes=options.processes,
-            dashboard_address=None,
-            silence_logs=logging.ERROR,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
-    shutil.rmtree(scratch, ignore_errors=True)
+    with contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, scratch, ignore_errors=True)
+        stack.enter_context(dask.config.set({"temporary-directory": str(scratch)}))
+        with _interrupts_ignored():
+            cluster = LocalCluster(
+                n_workers=processes,
+                threads_per_worker=threads,
+                processes=options.processes,
+                dashboard_address="127.0.0.1:0",
+                silence_logs=logging.CRITICAL,
+            )
+            stack.enter_context(cluster)
+        yield stack.enter_context(Client(cluster))
+
+
+@contextlib.contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Let workers inherit this, so that Ctrl-C reaches the driver alone and it stops them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def each_done(
