@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from egma_prep.align import overlap_seconds, window_starts
 from egma_prep.geometry import Frame
 from egma_prep.options import Options, RenderOptions
-from egma_prep.readings import Fixations, FloatArray, RawReading, Region, Words
+from egma_prep.readings import FloatArray, RawReading, Region, Words
 from egma_prep.render import Heatmap, Kernels, heatmap, kernels
 from egma_prep.sentences import SentenceSpan, is_word, join_words, sentence_spans
 
@@ -64,7 +64,7 @@ def reading_rows(raw: RawReading, image: FramedImage, options: Options) -> dict[
     """
     frame = image.frame
     scale = frame.width / raw.width, frame.height / raw.height
-    gaze = gaze_in_frame(raw.fixations, frame, scale)
+    gaze = _gaze_in_frame(raw, frame, scale)
     spans = sentence_spans(
         raw.words.text,
         raw.words.begin_s.tolist(),
@@ -99,21 +99,28 @@ def reading_rows(raw: RawReading, image: FramedImage, options: Options) -> dict[
     return {name: [key | row for row in rows] for name, rows in tables.items()} | {"shard": [shard]}
 
 
-def gaze_in_frame(raw: Fixations, frame: Frame, scale: tuple[float, float]) -> Gaze:
+def _gaze_in_frame(raw: RawReading, frame: Frame, scale: tuple[float, float]) -> Gaze:
     """Place fixations in the image and in its frame; only 0 <= x < W, 0 <= y < H is on it."""
-    x_px, y_px = raw.x_px * scale[0], raw.y_px * scale[1]
-    on_image = (x_px >= 0) & (x_px < frame.width) & (y_px >= 0) & (y_px < frame.height)
+    fixations = raw.fixations
+    x_px, y_px = _rescaled(fixations.x_px, scale[0]), _rescaled(fixations.y_px, scale[1])
+    across = (fixations.x_px >= 0) & (fixations.x_px < raw.width)
+    down = (fixations.y_px >= 0) & (fixations.y_px < raw.height)
     return Gaze(
-        begin_s=raw.begin_s,
-        end_s=raw.end_s,
+        begin_s=fixations.begin_s,
+        end_s=fixations.end_s,
         x_px=x_px,
         y_px=y_px,
         x_224=frame.x(x_px),
         y_224=frame.y(y_px),
-        on_image=on_image,
-        px_per_deg_x=raw.px_per_deg_x * scale[0],
-        px_per_deg_y=raw.px_per_deg_y * scale[1],
+        on_image=across & down,
+        px_per_deg_x=fixations.px_per_deg_x * scale[0],
+        px_per_deg_y=fixations.px_per_deg_y * scale[1],
     )
+
+
+def _rescaled(px: FloatArray, scale: float) -> FloatArray:
+    """Move points to an image of another size than the metadata's, pixel centres at integers."""
+    return px if scale == 1 else (px + 0.5) * scale - 0.5
 
 
 def rendered(
@@ -189,8 +196,8 @@ def _passages(words: Words, spans: list[SentenceSpan], level: str) -> list[Passa
 
 
 def _region_in_frame(region: Region, frame: Frame, scale: tuple[float, float]) -> Region:
-    x = frame.x(np.array([region.x0, region.x1]) * scale[0])
-    y = frame.y(np.array([region.y0, region.y1]) * scale[1])
+    x = frame.x(_rescaled(np.array([region.x0, region.x1]), scale[0]))
+    y = frame.y(_rescaled(np.array([region.y0, region.y1]), scale[1]))
     return region._replace(x0=float(x[0]), y0=float(y[0]), x1=float(x[1]), y1=float(y[1]))
 
 

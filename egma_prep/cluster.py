@@ -33,7 +33,8 @@ def dask_client(options: ExecutionOptions, scratch: Path) -> Iterator[Client]:
             client = Client(options.scheduler, timeout=_CONNECT_SECONDS)
         except (OSError, ValueError) as error:
             raise BadUsageError(
-                f"no Dask scheduler answers at {options.scheduler} ({error})"
+                f"no Dask scheduler answers at {options.scheduler} ({error}); start it, or leave"
+                " out --scheduler"
             ) from None
         with client:
             yield client

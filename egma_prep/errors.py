@@ -48,11 +48,12 @@ class BadInputError(Exception):
     path : str
         The file, relative to DATA.
     what : str
-        What was found there, in words.
+        What was found there, in words; the file is named before it unless it is in them.
     """
 
     def __init__(self, reason: str, path: str, what: str) -> None:
-        super().__init__(f"{what}; {REASONS[reason]}")
+        where = "" if path in what else f"{path}: "
+        super().__init__(f"{where}{what}; {REASONS[reason]}")
         self.reason = reason
         self.path = path
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from egma_prep.errors import BadUsageError
 from egma_prep.input_files import Fingerprint
-from egma_prep.schema import TABLES
+from egma_prep.schema import SCHEMA_VERSION, TABLES
 
 _MODE = 0o700
 _ROWS_PER_GROUP = 64
@@ -85,17 +85,34 @@ class OutFolder:
         return sorted(int(path.parent.name.removeprefix("part-")) for path in found)
 
     def run(self) -> dict[str, Any] | None:
-        """Read ``run.json``; None before the first run."""
-        return read_json(self.run_file)
+        """Read ``run.json``; None before the first run.
+
+        Raises
+        ------
+        BadUsageError
+            If it is of another schema version, or not ours.
+        """
+        run = read_json(self.run_file)
+        if run is not None and (
+            not isinstance(run, dict) or not run.keys() >= {"schema_version", "status", "options"}
+        ):
+            raise BadUsageError(f"{self.run_file} is not of egma-prep; choose another --out")
+        if run is not None and run["schema_version"] != SCHEMA_VERSION:
+            raise BadUsageError(
+                f"{self.root} has schema {run['schema_version']}, this version knows"
+                f" {SCHEMA_VERSION}; choose another --out"
+            )
+        return run
 
     def finished_run(self) -> dict[str, Any]:
-        """Read ``run.json`` of a complete run.
+        """Read ``run.json`` of a complete run, after finishing a swap that was cut.
 
         Raises
         ------
         BadUsageError
             If there is none.
         """
+        self.finish_swap()
         run = self.run()
         if run is None:
             raise BadUsageError(f"{self.root} holds no run; make one with: egma-prep run DATA")
@@ -118,6 +135,27 @@ class OutFolder:
         self.shard(part).unlink(missing_ok=True)
         self.image_part(part).unlink(missing_ok=True)
         shutil.rmtree(self.record_file(part).parent, ignore_errors=True)
+
+    def finish_swap(self) -> None:
+        """Put complete new shards in place, wherever an earlier swap was cut."""
+        swap = read_json(self.swap_file)
+        if swap is None:
+            return
+        if self.next_shards.exists():
+            if self.shards.exists() and not self.old_shards.exists():
+                self.shards.rename(self.old_shards)
+            shutil.rmtree(self.shards, ignore_errors=True)
+            self.next_shards.rename(self.shards)
+        for part, fingerprint in swap["outputs"].items():
+            record = self.record(int(part))
+            if record is not None:
+                record["outputs"]["shard"] = fingerprint
+                write_json(self.record_file(int(part)), record)
+        run = self.run()
+        if run is not None:
+            write_json(self.run_file, run | {"options": swap["options"]})
+        shutil.rmtree(self.old_shards, ignore_errors=True)
+        self.swap_file.unlink()
 
     def has_tables(self) -> bool:
         """Tell whether the merged tables are there."""
@@ -188,6 +226,21 @@ def write_parquet(path: Path, table: pa.Table) -> Fingerprint:
         )
         data = temporary.read_bytes()
     return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def read_parquet(path: Path) -> pa.Table:
+    """Read a file of ours.
+
+    Raises
+    ------
+    BadUsageError
+        If it is missing or damaged.
+    """
+    try:
+        return pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).partition("\n")[0]
+        raise BadUsageError(f"{path} is damaged ({reason}); repeat: egma-prep run DATA") from None
 
 
 def concatenate(paths: list[Path], target: Path, schema: pa.Schema) -> int:

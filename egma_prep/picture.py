@@ -7,14 +7,13 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from egma_prep.errors import BadUsageError
 from egma_prep.geometry import FRAME_PX
-from egma_prep.out_folder import OutFolder
+from egma_prep.out_folder import OutFolder, read_parquet
 
 _COLUMNS = 4
 _PANEL_INCHES = 2.6
@@ -49,14 +48,14 @@ def draw_reading(out_root: Path, reading_id: str | None = None, png: Path | None
 
 
 def _find(out: OutFolder, reading_id: str | None) -> dict[str, Any]:
-    readings = pq.read_table(out.tables / "readings.parquet", columns=["reading_id", "part"])
+    readings = read_parquet(out.tables / "readings.parquet")
     if reading_id is not None:
         readings = readings.filter(pc.equal(readings["reading_id"], reading_id))
     if not readings.num_rows:
         raise BadUsageError(f"{out.root} has no reading {reading_id}; see tables/readings.parquet")
     first = None
     for part in sorted(set(readings["part"].to_pylist())):
-        for row in pq.read_table(out.shard(part)).to_pylist():
+        for row in read_parquet(out.shard(part)).to_pylist():
             complete = all(sentence["heatmap"] for sentence in row["sentences"])
             if row["reading_id"] == reading_id or (reading_id is None and complete):
                 return row

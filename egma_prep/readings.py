@@ -20,13 +20,16 @@ class PlannedReading:
         The key.
     subject_id : str
         Digits; decides the part.
+    metadata_path : str
+        The table that lists it, relative to DATA.
     row : mapping
-        The source's metadata for this reading, as text.
+        What the table says of it, as text.
     """
 
     dataset: str
     reading_id: str
     subject_id: str
+    metadata_path: str
     row: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -75,11 +75,15 @@ def kernels(
     A sigma too narrow to reach a pixel centre is widened until it does, so that no gaze vanishes
     between pixels (REFLACX zooms up to 70 times).
     """
-    least = 0.5 / truncate * (1 + 1e-9)
     return Kernels(
-        rows=gaussian(y_px, np.maximum(sigma_y_px, least), truncate),
-        columns=gaussian(x_px, np.maximum(sigma_x_px, least), truncate),
+        rows=gaussian(y_px, np.maximum(sigma_y_px, _least_sigma(y_px, truncate)), truncate),
+        columns=gaussian(x_px, np.maximum(sigma_x_px, _least_sigma(x_px, truncate)), truncate),
     )
+
+
+def _least_sigma(centre_px: FloatArray, truncate: float) -> FloatArray:
+    nearest = np.clip(np.round(centre_px), 0, FRAME_PX - 1)
+    return np.abs(centre_px - nearest) / truncate * (1 + 1e-9) + 1e-9
 
 
 def heatmap(kernel: Kernels, weight_s: FloatArray) -> Heatmap | None:

@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from egma_prep.assemble import Gaze, Rows, rendered
 from egma_prep.cluster import dask_client, each_done
 from egma_prep.errors import BadUsageError
 from egma_prep.geometry import frame_of
 from egma_prep.options import Options, differences, with_changes
-from egma_prep.out_folder import OutFolder, read_json, write_json, write_parquet
+from egma_prep.out_folder import OutFolder, read_parquet, write_json, write_parquet
 from egma_prep.progress import Progress
 from egma_prep.readings import Words
 from egma_prep.schema import SHARD, described
@@ -49,14 +48,16 @@ def render_heatmaps(out_root: Path, changes: Iterable[dict[str, Any]], say: Say 
         If there is no complete run, or another stage's options are to change.
     """
     out = OutFolder(out_root.resolve())
-    finish_swap(out)
     run = out.finished_run()
     kept = with_changes(Options(), run["options"])
     wanted = kept
     for change in changes:
         wanted = with_changes(wanted, change)
     if wanted.data_half != kept.data_half:
-        raise BadUsageError("only render options can change here; for others: egma-prep run DATA")
+        stages = [name for name in kept.data_half if kept.data_half[name] != wanted.data_half[name]]
+        raise BadUsageError(
+            f"{', '.join(stages)} options change more than heatmaps; use: egma-prep run DATA"
+        )
     say(f"rendering {run['counts']['written']} readings again: {differences(kept, wanted)}")
     render_parts(out, wanted)
     return run["counts"]["written"]
@@ -84,35 +85,13 @@ def render_parts(out: OutFolder, options: Options) -> None:
             outputs[str(part)] = fingerprint
             progress.advance(written[part])
     write_json(out.swap_file, {"options": options.output_half, "outputs": outputs})
-    finish_swap(out)
-
-
-def finish_swap(out: OutFolder) -> None:
-    """Put complete new shards in place; also after a swap that was cut in between."""
-    swap = read_json(out.swap_file)
-    if swap is None:
-        return
-    if out.next_shards.exists():
-        if out.shards.exists() and not out.old_shards.exists():
-            out.shards.rename(out.old_shards)
-        shutil.rmtree(out.shards, ignore_errors=True)
-        out.next_shards.rename(out.shards)
-    for part, fingerprint in swap["outputs"].items():
-        record = out.record(int(part))
-        if record is not None:
-            record["outputs"]["shard"] = fingerprint
-            write_json(out.record_file(int(part)), record)
-    run = out.run()
-    if run is not None:
-        write_json(out.run_file, run | {"options": swap["options"]})
-    shutil.rmtree(out.old_shards, ignore_errors=True)
-    out.swap_file.unlink()
+    out.finish_swap()
 
 
 def render_part(part: int, out_root: Path, options: Options) -> tuple[int, dict[str, Any]]:
     """Render one part's shard into the folder of new shards."""
     out = OutFolder(out_root)
-    old = pq.read_table(out.shard(part))
+    old = read_parquet(out.shard(part))
     by_table = {name: _by_reading(out, part, name) for name in ("words", "fixations", "sentences")}
     made = [
         _render_reading(
@@ -165,7 +144,7 @@ def _floats(rows: Rows, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
 
 def _by_reading(out: OutFolder, part: int, table: str) -> dict[tuple[str, str], Rows]:
     found: dict[tuple[str, str], Rows] = {}
-    for row in pq.read_table(out.part_table(part, table)).to_pylist():
+    for row in read_parquet(out.part_table(part, table)).to_pylist():
         found.setdefault(_key(row), []).append(row)
     return found
 

@@ -1,5 +1,6 @@
 """The whole ETL: plan, make what is stale, merge, account for every reading."""
 
+import contextlib
 import os
 import platform
 from collections import Counter, defaultdict
@@ -9,18 +10,22 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from egma_prep import __version__
 from egma_prep.cluster import dask_client, each_done
 from egma_prep.errors import BadInputError, BadUsageError, Reject
 from egma_prep.input_files import InputFiles
 from egma_prep.options import Options, differences, with_changes
-from egma_prep.out_folder import OutFolder, concatenate, write_json, write_parquet
+from egma_prep.out_folder import (
+    OutFolder,
+    concatenate,
+    read_parquet,
+    write_json,
+    write_parquet,
+)
 from egma_prep.parts import Job, PartPlan, is_current, plan_parts
 from egma_prep.progress import Progress
 from egma_prep.readings import PlannedReading
-from egma_prep.render_again import finish_swap, render_parts
+from egma_prep.render_again import render_parts
 from egma_prep.schema import REJECTS, SCHEMA_VERSION, TABLES, table_of
 from egma_prep.shards import make_part
 from egma_prep.sources import SubjectPlan, choose_source
@@ -85,7 +90,7 @@ def run_etl(
     """
     out = OutFolder(out_root.resolve())
     files = InputFiles(_folder(data))
-    finish_swap(out)
+    out.finish_swap()
     wanted, before = _options(out, changes)
     source = choose_source(files, source_name)
     if data.resolve() == out.root:
@@ -93,7 +98,9 @@ def run_etl(
     subjects = _without_duplicates(list(source.plan(files)))
     planned = sum(len(subject.readings) + len(subject.rejects) for subject in subjects)
     if not planned:
-        raise BadUsageError(f"{data} has the {source.name} layout, but no reading")
+        raise BadUsageError(
+            f"{data} has the {source.name} layout, but no reading; check that it is the whole tree"
+        )
     # New render options come last, over finished parts, so that shards never mix two.
     job = Job(data.resolve(), out.root, source.name, before or wanted)
     run = out.run() or {}
@@ -108,9 +115,7 @@ def run_etl(
         say(f"{source.name}: {planned} readings planned, {work}, into {out_root}")
         out.create()
         header = _header(job, n_parts)
-        write_json(out.run_file, header | {"status": "running"})
-        out.remove_all_but(parts)
-        _make(stale, job, wanted)
+        _make(stale, parts, job, wanted, header)
         _finish(out, plans, header)
     if wanted.render != job.options.render:
         say(f"rendering again: {differences(job.options, wanted)}")
@@ -133,11 +138,6 @@ def _folder(data: Path) -> Path:
 def _options(out: OutFolder, changes: Iterable[dict[str, Any]]) -> tuple[Options, Options | None]:
     """Combine the last run's options with the changes; return also how shards stand now."""
     run = out.run()
-    if run and run["schema_version"] != SCHEMA_VERSION:
-        raise BadUsageError(
-            f"{out.root} has schema {run['schema_version']}, this version writes {SCHEMA_VERSION};"
-            " choose another --out"
-        )
     kept = with_changes(Options(), run["options"]) if run else Options()
     wanted = kept
     for change in changes:
@@ -150,34 +150,37 @@ def _options(out: OutFolder, changes: Iterable[dict[str, Any]]) -> tuple[Options
 def _without_duplicates(subjects: list[SubjectPlan]) -> list[SubjectPlan]:
     """Keep one of equal rows of one reading; reject all where they differ."""
     found: dict[tuple[str, str], list[PlannedReading]] = defaultdict(list)
-    for subject in subjects:
-        for reading in subject.readings:
-            if reading not in found[reading.key]:
-                found[reading.key].append(reading)
+    for reading in (reading for subject in subjects for reading in subject.readings):
+        if reading not in found[reading.key]:
+            found[reading.key].append(reading)
+    refused = {(one.dataset, one.reading_id) for subject in subjects for one in subject.rejects}
     for subject in subjects:
         kept: dict[tuple[str, str], PlannedReading] = {}
         for reading in subject.readings:
-            copies = len(found[reading.key])
-            if copies == 1:
+            if len(found[reading.key]) == 1 and reading.key not in refused:
                 kept[reading.key] = reading
             else:
-                what = f"{reading.reading_id} has {copies} different metadata rows"
-                error = BadInputError("duplicate_id", "", what)
+                what = f"{reading.metadata_path} has several rows of {reading.reading_id}"
+                error = BadInputError("duplicate_id", reading.metadata_path, what)
                 subject.rejects.append(Reject.of(error, *reading.key, "plan"))
         subject.readings = list(kept.values())
     return subjects
 
 
-def _make(stale: list[PartPlan], job: Job, wanted: Options) -> None:
-    if not stale:
-        return
+def _make(
+    stale: list[PartPlan], parts: set[int], job: Job, wanted: Options, header: dict[str, Any]
+) -> None:
     out = OutFolder(job.out)
-    with (
-        dask_client(wanted.execution, out.scratch) as client,
-        Progress("readings", sum(plan.planned for plan in stale)) as progress,
-    ):
-        for record in each_done(client, make_part, ((plan, job) for plan in stale)):
-            progress.advance(record["planned"])
+    with contextlib.ExitStack() as stack:
+        if stale:
+            client = stack.enter_context(dask_client(wanted.execution, out.scratch))
+        write_json(out.run_file, header | {"status": "running"})
+        out.remove_all_but(parts)
+        if stale:
+            planned = sum(plan.planned for plan in stale)
+            progress = stack.enter_context(Progress("readings", planned))
+            for record in each_done(client, make_part, ((plan, job) for plan in stale)):
+                progress.advance(record["planned"])
 
 
 def _header(job: Job, n_parts: int) -> dict[str, Any]:
@@ -215,7 +218,7 @@ def _finish(out: OutFolder, plans: list[PartPlan], header: dict[str, Any]) -> No
 def _counts(
     out: OutFolder, planned: int, rejects: list[dict[str, Any]], records: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    readings = pq.read_table(out.tables / "readings.parquet").to_pylist()
+    readings = read_parquet(out.tables / "readings.parquet").to_pylist()
     notes = sum((Counter(record["notes"]) for record in records), Counter[str]())
     return {
         "planned": planned,
@@ -231,5 +234,5 @@ def _counts(
 
 
 def _summary(out: OutFolder, did_work: bool) -> Summary:
-    rejects = pq.read_table(out.rejects).to_pylist()
+    rejects = read_parquet(out.rejects).to_pylist()
     return Summary(out.finished_run()["counts"], did_work, out.root, rejects)

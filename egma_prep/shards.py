@@ -123,7 +123,6 @@ def _noted(raw: RawReading, rows: dict[str, Rows]) -> dict[str, int]:
         "fixations_off_image": reading["fixations"] - reading["fixations_on_image"],
         "image_size_differs": (raw.width, raw.height) != (reading["width"], reading["height"]),
         "readings_without_gaze": shard["heatmap"] is None,
-        "sentences_without_gaze": sum(not one["gaze_seconds"] for one in shard["sentences"]),
     }
 
 

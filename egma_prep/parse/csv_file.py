@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egma_prep.errors import BadInputError
-from egma_prep.parse.values import number
+from egma_prep.parse.values import decoded, number
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def parse_csv(data: bytes, path: str, required: Iterable[str]) -> Table:
     BadInputError
         Naming the file and, where it can be told, the row.
     """
-    header, *rows = _records(_decode(data, path), path)
+    header, *rows = _records(decoded(data, path), path)
     for index, row in enumerate(rows):
         if len(row) != len(header):
             what = f"{path}, row {index + 1} has {len(row)} cells for {len(header)} columns"
@@ -94,19 +94,6 @@ def parse_csv(data: bytes, path: str, required: Iterable[str]) -> Table:
     )
     table.require(required)
     return table
-
-
-def _decode(data: bytes, path: str) -> str:
-    if not data.strip():
-        raise BadInputError("empty_file", path, f"{path} is empty")
-    if b"\0" in data:
-        raise BadInputError("nul_bytes", path, f"{path} contains NUL bytes")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise BadInputError(
-            "not_utf8", path, f"{path} is not UTF-8 at byte {error.start}"
-        ) from None
 
 
 def _records(text: str, path: str) -> list[list[str]]:

@@ -11,11 +11,13 @@ import numpy as np
 from egma_prep.errors import BadInputError
 from egma_prep.manifests import manifest
 from egma_prep.parse.csv_file import Table
-from egma_prep.parse.values import check_intervals, number, optional_number
+from egma_prep.parse.values import check_intervals, decoded, number, optional_number
 from egma_prep.readings import Fixations, FloatArray, Region, Words
 
 _TIME_TOLERANCE_S = 0.05
 _GLUED_SENTENCES = re.compile(r"(?<=[A-Za-z]{2}[.?!])(?=[A-Za-z]{2})")  # "normal.there"
+
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # JSON can spell it, no table can hold it
 
 
 class Pads(NamedTuple):
@@ -74,11 +76,9 @@ def fixations(
         And the counts of rows mended or doubted.
     """
     names = columns("fixations")
-    valid = [
-        row
-        for row in table.rows_where(names["dicom_id"], dicom_id)
-        if number(table.columns[names["valid"]][row], table.path, table.place(row, "FPOGV")) != 0
-    ]
+    shown = table.rows_where(names["dicom_id"], dicom_id)
+    is_valid = table.numbers(names["valid"], shown) != 0
+    valid = [row for row, keep in zip(shown, is_valid, strict=True) if keep]
     _check_one_session(table, valid, dicom_id)
     begin_s = table.numbers(names["begin"], valid)
     end_s = begin_s + table.numbers(names["duration"], valid)
@@ -140,7 +140,9 @@ def words(data: bytes, path: str, offset_s: float) -> Words:
     for index, phrase in enumerate(_phrases(data, path)):
         where = f"{path}, phrase {index + 1}"
         begin_s, end_s = (number(phrase[key], path, where) for key in ("begin_time", "end_time"))
-        check_intervals(np.array([begin_s]), np.array([end_s]), where)
+        if end_s < begin_s:
+            what = f"{where} runs from {begin_s:g} to {end_s:g} s"
+            raise BadInputError("reversed_time", path, what)
         pieces = _GLUED_SENTENCES.sub(" ", phrase["phrase"]).split()
         text += pieces
         edges_s += share_interval(pieces, begin_s, end_s)
@@ -184,14 +186,8 @@ def _check_one_session(table: Table, rows: list[int], dicom_id: str) -> None:
 
 
 def _phrases(data: bytes, path: str) -> list[dict[str, Any]]:
-    if not data.strip():
-        raise BadInputError("empty_file", path, f"{path} is empty")
     try:
-        document = json.loads(data.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise BadInputError(
-            "not_utf8", path, f"{path} is not UTF-8 at byte {error.start}"
-        ) from None
+        document = json.loads(decoded(data, path))
     except (ValueError, RecursionError) as error:
         raise BadInputError("bad_json", path, f"{path} is not JSON ({error})") from None
     phrases = document.get("time_stamped_text") if isinstance(document, dict) else None
@@ -206,5 +202,6 @@ def _is_phrase(item: object) -> bool:
     return (
         isinstance(item, dict)
         and all(key in item for key in keys)
-        and (isinstance(item["phrase"], str))
+        and isinstance(item["phrase"], str)
+        and not _HALF_CHARACTER.search(item["phrase"])
     )

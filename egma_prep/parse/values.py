@@ -1,5 +1,6 @@
 """Cells and intervals: numbers, flags, ids, times (FORMATS, section 9)."""
 
+import codecs
 import math
 import re
 
@@ -11,6 +12,20 @@ from egma_prep.errors import BadInputError
 _SAFE_ID = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,128}")
 _DICOM_ID_LENGTH = 44
 _FLAGS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False, "": None}
+
+
+def decoded(data: bytes, path: str) -> str:
+    """Decode a text file; empty ones, NUL bytes and other encodings are damage."""
+    if not data.removeprefix(codecs.BOM_UTF8).strip():
+        raise BadInputError("empty_file", path, f"{path} is empty")
+    if b"\0" in data:
+        raise BadInputError("nul_bytes", path, f"{path} contains NUL bytes")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadInputError(
+            "not_utf8", path, f"{path} is not UTF-8 at byte {error.start}"
+        ) from None
 
 
 def number(text: object, path: str, where: str) -> float:

@@ -118,7 +118,7 @@ def _plan_row(dataset: str, cells: dict[str, str], path: str, subject_id: str) -
     subject = safe_id(cells[names["subject_id"]], path, "the subject id")
     if subject != subject_id:
         raise BadInputError("bad_id", path, f"the row is of subject {subject}, not {subject_id}")
-    return PlannedReading(dataset, reading_id, subject_id, cells)
+    return PlannedReading(dataset, reading_id, subject_id, path, cells)
 
 
 def _metadata_columns(dataset: str) -> dict[str, str]:
@@ -155,8 +155,7 @@ def _image_facts(files: InputFiles, patient: str, image: str, study: str) -> _Im
 
 
 def _load_reflacx(planned: PlannedReading, files: InputFiles, patient: str) -> RawReading:
-    metadata = f"{_root(patient, 'reflacx')}/{_LAYOUT['reflacx_metadata']}"
-    names, row = reflacx.columns("metadata"), planned.row
+    names, row, metadata = reflacx.columns("metadata"), planned.row, planned.metadata_path
     image = dicom_id(row[names["dicom_id"]], metadata)
     study = reflacx.study_id(row[names["image"]], metadata)
     folder = f"{_reflacx_home(files, patient)}/{planned.reading_id}"
@@ -187,7 +186,7 @@ def _load_eye_gaze(
     planned: PlannedReading, files: InputFiles, patient: str, options: SourceOptions
 ) -> RawReading:
     root, row, image = _root(patient, "eye_gaze"), planned.row, planned.reading_id
-    sheet = f"{root}/{_eye_gaze_file('master_sheet')}"
+    sheet = planned.metadata_path
     study = safe_id(row[eye_gaze.columns("master_sheet")["study_id"]], sheet, "the study id")
     cxr = _image_facts(files, patient, image, study)
     if cxr.size is None:
