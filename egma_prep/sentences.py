@@ -105,6 +105,12 @@ def _ends_sentence(sentence: list[str], following: str | None) -> bool:
         return True
     if stem.isdigit() and following[0].isdigit():  # a decimal, dictated as 1 . 5
         return False
-    if _ENUMERATOR.fullmatch(stem) and sum(map(is_word, sentence)) == 1:
+    if _ENUMERATOR.fullmatch(stem) and _opens_list(sentence):
         return False
     return stem not in _ABBREVIATIONS and not _INITIALS.fullmatch(stem)
+
+
+def _opens_list(sentence: list[str]) -> bool:
+    """Tell whether a number, the last word so far, is the sentence's first or follows a colon."""
+    words = [at for at, token in enumerate(sentence) if is_word(token)]
+    return len(words) == 1 or ":" in "".join(sentence[words[-2] : words[-1]])
