@@ -205,6 +205,7 @@ def _finish(out: OutFolder, plans: list[PartPlan], header: dict[str, Any]) -> No
         rows = concatenate(shares, out.tables / f"{name}.parquet", schema)
         written = rows if name == "readings" else written
     rejects = [reject for record in records for reject in record["rejects"]]
+    rejects.sort(key=lambda reject: tuple(reject.values()))
     known = [{name: value or None for name, value in reject.items()} for reject in rejects]
     write_parquet(out.rejects, table_of(REJECTS, known))
     planned = sum(plan.planned for plan in plans)
