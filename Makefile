@@ -45,5 +45,6 @@ $(VENV)/.ready-dev: $(SOURCES)
 	touch $@ $(VENV)/.ready
 
 $(DEMO)/phantom/PHANTOM-truth.json: | $(VENV)/.ready
+	test -d $(OUT) || mkdir -p -m 700 $(OUT)
 	rm -rf $(DEMO)/phantom
 	$(BIN)/egma-prep synth $(DEMO)/phantom --readings 24 --small

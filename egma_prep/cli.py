@@ -88,13 +88,19 @@ def _render_options(command: Command) -> Command:
             metavar="STAGE.FIELD=VALUE",
             help="Any other option, such as render.truncate=4.",
         ),
-        click.option("--config", metavar="TOML", help="File of options, or a shipped pipeline."),
+        click.option(
+            "--config",
+            metavar="TOML",
+            help="File of options, or a shipped one: mimic-eye, phantom.",
+        ),
         click.option("--scheduler", metavar="ADDRESS", help="Existing Dask: tcp://host:8786."),
-        click.option("--workers", type=int, help="Processes of the embedded cluster."),
-        click.option("--level", help="A map per sentence, or per word."),
+        click.option(
+            "--workers", type=int, help="Processes of the embedded cluster; one a core by default."
+        ),
+        click.option("--level", help="A map for each sentence (default) or word."),
         click.option("--lead", type=float, metavar="SECONDS", help="Start windows earlier."),
-        click.option("--window", help="spoken, or pause: with the silence before."),
-        click.option("--sigma", help="Kernel width: frame pixels (16) or degrees (1deg)."),
+        click.option("--window", help="spoken (default), or pause: with the silence before."),
+        click.option("--sigma", help="Kernel width: frame pixels (default 16) or degrees (1deg)."),
     ):
         command = option(command)
     return command
@@ -164,7 +170,7 @@ def render_heatmaps(out: Path, **flags: Any) -> int:
 )
 @_reports_errors
 def synth(folder: Path, readings: int, small: bool, seed: int) -> int:
-    """Write an invented MIMIC-EYE tree into DIR, and its truth beside it.
+    """Write an invented MIMIC-EYE tree and its truth into DIR.
 
     \b
     Example:
@@ -185,7 +191,7 @@ def synth(folder: Path, readings: int, small: bool, seed: int) -> int:
 @main.command()
 @click.argument("reading_id", required=False)
 @_out_option
-@click.option("--png", type=click.Path(path_type=Path), help="Figure file [READING_ID.png].")
+@click.option("--png", type=click.Path(path_type=Path), help="Figure file [OUT/READING_ID.png].")
 @_reports_errors
 def inspect(reading_id: str | None, out: Path, png: Path | None) -> int:
     """Draw one reading: its image, its gaze, a heatmap for each sentence.

@@ -20,6 +20,7 @@ REASONS = {
     "reversed_time": "an interval ends before it begins; download the file again",
     "bad_id": "ids are letters, digits, '.', '_', '-', at most 128, no leading dot",
     "bad_dicom_id": "DICOM ids have 44 characters; calibration slides and cut ids are not images",
+    "other_subject": "a row lies in another patient's folder; move it to its own",
     "duplicate_id": "the same key with different content; keep the right row",
     "no_metadata_row": "the metadata table has no row for it; download the table again",
     "several_sessions": "one image was read in several sessions; keep the rows of one",

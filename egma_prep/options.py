@@ -163,21 +163,27 @@ def with_changes(options: Options, changes: Mapping[str, Any]) -> Options:
             raise unknown_name("option stage", stage, stages)
         if not isinstance(values, Mapping):
             raise BadUsageError(f"option {stage} is a stage; set its fields, {stage}.NAME=VALUE")
-        known = {option.name for option in fields(stages[stage])}
+        known = {option.name: option.default for option in fields(stages[stage])}
         for name in values:
             if name not in known:
                 raise unknown_name(f"option in {stage}", name, known)
-        stages[stage] = replace(stages[stage], **values)
+        # 16 and 16.0 are one option, also in the files' metadata.
+        same_type = {
+            name: float(value) if type(value) is int and type(known[name]) is float else value
+            for name, value in values.items()
+        }
+        stages[stage] = replace(stages[stage], **same_type)
     return Options(**stages)
 
 
 def differences(old: Options, new: Options) -> str:
-    """Describe how render options change, such as ``sigma 16.0 -> 8``."""
-    before, after = asdict(old.render), asdict(new.render)
-    changed = [
-        f"{name} {before[name]} -> {after[name]}" for name in before if before[name] != after[name]
-    ]
-    return ", ".join(changed) or "same options"
+    """Describe how options that change outputs differ, such as ``render.sigma 16.0 -> 8.0``."""
+    return ", ".join(
+        f"{stage}.{name} {before} -> {new.output_half[stage][name]}"
+        for stage, fields_before in old.output_half.items()
+        for name, before in fields_before.items()
+        if before != new.output_half[stage][name]
+    )
 
 
 def read_config(name: str) -> dict[str, Any]:

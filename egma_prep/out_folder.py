@@ -16,7 +16,8 @@ from egma_prep.errors import BadUsageError
 from egma_prep.input_files import Fingerprint
 from egma_prep.schema import SCHEMA_VERSION, TABLES
 
-_MODE = 0o700
+_OWNER_ONLY = 0o700
+_OWNER_ONLY_FILE = 0o600
 _ROWS_PER_GROUP = 64
 
 
@@ -48,9 +49,10 @@ class OutFolder:
             ours = not self.root.exists() or self.run_file.exists() or not any(self.root.iterdir())
             self.root.mkdir(parents=True, exist_ok=True)
             if ours:
-                self.root.chmod(_MODE)
+                self.root.chmod(_OWNER_ONLY)
             for folder in (self.tables, self.images, self.shards, self.state):
                 folder.mkdir(exist_ok=True)
+                folder.chmod(_OWNER_ONLY)  # the root may be a folder that others share
         except OSError as error:
             raise BadUsageError(
                 f"cannot write to {self.root} ({error.strerror}); choose another folder by --out"
@@ -117,7 +119,8 @@ class OutFolder:
         if run is None:
             raise BadUsageError(f"{self.root} holds no run; make one with: egma-prep run DATA")
         if run["status"] != "complete":
-            raise BadUsageError(f"the run in {self.root} is not finished; repeat: egma-prep run")
+            again = f"egma-prep run {run.get('data', 'DATA')} --out {self.root}"
+            raise BadUsageError(f"the run in {self.root} is not finished; repeat: {again}")
         return run
 
     def remove_all_but(self, parts: set[int]) -> None:
@@ -176,6 +179,7 @@ def appearing_whole(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
+        temporary.chmod(_OWNER_ONLY_FILE)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)

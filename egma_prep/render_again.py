@@ -58,7 +58,8 @@ def render_heatmaps(out_root: Path, changes: Iterable[dict[str, Any]], say: Say 
         raise BadUsageError(
             f"{', '.join(stages)} options change more than heatmaps; use: egma-prep run DATA"
         )
-    say(f"rendering {run['counts']['written']} readings again: {differences(kept, wanted)}")
+    changed = differences(kept, wanted) or "as before"
+    say(f"rendering {run['counts']['written']} readings again: {changed}")
     render_parts(out, wanted)
     return run["counts"]["written"]
 
@@ -72,7 +73,7 @@ def render_parts(out: OutFolder, options: Options) -> None:
         Those of the last run, with other render options.
     """
     shutil.rmtree(out.next_shards, ignore_errors=True)
-    out.next_shards.mkdir(parents=True)
+    out.next_shards.mkdir(mode=out.shards.stat().st_mode & 0o777)
     records = {part: record for part in out.parts() if (record := out.record(part))}
     written = {part: record["written"] for part, record in records.items() if record["written"]}
     outputs = {}

@@ -31,6 +31,7 @@ from egma_prep.shards import make_part
 from egma_prep.sources import SubjectPlan, choose_source
 
 _SOFTWARE = ("numpy", "scipy", "opencv-python-headless", "pyarrow", "spacy", "distributed")
+_TRIAL_GROWTH = 4
 _SILENT_REASONS = ("discarded",)
 
 Say = Callable[[str], object]
@@ -104,16 +105,18 @@ def run_etl(
     # New render options come last, over finished parts, so that shards never mix two.
     job = Job(data.resolve(), out.root, source.name, before or wanted)
     run = out.run() or {}
-    n_parts = run.get("n_parts") or -(-planned // wanted.execution.readings_per_part)
+    n_parts = _part_count(run.get("n_parts"), planned, wanted.execution.readings_per_part)
     plans = plan_parts(subjects, n_parts)
     stale = [plan for plan in plans if not is_current(plan, job)]
     parts = {plan.part for plan in plans}
     merged = run.get("status") == "complete" and out.has_tables()
     complete = merged and not stale and set(out.parts()) == parts
+    for line in _notices(run, job, wanted):
+        say(line)
     if not complete:
+        out.create()
         work = f"{len(stale)} of {len(plans)} parts to make"
         say(f"{source.name}: {planned} readings planned, {work}, into {out_root}")
-        out.create()
         header = _header(job, n_parts)
         _make(stale, parts, job, wanted, header)
         _finish(out, plans, header)
@@ -153,18 +156,37 @@ def _without_duplicates(subjects: list[SubjectPlan]) -> list[SubjectPlan]:
     for reading in (reading for subject in subjects for reading in subject.readings):
         if reading not in found[reading.key]:
             found[reading.key].append(reading)
-    refused = {(one.dataset, one.reading_id) for subject in subjects for one in subject.rejects}
+    refused = {
+        (one.dataset, one.reading_id, one.path) for subject in subjects for one in subject.rejects
+    }
     for subject in subjects:
         kept: dict[tuple[str, str], PlannedReading] = {}
         for reading in subject.readings:
-            if len(found[reading.key]) == 1 and reading.key not in refused:
+            contradicted = (*reading.key, reading.metadata_path) in refused
+            if len(found[reading.key]) == 1 and not contradicted:
                 kept[reading.key] = reading
             else:
-                what = f"{reading.metadata_path} has several rows of {reading.reading_id}"
+                paths = sorted({one.metadata_path for one in found[reading.key]})
+                what = f"{' and '.join(paths)}: several rows of {reading.reading_id}"
                 error = BadInputError("duplicate_id", reading.metadata_path, what)
                 subject.rejects.append(Reject.of(error, *reading.key, "plan"))
         subject.readings = list(kept.values())
     return subjects
+
+
+def _part_count(kept: int | None, planned: int, readings_per_part: int) -> int:
+    """Keep the first run's number of parts, unless that was a trial on a few readings."""
+    if kept and planned <= _TRIAL_GROWTH * kept * readings_per_part:
+        return kept
+    return -(-planned // readings_per_part)
+
+
+def _notices(run: dict[str, Any], job: Job, wanted: Options) -> list[str]:
+    found = []
+    if run.get("data", str(job.data)) != str(job.data):
+        found.append(f"{job.out} holds a run of {run['data']}; bringing it to {job.data}")
+    changed = differences(Options(), wanted)
+    return [*found, f"options, default -> given now or kept: {changed}"] if changed else found
 
 
 def _make(

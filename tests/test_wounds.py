@@ -373,7 +373,7 @@ WOUNDS = {
         METADATA, set_cell("dicom_id", "../../../" + "e" * 35), "bad_id"
     ),
     "a DICOM id of 39 characters": wound(METADATA, cut_id, "bad_dicom_id"),
-    "a row of another patient": wound(METADATA, set_cell("subject_id", "1"), "bad_id"),
+    "a row of another patient": wound(METADATA, set_cell("subject_id", "1"), "other_subject"),
     "an image path without its study": wound(METADATA, set_cell("image", "evil.dcm"), "bad_id"),
     "an image of width 0": wound(METADATA, set_cell("image_size_x", "0"), "bad_number"),
     "a flag of maybe": wound(

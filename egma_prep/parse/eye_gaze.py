@@ -89,7 +89,11 @@ def fixations(
     x_px, y_px = np.where(x_px == width, x_px - 1, x_px), np.where(y_px == height, y_px - 1, y_px)
     scale_x, scale_y = px_per_screen_px(width, height, border)
     degree = np.full(len(valid), manifest("eye-gaze")["screen"]["px_per_degree"])
-    mended = {"rounded_to_edge": int(rounded_up.sum()), "time_is_not_fixation_end": int(late.sum())}
+    mended = {
+        "rows_that_are_no_fixations": len(shown) - len(valid),
+        "rounded_to_edge": int(rounded_up.sum()),
+        "time_is_not_fixation_end": int(late.sum()),
+    }
     y_px = remap_vertical(y_px, height, border, vertical)
     return Fixations(begin_s, end_s, x_px, y_px, degree * scale_x, degree * scale_y), mended
 

@@ -72,5 +72,7 @@ def choose_source(files: InputFiles, name: str | None = None) -> Source:
     if len(fitting) != 1:
         wanted = "; ".join(f"{source.name}: {source.looks_like}" for source in known.values())
         found = "several layouts" if fitting else "no known layout"
-        raise BadUsageError(f"{files.root} has {found}; expected {wanted}. Say which by --source")
+        raise BadUsageError(
+            f"{files.root} has {found}; expected {wanted}. Give its root, or say which by --source"
+        )
     return fitting[0]

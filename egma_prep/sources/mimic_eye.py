@@ -117,7 +117,8 @@ def _plan_row(dataset: str, cells: dict[str, str], path: str, subject_id: str) -
         reading_id = dicom_id(cells[names["dicom_id"]], path)
     subject = safe_id(cells[names["subject_id"]], path, "the subject id")
     if subject != subject_id:
-        raise BadInputError("bad_id", path, f"the row is of subject {subject}, not {subject_id}")
+        what = f"{path} has a row of subject {subject}"
+        raise BadInputError("other_subject", path, what)
     return PlannedReading(dataset, reading_id, subject_id, path, cells)
 
 

@@ -1,64 +1,36 @@
 """What the invented radiologists say: sentences about findings and regions, words with times."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
-from .anatomy import Box, Chest
-from .findings import KINDS, Finding
+from .anatomy import Box, Chest, Rng
+from .findings import Finding
 
-# Sentence, region looked at, kinds of findings that would make it untrue.
-NORMAL_SENTENCES: tuple[tuple[str, str, str], ...] = (
-    ("heart size is normal", "cardiac silhouette", "cardiomegaly"),
-    ("the cardiac silhouette is within normal limits", "cardiac silhouette", "cardiomegaly"),
-    ("no pleural effusion or pneumothorax", "lungs", "effusion pneumothorax"),
-    ("no focal consolidation , effusion , or pneumothorax", "lungs",
-     "consolidation effusion pneumothorax"),
-    ("both costophrenic angles are sharp", "costophrenic angles", "effusion"),
-    ("the right costophrenic angle is clear", "right costophrenic angle", "effusion"),
-    ("the left costophrenic angle is clear", "left costophrenic angle", "effusion"),
-    ("mediastinal contours are unremarkable", "upper mediastinum", ""),
-    ("the trachea is midline", "trachea", ""),
-    ("the right hilum is normal", "right hilar structures", ""),
-    ("left hilar contour is unremarkable", "left hilar structures", ""),
-    ("the thoracic spine is intact", "spine", ""),
-    ("no clavicle fracture on the right", "right clavicle", ""),
-    ("the lungs are otherwise clear", "lungs", ""),
-    ("the right upper lung is well aerated", "right upper lung zone",
-     "pneumothorax consolidation nodule"),
-    ("the left upper lung is well aerated", "left upper lung zone",
-     "pneumothorax consolidation nodule"),
-    ("left lower lobe is clear", "left lower lung zone",
-     "consolidation nodule fibrosis atelectasis effusion"),
-)  # fmt: skip
-PLACELESS_SENTENCES = (
-    "portable chest radiograph",
-    "frontal view of the chest",
-    "no prior study is available for comparison",
-    "clinical correlation is recommended",
-)
+# Sentence; region looked at; kinds of findings that would make it untrue.
+_NORMAL = """
+heart size is normal; cardiac silhouette; cardiomegaly
+no pleural effusion or pneumothorax; lungs; effusion pneumothorax
+no focal consolidation , effusion , or pneumothorax; lungs; consolidation effusion pneumothorax
+both costophrenic angles are sharp; costophrenic angles; effusion
+mediastinal contours are unremarkable; upper mediastinum;
+the trachea is midline; trachea;
+the right hilum is normal; right hilar structures;
+the thoracic spine is intact; spine;
+no clavicle fracture on the right; right clavicle;
+the right upper lung is well aerated; right upper lung zone; pneumothorax consolidation nodule
+left lower lobe is clear; left lower lung zone; consolidation nodule atelectasis effusion
+"""
 _QUIRK_SENTENCES = {  # said when the reading has the quirk: sentence, region
-    "none_word": ("comparison none", None),
-    "slash": ("no congestion and / or edema", "lungs"),
+    "none_word": ("comparison none", None), "slash": ("no congestion and / or edema", "lungs"),
     "decimal": ("it measures about 1 .5 cm", "finding"),
     "versus": ("artifact vs. skin fold at the right base", "right lower lung zone"),
-}
+}  # fmt: skip
+Quirks = frozenset[str]
 
 
-@dataclass(frozen=True)
-class Utterance:
-    """One sentence before it is spoken: words, and what it is about (`box` in image px)."""
-
-    words: tuple[str, ...]
-    target: str | None
-    box: Box | None
-
-
-@dataclass(frozen=True)
-class Token:
+class Token(NamedTuple):
     """One spoken word or dictated sign; times in s from the start of the recording."""
 
     text: str
@@ -67,75 +39,73 @@ class Token:
     sentence: int
 
 
+class Sentence(NamedTuple):
+    """One sentence, what it is about (a px box), and its first and last token once spoken."""
+
+    text: str
+    target: str | None = None
+    target_box: Box | None = None
+    begin: float = 0.0
+    end: float = 0.0
+    first_token: int = 0
+    last_token: int = 0
+
+
 def compose(
-    chest: Chest,
-    findings: tuple[Finding, ...],
-    phase: int,
-    quirks: frozenset[str],
-    rng: np.random.Generator,
-) -> list[Utterance]:
+    chest: Chest, findings: tuple[Finding, ...], phase: int, quirks: Quirks, rng: Rng
+) -> list[Sentence]:
     """Draw the sentences of one reading, 3 to 9 of them and 15 to 80 words, in spoken order."""
-    said = [_about(f, phase, rng) for f in findings]
+    said = []
+    for finding in findings:
+        side, place = finding.place.split()[0], finding.place.removesuffix(" zone")
+        phrase = str(rng.choice(finding.kind.phrases)).format(side=side, place=place)
+        said.append(Sentence(phrase, finding.label(phase), finding.ellipse))
     for quirk in sorted(quirks & _QUIRK_SENTENCES.keys()):
-        said.insert(1, _quirk(quirk, chest, said))
-    kinds = {f.kind for f in findings}
-    normal = [s for s in NORMAL_SENTENCES if not kinds & set(s[2].split(" "))]
-    if kinds:
-        normal = [s for s in normal if "no focal" not in s[0]]
-    wanted = max(3, len(said) + 1, int(rng.integers(3, 10)))
-    placeless = [str(rng.choice(PLACELESS_SENTENCES))] if rng.random() < 0.45 else []
+        text, region = _QUIRK_SENTENCES[quirk]
+        box = chest.box(region) if region not in (None, "finding") else None
+        about = said[0]._replace(text=text) if region == "finding" else Sentence(text, region, box)
+        said.insert(1, about)
+    kinds = {finding.kind.name for finding in findings}
+    normal = [line.split(";") for line in _NORMAL.strip().split("\n")]
+    wanted = max(3, len(said) + 1, int(rng.integers(3, 9)))
     for number in rng.permutation(len(normal)):
-        if len(said) + len(placeless) >= wanted and sum(len(u.words) for u in said) >= 15:
-            break
-        text, region, _ = normal[number]
-        said.append(Utterance(tuple(text.split()), region, chest.box(region)))
-    # "it measures" has to follow the finding it is about.
-    order = np.arange(len(said)) if "decimal" in quirks else rng.permutation(len(said))
-    return [Utterance(tuple(t.split()), None, None) for t in placeless] + [said[k] for k in order]
+        text, region, untrue = normal[number]
+        enough = len(said) >= wanted and sum(len(u.text.split()) for u in said) >= 15
+        if not enough and not kinds & set(untrue.split()):
+            said.append(Sentence(text, region.strip(), chest.box(region.strip())))
+    if "decimal" not in quirks:  # "it measures" has to follow the finding it is about
+        said = [said[k] for k in rng.permutation(len(said))]
+    return [Sentence("frontal view of the chest"), *said] if rng.random() < 0.45 else said
 
 
-def speak_word_by_word(
-    utterances: list[Utterance], quirks: frozenset[str], rng: np.random.Generator
-) -> list[Token]:
+def speak_word_by_word(said: list[Sentence], quirks: Quirks, rng: Rng) -> list[Token]:
     """Give every word and dictated sign its time, REFLACX's way: tokens, 10 ms steps."""
-    last = len(utterances) - 1
-    sentences = []
-    for number, utterance in enumerate(utterances):
-        words = [*utterance.words, "."]
-        if "no_punctuation" in quirks:
-            words = [w for w in utterance.words if w not in (".", ",", "/")]
-        elif number == last and "no_final_period" in quirks:
-            words.pop()
-        sentences.append(words)
-    timed = _times(sentences, "no_punctuation" in quirks, 100, rng)
-    if "zero_length" in quirks:
-        timed = _squeeze(timed)
-    return timed
+    sentences = [[*u.text.split(), "."] for u in said]
+    if "no_final_period" in quirks:
+        sentences[-1].pop()
+    if "no_punctuation" in quirks:
+        sentences = [[word for word in words if word not in ".,/"] for words in sentences]
+    tokens = _times(sentences, 0.85 if "no_punctuation" in quirks else 0.2, 100, rng)
+    if "zero_length" in quirks:  # inserted by correction: no sound matched these
+        at = tokens[0].end
+        tokens[1:4] = [token._replace(begin=at, end=at) for token in tokens[1:4]]
+    return tokens
 
 
-def speak_in_phrases(
-    utterances: list[Utterance], quirks: frozenset[str], rng: np.random.Generator
-) -> list[Token]:
-    """Give phrases their times, EYE GAZE's way: periods glued, 0.1 s steps, words merged.
-
-    A phrase that reaches into the next sentence counts as part of the first one here.
-    """
-    sentences = []
-    for number, utterance in enumerate(utterances):
-        text = " ".join(utterance.words).replace(" ,", ",").replace(" / ", "/").replace(" .", ".")
-        final = number == len(utterances) - 1 and "no_final_period" in quirks
-        sentences.append((text if final else text + ".").split())
-    timed = _times(sentences, False, 10, rng)
-    phrases = [timed[0]]
+def speak_in_phrases(said: list[Sentence], quirks: Quirks, rng: Rng) -> list[Token]:
+    """Give phrases their times, EYE GAZE's way: periods glued, 0.1 s steps, words merged."""
+    sentences = [join_words([*u.text.split(), "."]).split() for u in said]
+    if "no_final_period" in quirks:
+        sentences[-1][-1] = sentences[-1][-1].removesuffix(".")
+    timed = _times(sentences, 0.2, 10, rng)
+    phrases = timed[:1]
     for before, token in pairwise(timed):
         crosses = token.sentence != before.sentence
-        merge = rng.random() < 0.06 and not crosses
-        if "merged_phrases" in quirks and crosses and token.sentence == 1:
-            merge = True
-        if merge or (token.text.startswith("cm") and "decimal" in quirks):
+        merges = rng.random() < 0.06 and not crosses
+        merges |= crosses and token.sentence == 1 and "merged_phrases" in quirks
+        if merges or (token.text.startswith("cm") and "decimal" in quirks):
             head = phrases.pop()
-            text = f"{head.text} {token.text}"
-            token = Token(text, head.begin, token.end, head.sentence)
+            token = head._replace(text=f"{head.text} {token.text}", end=token.end)
         phrases.append(token)
     return phrases
 
@@ -146,12 +116,10 @@ def split_phrases(phrases: list[Token]) -> list[Token]:
     sentence = 0
     for phrase in phrases:
         words = phrase.text.split()
-        characters = sum(map(len, words))
-        step = (phrase.end - phrase.begin) / characters
-        done = 0
-        for word in words:
-            begin, done = phrase.begin + step * done, done + len(word)
-            end = phrase.end if done == characters else phrase.begin + step * done
+        ends = np.cumsum([len(word) for word in words]).tolist()
+        step = (phrase.end - phrase.begin) / ends[-1]
+        times = [phrase.begin, *(phrase.begin + step * done for done in ends[:-1]), phrase.end]
+        for word, (begin, end) in zip(words, pairwise(times), strict=True):
             tokens.append(Token(word, begin, end, sentence))
             sentence += word.endswith(".") and word != "vs."
     return tokens
@@ -159,71 +127,38 @@ def split_phrases(phrases: list[Token]) -> list[Token]:
 
 def join_words(texts: list[str]) -> str:
     """Join tokens as they would be written: `.` and `,` close up, `/` on both sides."""
-    text = ""
-    for token in texts:
-        closed = not text or token[0] in ".,/" or text.endswith("/")
-        text += token if closed else " " + token
-    return text
+    return " ".join(texts).replace(" ,", ",").replace(" / ", "/").replace(" .", ".")
 
 
-def _about(finding: Finding, phase: int, rng: np.random.Generator) -> Utterance:
-    side, _, rest = finding.place.partition(" ")
-    lung = rng.choice(["lung", "lung zone", "lobe"]) if "mid" not in rest else "lung"
-    place = f"{side} {rest.split()[0]} {lung}" if rest.endswith("zone") else finding.place
-    phrase = str(rng.choice(KINDS[finding.kind].phrases))
-    words = tuple(phrase.format(side=side, place=place).split())
-    return Utterance(words, finding.label(phase), finding.ellipse)
+def cut(tokens: list[Token], said: list[Sentence]) -> list[Sentence]:
+    """Return the sentences as they were spoken."""
+    spoken = []
+    for number, sentence in enumerate(said):
+        members = [k for k, token in enumerate(tokens) if token.sentence == number]
+        first, last = members[0], members[-1]
+        text = join_words([token.text for token in tokens[first : last + 1]])
+        times = (tokens[first].begin, tokens[last].end)
+        spoken.append(Sentence(text, *sentence[1:3], *times, first, last))
+    return spoken
 
 
-def _quirk(quirk: str, chest: Chest, said: list[Utterance]) -> Utterance:
-    text, region = _QUIRK_SENTENCES[quirk]
-    if region == "finding":
-        return Utterance(tuple(text.split()), said[0].target, said[0].box)
-    return Utterance(tuple(text.split()), region, chest.box(region) if region else None)
-
-
-def _times(
-    sentences: list[list[str]], clear_pauses: bool, ticks: int, rng: np.random.Generator
-) -> list[Token]:
-    """Place words on a clock of `ticks` per second; speech fills 40 to 70 % of the time."""
-    lengths = [[_word_ticks(w, ticks, rng) for w in words] for words in sentences]
-    speech = sum(map(sum, lengths)) / ticks
-    tail = rng.uniform(1.0, 2.5)  # gaze goes on for as long after the last word
-    least = 0.85 if clear_pauses else 0.2
-    rest = max(2.0, speech * rng.uniform(0.55, 1.25) - tail)
-    weights = rng.uniform(0.3, 1.0, len(sentences))
-    weights[0] += 0.6
-    pauses = rest * weights / weights.sum()
-    pauses[0] = np.clip(pauses[0], 1.0, 4.0)
-    pauses[1:] = np.clip(pauses[1:], least, 3.0)
-    tokens, clock = [], 0
+def _times(sentences: list[list[str]], least_pause_s: float, hz: int, rng: Rng) -> list[Token]:
+    """Place words on a clock of `hz` ticks a second; speech fills 40 to 70 % of the time."""
+    lengths_s = [[_length_s(word, rng) for word in words] for words in sentences]
+    pause_s = sum(map(sum, lengths_s)) * rng.uniform(0.45, 0.95) / len(sentences)
+    tokens, clock = [], 1.0
     for number, words in enumerate(sentences):
-        clock += int(np.ceil(pauses[number] * ticks))
-        for word, length in zip(words, lengths[number], strict=True):
-            begin, clock = clock, clock + length
-            tokens.append(Token(word, _seconds(begin, ticks), _seconds(clock, ticks), number))
-            if rng.random() < 0.3:
-                clock += int(rng.integers(0, ticks // 10 + 1))
+        clock += float(np.clip(pause_s * rng.uniform(0.5, 1.5), least_pause_s, 3.0))
+        for word, length_s in zip(words, lengths_s[number], strict=True):
+            begin, clock = clock, clock + max(length_s, 1.5 / hz)
+            ticks = round(begin * hz), round(clock * hz)
+            # Tenths with the binary noise that EYE GAZE's JSON shows, hundredths as CSV text does.
+            start, stop = (tick * 0.1 if hz == 10 else tick / hz for tick in ticks)
+            tokens.append(Token(word, start, stop, number))
     return tokens
 
 
-def _seconds(tick: int, ticks: int) -> float:
-    # Tenths come with the binary noise that EYE GAZE's JSON shows, hundredths as CSV text does.
-    return tick * 0.1 if ticks == 10 else tick / ticks
-
-
-def _word_ticks(word: str, ticks: int, rng: np.random.Generator) -> int:
-    seconds = 0.13 + 0.042 * len(word) * rng.uniform(0.8, 1.3)
+def _length_s(word: str, rng: Rng) -> float:
     if word in (".", ",", "/"):
-        seconds = rng.uniform(0.22, 0.58)
-    return max(1, round(seconds * ticks))
-
-
-def _squeeze(tokens: list[Token]) -> list[Token]:
-    """Give three words in a row no length: inserted by correction, no sound matched them."""
-    first = next(
-        k for k in range(2, len(tokens)) if len({t.sentence for t in tokens[k - 1 : k + 4]}) == 1
-    )
-    at = tokens[first - 1].end
-    inserted = [Token(t.text, at, at, t.sentence) for t in tokens[first : first + 3]]
-    return tokens[:first] + inserted + tokens[first + 3 :]
+        return rng.uniform(0.22, 0.58)
+    return 0.13 + 0.042 * len(word) * rng.uniform(0.8, 1.3)

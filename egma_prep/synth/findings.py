@@ -1,237 +1,153 @@
 """What can be planted in a phantom X-ray: how it looks, where it lies, what is said of it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .anatomy import REGIONS, Box, Chest, Pixels, cloud, develop, draw_chest
-
-# A look gets coordinates (a, b) inside the finding's ellipse (it is where a^2 + b^2 < 1), the
-# side (-1 image left, 1 right) and an rng; it returns the opacity and the grey level to go to.
-Look = Callable[[Pixels, Pixels, int, np.random.Generator], tuple[Pixels, Any]]
-ZONES = tuple(name for name in REGIONS if name.endswith("zone"))
+from .anatomy import REGIONS, Box, Chest, Pixels, Rng, cloud, develop, draw_chest
 
 
-@dataclass(frozen=True)
-class Kind:
-    """One kind of finding; radii in chest-frame units, (least, most) for each axis."""
+class _Spot(NamedTuple):
+    """Where a look is drawn: (a, b) are 0 in the middle of its ellipse, r is 1 on the rim."""
 
-    look: Look
+    a: Pixels
+    b: Pixels
+    r: Pixels
+    side: int
+    rng: Rng
+
+    def cloud(self, cells: int) -> Pixels:
+        return cloud(self.r.shape, cells, self.rng)
+
+
+class Kind(NamedTuple):
+    """One kind of finding; lengths in chest-frame units."""
+
+    name: str
+    look: Callable[[_Spot], tuple[Pixels, Any]]  # opacity, and the grey level to go to
     places: tuple[str, ...]
-    radius_u: tuple[float, float]
-    radius_v: tuple[float, float]
-    label_phase_1: str
-    label: str
-    chexpert: tuple[str, ...]
+    radii: tuple[tuple[float, float], tuple[float, float]]  # least and most (u, v)
+    labels: tuple[str, str, str]  # of REFLACX's phase 1, of its later phases, of CheXpert
     phrases: tuple[str, ...]
-    drawn_as_ellipse: bool = True
     shift: tuple[float, float] = (0.0, 0.0)  # outwards and down from the place
+    drawn_as_ellipse: bool = True
 
 
 @dataclass(frozen=True)
 class Finding:
     """A planted finding; `ellipse` is its bounding box in image px."""
 
-    kind: str
+    kind: Kind
     place: str
     ellipse: Box
+    side: int  # -1 image left, 1 right
     seed: int
 
     def label(self, phase: int) -> str:
-        """Return the REFLACX label of that phase (EYE GAZE: 3)."""
-        kind = KINDS[self.kind]
-        return kind.label_phase_1 if phase == 1 else kind.label
+        """Return the REFLACX label of that phase (EYE GAZE: 0)."""
+        return self.kind.labels[phase != 1]
 
 
-def draw_findings(chest: Chest, rng: np.random.Generator, number: int) -> tuple[Finding, ...]:
+def draw_findings(chest: Chest, rng: Rng, number: int) -> tuple[Finding, ...]:
     """Draw up to `number` findings of different kinds that do not overlap, one with an ellipse."""
     names = [str(name) for name in rng.permutation(list(KINDS))]
     if not KINDS[names[0]].drawn_as_ellipse:
         names.reverse()
     chosen: list[Finding] = []
-    for name in names[: 3 * number]:
-        finding = draw_finding(chest, rng, name)
-        if len(chosen) < number and not any(_overlap(finding.ellipse, f.ellipse) for f in chosen):
+    for finding in (draw_finding(chest, rng, name) for name in names):
+        x0, y0, x1, y1 = finding.ellipse
+        others = (f.ellipse for f in chosen)
+        apart = all(x1 <= a0 or a1 <= x0 or y1 <= b0 or b1 <= y0 for a0, b0, a1, b1 in others)
+        if len(chosen) < number and apart:
             chosen.append(finding)
     return tuple(chosen)
 
 
-def draw_finding(chest: Chest, rng: np.random.Generator, kind: str) -> Finding:
+def draw_finding(chest: Chest, rng: Rng, name: str) -> Finding:
     """Draw place and size of one finding of a kind."""
-    place = str(rng.choice(KINDS[kind].places))
-    return Finding(kind, place, _place_ellipse(chest, kind, place, rng), int(rng.integers(2**31)))
+    kind = KINDS[name]
+    place = str(rng.choice(kind.places))
+    side = -1 if place.startswith("right") else 1
+    radius = rng.uniform(*kind.radii)
+    region = np.reshape(REGIONS[place], (2, 2)) / 100
+    middle = region.mean(axis=0) + np.multiply(kind.shift, (side, 1))
+    room = np.maximum(region[1] - middle - radius, 0.02)
+    centre = middle + room * rng.uniform(-1, 1, 2)
+    low, high = chest.to_px([centre - radius, centre + radius])
+    x0, y0 = (max(0, int(v)) for v in np.floor(low))
+    x1, y1 = (int(v) for v in np.minimum(np.ceil(high), (chest.width - 1, chest.height - 1)))
+    return Finding(kind, place, (x0, y0, x1, y1), side, int(rng.integers(2**31)))
 
 
 def draw_xray(chest: Chest, findings: tuple[Finding, ...]) -> Pixels:
     """Draw the X-ray of a chest with these findings: uint8, [height, width]."""
     canvas = draw_chest(chest)
+    scale = np.divide(canvas.shape[::-1], (chest.width, chest.height))
     for finding in findings:
-        _paint(canvas, chest, finding)
+        _paint(canvas, scale, finding)
     return develop(canvas, chest)
 
 
-def _place_ellipse(chest: Chest, name: str, place: str, rng: np.random.Generator) -> Box:
-    kind = KINDS[name]
-    radius = np.array([rng.uniform(*kind.radius_u), rng.uniform(*kind.radius_v)])
-    region = np.array(REGIONS[place]).reshape(2, 2)
-    middle = region.mean(axis=0) + np.multiply(kind.shift, (_side(place), 1))
-    room = np.maximum(region[1] - middle - radius, 0.02)
-    centre = middle + room * rng.uniform(-1, 1, 2)
-    (x0, y0), (x1, y1) = chest.to_px([centre - radius, centre + radius])
-    return (
-        max(0, int(np.floor(x0))),
-        max(0, int(np.floor(y0))),
-        min(chest.width - 1, int(np.ceil(x1))),
-        min(chest.height - 1, int(np.ceil(y1))),
-    )
-
-
-def _side(place: str) -> int:
-    return -1 if place.startswith("right") else 1
-
-
-def _overlap(a: Box, b: Box) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
-
-
-def _paint(canvas: Pixels, chest: Chest, finding: Finding) -> None:
-    scale = np.array([canvas.shape[1] / chest.width, canvas.shape[0] / chest.height])
-    box = np.array(finding.ellipse, np.float64).reshape(2, 2)
-    centre = (box.mean(axis=0) + 0.5) * scale - 0.5
-    radius = (box[1] - box[0]) / 2 * scale
-    low = np.maximum(np.floor(centre - radius).astype(int), 0)
-    high = np.ceil(centre + radius).astype(int) + 1
-    patch = canvas[low[1] : high[1], low[0] : high[0]]
-    a = ((np.arange(patch.shape[1]) + low[0] - centre[0]) / radius[0])[None, :]
-    b = ((np.arange(patch.shape[0]) + low[1] - centre[1]) / radius[1])[:, None]
-    a, b = np.broadcast_arrays(a, b)
-    opacity, level = KINDS[finding.kind].look(
-        a, b, _side(finding.place), np.random.default_rng(finding.seed)
-    )
+def _paint(canvas: Pixels, scale: Pixels, finding: Finding) -> None:
+    """Change the canvas, which has `scale` columns and rows for each image px."""
+    low, high = np.reshape(finding.ellipse, (2, 2))
+    centre, radius = ((low + high) / 2 + 0.5) * scale - 0.5, (high - low) / 2 * scale
+    x0, y0 = np.maximum(centre - radius, 0).astype(int)
+    x1, y1 = np.minimum(centre + radius + 2, canvas.shape[::-1]).astype(int)
+    b, a = np.mgrid[y0:y1, x0:x1]
+    a, b = (a - centre[0]) / radius[0], (b - centre[1]) / radius[1]
+    r, rng = np.hypot(a, b), np.random.default_rng(finding.seed)
+    opacity, level = finding.kind.look(_Spot(a, b, r, finding.side, rng))
     # Nothing may reach the ellipse's rim, enlarging by four would carry it across.
-    rim = np.clip((1 - 1.5 / radius.min() - np.hypot(a, b)) / 0.06, 0, 1)
-    change = level - patch
+    rim = np.clip((1 - 1.5 / radius.min() - r) / 0.06, 0, 1)
+    change = level - canvas[y0:y1, x0:x1]
     change *= (change > 0) | (np.asarray(level) < 60)  # bone shines through a bright finding
-    patch += (np.clip(opacity, 0, 1) * rim * change).astype(np.float32)
+    canvas[y0:y1, x0:x1] += (np.clip(opacity, 0, 1) * rim * change).astype(np.float32)
 
 
 def _step(x: Pixels, width: float) -> Pixels:
-    return np.asarray(1 / (1 + np.exp(-np.clip(x / width, -30, 30))))
+    return 1 / (1 + np.exp(-np.clip(x / width, -30, 30)))
 
 
-def _fluffy(a: Pixels, b: Pixels, side: int, rng: np.random.Generator) -> tuple[Pixels, Any]:
-    texture = 0.18 * cloud(a.shape, 5, rng) + 0.10 * cloud(a.shape, 14, rng)
-    return 0.85 * np.clip(1.5 * (1 - np.hypot(a, b)) + texture, 0, 1), 205
+def _ridge(x: Pixels, width: float) -> Pixels:
+    return np.exp(-((x / width) ** 2))
 
 
-def _fluid(a: Pixels, b: Pixels, side: int, rng: np.random.Generator) -> tuple[Pixels, Any]:
-    outwards = (side * a + 1) / 2
-    surface = 0.15 - 0.75 * outwards**2  # the meniscus climbs the chest wall
-    return 0.95 * _step(b - surface, 0.04), 190
+def _free_air(at: _Spot) -> tuple[Pixels, Any]:
+    line = _ridge(at.r - 0.80, 0.05) * np.clip(0.5 - at.side * at.a + 0.8 * at.b, 0, 1)
+    return np.maximum(0.75 * _step(0.80 - at.r, 0.03), line), np.where(line > 0.35, 225, 18)
 
 
-def _free_air(a: Pixels, b: Pixels, side: int, rng: np.random.Generator) -> tuple[Pixels, Any]:
-    r = np.hypot(a, b)
-    line = np.exp(-(((r - 0.80) / 0.05) ** 2)) * np.clip(0.5 - side * a + 0.8 * b, 0, 1)
-    air = 0.75 * _step(0.80 - r, 0.03)
-    return np.maximum(air, line), np.where(line > 0.35, 225, 18)
-
-
-def _disc(a: Pixels, b: Pixels, side: int, rng: np.random.Generator) -> tuple[Pixels, Any]:
-    return 0.9 * _step(0.80 - np.hypot(a, b), 0.03), 215
-
-
-def _net(a: Pixels, b: Pixels, side: int, rng: np.random.Generator) -> tuple[Pixels, Any]:
-    strands = [np.exp(-((cloud(a.shape, 9, rng) / 0.16) ** 2)) for _ in range(2)]
-    return 0.85 * np.maximum(*strands) * np.clip(3 * (1 - np.hypot(a, b)), 0, 1), 205
-
-
-def _bands(a: Pixels, b: Pixels, side: int, rng: np.random.Generator) -> tuple[Pixels, Any]:
-    tilt = rng.uniform(-0.25, 0.25)
-    heights = np.array([-0.5, 0.0, 0.5]) + rng.uniform(-0.08, 0.08, 3)
-    bands = [np.exp(-(((b + tilt * a - h) / 0.10) ** 2)) for h in heights]
-    return 0.9 * np.sum(bands, axis=0), 215
-
-
-def _large_heart(a: Pixels, b: Pixels, side: int, rng: np.random.Generator) -> tuple[Pixels, Any]:
-    return _step(0.88 - np.hypot(a, b), 0.025), 168 + 6 * cloud(a.shape, 4, rng)
-
-
-def _catheter(a: Pixels, b: Pixels, side: int, rng: np.random.Generator) -> tuple[Pixels, Any]:
-    path = 0.55 * np.sin(2.4 * b + rng.uniform(-0.6, 0.6))
-    return np.exp(-(((a - path) / 0.13) ** 2)), 250
-
-
-def _broken_rib(a: Pixels, b: Pixels, side: int, rng: np.random.Generator) -> tuple[Pixels, Any]:
-    shift = np.where(a < 0, -0.22, 0.22)
-    bone = np.exp(-(((b - shift) / 0.22) ** 2)) * (np.abs(a) > 0.12)
-    gap = np.exp(-(((a - 0.25 * b) / 0.10) ** 2))
-    return np.maximum(0.9 * bone, 0.8 * gap), np.where(bone > gap, 230, 12)
-
-
-_BASES = ("right costophrenic angle", "left costophrenic angle")
-_LOWER = ("right lower lung zone", "left lower lung zone")
-KINDS: dict[str, Kind] = {
-    "consolidation": Kind(
-        _fluffy, ZONES, (0.13, 0.20), (0.13, 0.20), "Consolidation", "Consolidation",
-        ("Consolidation", "Lung Opacity"),
-        ("there is a dense consolidation in the {place}",
-         "patchy airspace opacity in the {place} consistent with pneumonia",
-         "confluent consolidation is seen in the {place}"),
-    ),
-    "effusion": Kind(
-        _fluid, _BASES, (0.24, 0.30), (0.26, 0.34), "Pleural effusion", "Pleural abnormality",
-        ("Pleural Effusion",),
-        ("there is a moderate {side} pleural effusion",
-         "{side} pleural effusion with blunting of the costophrenic angle",
-         "layering fluid is present at the {side} base"),
-        shift=(-0.12, -0.16),
-    ),
-    "pneumothorax": Kind(
-        _free_air, ("right upper lung zone", "left upper lung zone"), (0.16, 0.21), (0.20, 0.26),
-        "Pneumothorax", "Pneumothorax", ("Pneumothorax",),
-        ("{side} apical pneumothorax is present",
-         "there is a pneumothorax at the {side} apex with a visible pleural line"),
-    ),
-    "nodule": Kind(
-        _disc, ZONES, (0.050, 0.085), (0.050, 0.085), "Nodule", "Lung nodule or mass",
-        ("Lung Lesion",),
-        ("there is a round nodule in the {place}",
-         "a well circumscribed nodule projects over the {place}",
-         "rounded nodular opacity in the {place}"),
-    ),
-    "fibrosis": Kind(
-        _net, _LOWER, (0.16, 0.20), (0.18, 0.22), "Fibrosis", "Interstitial lung disease",
-        ("Lung Opacity",),
-        ("reticular interstitial markings in the {place}",
-         "there is a reticular pattern of fibrosis in the {place}"),
-    ),
-    "atelectasis": Kind(
-        _bands, _LOWER, (0.15, 0.19), (0.12, 0.16), "Atelectasis", "Atelectasis",
-        ("Atelectasis",),
-        ("linear atelectasis in the {place}",
-         "bands of subsegmental atelectasis at the {side} base"),
-    ),
-    "cardiomegaly": Kind(
-        _large_heart, ("cardiac silhouette",), (0.46, 0.54), (0.40, 0.45),
-        "Enlarged cardiac silhouette", "Enlarged cardiac silhouette", ("Cardiomegaly",),
-        ("the heart is enlarged", "there is moderate cardiomegaly",
-         "enlargement of the cardiac silhouette"),
-    ),
-    "device": Kind(
-        _catheter, ("upper mediastinum",), (0.10, 0.12), (0.36, 0.44),
-        "Support devices", "Support devices", ("Support Devices",),
-        ("a central venous catheter ends in the superior vena cava",
-         "central line in expected position"),
-        drawn_as_ellipse=False,
-    ),
-    "fracture": Kind(
-        _broken_rib, ("right mid lung zone", "left mid lung zone"), (0.075, 0.10), (0.06, 0.08),
-        "Fracture", "Acute fracture", ("Fracture",),
-        ("displaced rib fracture in the {place}", "there is an acute {side} rib fracture"),
-    ),
-}  # fmt: skip
+_ZONES = tuple(name for name in REGIONS if name.endswith("zone"))
+_KINDS = (
+    Kind("consolidation", lambda at: (np.clip(1.3 * (1 - at.r) + 0.17 * at.cloud(9), 0, 0.85), 205),
+         _ZONES, ((0.13, 0.13), (0.20, 0.20)), ("Consolidation",) * 3,
+         ("there is a dense consolidation in the {place}", "patchy opacity in the {place}")),
+    Kind("effusion",  # whose meniscus climbs the chest wall
+         lambda at: (0.95 * _step(at.b - 0.15 + 0.19 * (at.side * at.a + 1) ** 2, 0.04), 190),
+         ("right costophrenic angle", "left costophrenic angle"), ((0.24, 0.26), (0.30, 0.34)),
+         ("Pleural effusion", "Pleural abnormality", "Pleural Effusion"),
+         ("there is a {side} pleural effusion", "layering fluid is present at the {side} base"),
+         shift=(-0.12, -0.16)),
+    Kind("pneumothorax", _free_air, _ZONES[:2], ((0.16, 0.20), (0.21, 0.26)), ("Pneumothorax",) * 3,
+         ("{side} apical pneumothorax is present", "there is a pneumothorax at the {side} apex")),
+    Kind("nodule", lambda at: (0.9 * _step(0.80 - at.r, 0.03), 215), _ZONES,
+         ((0.050, 0.050), (0.085, 0.085)), ("Nodule", "Lung nodule or mass", "Lung Lesion"),
+         ("there is a round nodule in the {place}", "rounded nodular opacity in the {place}")),
+    Kind("atelectasis",
+         lambda at: (np.max([_ridge(at.b + at.a / 5 - h, 0.1) for h in (-0.5, 0, 0.5)], 0), 205),
+         _ZONES[-2:], ((0.15, 0.12), (0.19, 0.16)), ("Atelectasis",) * 3,
+         ("linear atelectasis in the {place}", "bands of atelectasis at the {side} base")),
+    Kind("cardiomegaly", lambda at: (_step(0.88 - at.r, 0.025), 168 + 6 * at.cloud(4)),
+         ("cardiac silhouette",), ((0.46, 0.40), (0.54, 0.45)),
+         ("Enlarged cardiac silhouette", "Enlarged cardiac silhouette", "Cardiomegaly"),
+         ("the heart is enlarged", "there is moderate cardiomegaly")),
+    Kind("device", lambda at: (_ridge(at.a - 0.55 * np.sin(2.4 * at.b + 0.3 * at.side), 0.13), 250),
+         ("upper mediastinum",), ((0.10, 0.36), (0.12, 0.44)),
+         ("Support devices", "Support devices", "Support Devices"),
+         ("a central venous catheter ends in the superior vena cava",
+          "central line in expected position"), drawn_as_ellipse=False),
+)  # fmt: skip
+KINDS = {kind.name: kind for kind in _KINDS}
