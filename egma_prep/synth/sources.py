@@ -93,11 +93,14 @@ def reflacx_files(reading: PhantomReading) -> dict[str, str | bytes]:
 def metadata_line(reading: PhantomReading) -> str:
     """Return the reading's line of metadata.csv; labels of other phases are blank."""
     image = reading.image
-    said = dict.fromkeys(_labels(reading), "0") | {"Other": "", "Support devices": "False"}
+    said = dict.fromkeys(_labels(reading), "0") | {"Support devices": "False"}
+    said["Other"] = "azygos fissure" if reading.number % 9 == 4 else ""
     said |= {"Quality issue": "False"} if reading.phase == 1 else {}
-    said |= {"Groundglass opacity": "3"} if "two_labels" in reading.quirks else {}
-    for finding in image.findings:
-        said[finding.label(reading.phase)] = "3" if finding.kind.drawn_as_ellipse else "True"
+    if "two_labels" in reading.quirks:
+        said["Groundglass opacity"] = str(_certainty(reading, 0))
+    for k, finding in enumerate(image.findings):
+        drawn = finding.kind.drawn_as_ellipse
+        said[finding.label(reading.phase)] = str(_certainty(reading, k)) if drawn else "True"
     for label, value in said.items():
         if value.isdigit() and _ASKED.count(label) == 1:  # as pandas beside blanks
             said[label] += ".0"
@@ -118,7 +121,9 @@ def _dicom_path(image: PhantomImage) -> str:
 
 def _ellipse_lines(reading: PhantomReading) -> list[str]:
     lines: list[str] = []
-    for finding in (f for f in reading.image.findings if f.kind.drawn_as_ellipse):
+    for k, finding in enumerate(reading.image.findings):
+        if not finding.kind.drawn_as_ellipse:
+            continue
         x0, y0, x1, y1 = finding.ellipse
         true = {finding.label(reading.phase)}
         if "two_labels" in reading.quirks and not lines:
@@ -126,8 +131,12 @@ def _ellipse_lines(reading: PhantomReading) -> list[str]:
         if "swapped_ellipse" in reading.quirks and not lines:
             x0, x1 = x1, x0
         flags = ",".join(str(label in true) for label in _labels(reading))
-        lines.append(f"{x0},{y0},{x1},{y1},3,{flags}")
+        lines.append(f"{x0},{y0},{x1},{y1},{_certainty(reading, k)},{flags}")
     return lines
+
+
+def _certainty(reading: PhantomReading, k: int) -> int:
+    return 3 + (reading.number + k) % 3
 
 
 def _eye(reading: PhantomReading, f: Fixation) -> list[str]:
