@@ -218,7 +218,7 @@ def test_run_with_another_sigma_and_another_input_leaves_one_sigma(
     assert run_etl(data, out, "--sigma", 8).exit_code == 0
     assert run_etl(data, tmp_path / "fresh", "--sigma", 8).exit_code == 0
     assert contents(out) == contents(tmp_path / "fresh")
-    assert sigmas(out) == {"8"}
+    assert sigmas(out) == {"8.0"}
 
 
 def test_run_on_more_data_uses_the_sigma_that_was_last_rendered(
@@ -231,7 +231,7 @@ def test_run_on_more_data_uses_the_sigma_that_was_last_rendered(
     render(out, "--sigma", 8)
     shutil.copytree(phantom / late, data / late)
     assert run_etl(data, out).exit_code == 0
-    assert sigmas(out) == {"8"}
+    assert sigmas(out) == {"8.0"}
     assert contents(out) == contents(at_8)
 
 
@@ -348,7 +348,7 @@ def test_the_next_command_finishes_a_swap_that_was_cut(
     result = NEXT[after](phantom, out)
     assert result.exit_code == 0, result.output
     assert recorded(out, "sigma") == 8
-    assert sigmas(out) == {"8"}
+    assert sigmas(out) == {"8.0"}
     assert shards(out) == shards(at_8)
     assert not (out / "state" / "swap.json").exists()
     assert not (out / "state" / "shards-old").exists()
