@@ -134,13 +134,9 @@ def rendered(
     )
     whole = heatmap(kernel, end_s - begin_s)
     passages = _passages(words, spans, options.level)
-    starts = window_starts(
-        np.array([passage.begin_s for passage in passages]),
-        np.array([passage.end_s for passage in passages]),
-        options.window,
-        options.lead,
-    )
     ends = np.array([passage.end_s for passage in passages])
+    begins = np.array([passage.begin_s for passage in passages])
+    starts = window_starts(begins, ends, options.window, options.lead)
     weight_s = overlap_seconds(starts, ends, begin_s, end_s)  # (m, k)
     substitute = whole if options.empty_sentence == "reading" else None
     return {

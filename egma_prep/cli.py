@@ -227,7 +227,7 @@ def _show(summary: "Summary") -> None:
     counts = summary.counts
     if not summary.did_work:
         click.echo("up to date: same inputs, same options, nothing to do")
-    faults = [reject for reject in summary.rejects if reject["reason"] != "discarded"]
+    faults = summary.faults
     for reject in faults[:_REJECTS_SHOWN]:
         name = reject["reading_id"] or reject["path"]
         click.echo(_one_line(f"rejected {name} ({reject['reason']}): {reject['message']}"))

@@ -142,15 +142,15 @@ class Options:
         return self.data_half | {"render": asdict(self.render)}
 
 
-def with_changes(options: Options, changes: Mapping[str, Any]) -> Options:
+def with_changes(options: Options, *changes: Mapping[str, Any]) -> Options:
     """Replace fields named stage by stage.
 
     Parameters
     ----------
     options : Options
         What to start from.
-    changes : mapping
-        ``{"render": {"sigma": 8}, ...}`` as parsed from TOML or ``run.json``.
+    *changes : mapping
+        ``{"render": {"sigma": 8}, ...}`` as parsed from TOML or ``run.json``; later ones win.
 
     Raises
     ------
@@ -158,7 +158,7 @@ def with_changes(options: Options, changes: Mapping[str, Any]) -> Options:
         For unknown stages, fields and values.
     """
     stages = {stage.name: getattr(options, stage.name) for stage in fields(options)}
-    for stage, values in changes.items():
+    for stage, values in (item for change in changes for item in change.items()):
         if stage not in stages:
             raise unknown_name("option stage", stage, stages)
         if not isinstance(values, Mapping):

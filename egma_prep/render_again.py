@@ -50,9 +50,7 @@ def render_heatmaps(out_root: Path, changes: Iterable[dict[str, Any]], say: Say 
     out = OutFolder(out_root.resolve())
     run = out.finished_run()
     kept = with_changes(Options(), run["options"])
-    wanted = kept
-    for change in changes:
-        wanted = with_changes(wanted, change)
+    wanted = with_changes(kept, *changes)
     if wanted.data_half != kept.data_half:
         stages = [name for name in kept.data_half if kept.data_half[name] != wanted.data_half[name]]
         raise BadUsageError(

@@ -32,7 +32,6 @@ from egma_prep.sources import SubjectPlan, choose_source
 
 _SOFTWARE = ("numpy", "scipy", "opencv-python-headless", "pyarrow", "spacy", "distributed")
 _TRIAL_GROWTH = 4
-_SILENT_REASONS = ("discarded",)
 
 Say = Callable[[str], object]
 
@@ -55,11 +54,15 @@ class Summary:
     rejects: list[dict[str, Any]] = field(default_factory=list)
 
     @property
+    def faults(self) -> list[dict[str, Any]]:
+        """Rejects other than the readings that the authors discarded."""
+        return [reject for reject in self.rejects if reject["reason"] != "discarded"]
+
+    @property
     def reject_share(self) -> float:
         """Rejected share of the planned readings, the authors' own discards apart."""
-        discarded = sum(self.counts["rejected_by_reason"].get(one, 0) for one in _SILENT_REASONS)
-        wanted = self.counts["planned"] - discarded
-        return (self.counts["rejected"] - discarded) / wanted if wanted else 0.0
+        wanted = self.counts["written"] + len(self.faults)
+        return len(self.faults) / wanted if wanted else 0.0
 
 
 def run_etl(
@@ -92,7 +95,9 @@ def run_etl(
     out = OutFolder(out_root.resolve())
     files = InputFiles(_folder(data))
     out.finish_swap()
-    wanted, before = _options(out, changes)
+    run = out.run() or {}
+    kept = with_changes(Options(), run.get("options", {}))
+    wanted = with_changes(kept, *changes)
     source = choose_source(files, source_name)
     if data.resolve() == out.root:
         raise BadUsageError(f"--out {out_root} is DATA itself; choose another folder")
@@ -103,8 +108,8 @@ def run_etl(
             f"{data} has the {source.name} layout, but no reading; check that it is the whole tree"
         )
     # New render options come last, over finished parts, so that shards never mix two.
-    job = Job(data.resolve(), out.root, source.name, before or wanted)
-    run = out.run() or {}
+    now = with_changes(wanted, {"render": run["options"]["render"]}) if run else wanted
+    job = Job(data.resolve(), out.root, source.name, now)
     n_parts = _part_count(run.get("n_parts"), planned, wanted.execution.readings_per_part)
     plans = plan_parts(subjects, n_parts)
     stale = [plan for plan in plans if not is_current(plan, job)]
@@ -136,18 +141,6 @@ def _folder(data: Path) -> Path:
     if not any(data.iterdir()):
         raise BadUsageError(f"DATA {data} is empty; give the root of the dataset's folders")
     return data
-
-
-def _options(out: OutFolder, changes: Iterable[dict[str, Any]]) -> tuple[Options, Options | None]:
-    """Combine the last run's options with the changes; return also how shards stand now."""
-    run = out.run()
-    kept = with_changes(Options(), run["options"]) if run else Options()
-    wanted = kept
-    for change in changes:
-        wanted = with_changes(wanted, change)
-    if not run:
-        return wanted, None
-    return wanted, with_changes(wanted, {"render": run["options"]["render"]})
 
 
 def _without_duplicates(subjects: list[SubjectPlan]) -> list[SubjectPlan]:

@@ -11,7 +11,7 @@ import numpy as np
 from egma_prep.errors import BadInputError
 from egma_prep.manifests import manifest
 from egma_prep.parse.csv_file import Table
-from egma_prep.parse.values import check_intervals, decoded, number, optional_number
+from egma_prep.parse.values import check_intervals, decoded, number, optional_number, require_words
 from egma_prep.readings import Fixations, FloatArray, Region, Words
 
 _TIME_TOLERANCE_S = 0.05
@@ -150,8 +150,7 @@ def words(data: bytes, path: str, offset_s: float) -> Words:
         pieces = _GLUED_SENTENCES.sub(" ", phrase["phrase"]).split()
         text += pieces
         edges_s += share_interval(pieces, begin_s, end_s)
-    if not any(any(map(str.isalnum, word)) for word in text):
-        raise BadInputError("empty_transcript", path, f"{path} has no words")
+    require_words(text, path)
     begin, end = np.array(edges_s, dtype=np.float64).T
     return Words(text, begin + offset_s, end + offset_s)
 

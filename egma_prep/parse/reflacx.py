@@ -8,7 +8,7 @@ import numpy as np
 from egma_prep.errors import BadInputError
 from egma_prep.manifests import manifest
 from egma_prep.parse.csv_file import Table
-from egma_prep.parse.values import check_intervals, flag, optional_number
+from egma_prep.parse.values import check_intervals, flag, optional_number, require_words
 from egma_prep.readings import Fixations, Region, Words
 
 _STUDY = re.compile(r"/s(\d+)/")
@@ -60,8 +60,7 @@ def words(table: Table) -> Words:
     """Read ``timestamps_transcription.csv``; zero-length words are corrections and legal."""
     names = columns("words")
     text = [word.strip() for word in table.columns[names["text"]]]
-    if not any(any(map(str.isalnum, word)) for word in text):
-        raise BadInputError("empty_transcript", table.path, f"{table.path} has no words")
+    require_words(text, table.path)
     if "" in text:
         where = table.place(text.index(""), names["text"])
         raise BadInputError("bad_csv", table.path, f"{where} is blank")

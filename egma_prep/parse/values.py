@@ -62,6 +62,12 @@ def flag(text: str, path: str, where: str) -> bool | None:
     return _FLAGS[known]
 
 
+def require_words(tokens: list[str], path: str) -> None:
+    """Reject a transcript that has nothing but punctuation."""
+    if not any(any(map(str.isalnum, token)) for token in tokens):
+        raise BadInputError("empty_transcript", path, f"{path} has no words")
+
+
 def safe_id(text: str, path: str, what: str) -> str:
     """Accept an id that may become part of a path; drop the ``.0`` of a float column."""
     plain = text.strip()
