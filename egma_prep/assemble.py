@@ -1,5 +1,6 @@
 """One reading's gaze, words and image to its rows: align, cut, render. Pure; no files."""
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
@@ -70,6 +71,7 @@ def reading_rows(raw: RawReading, image: FramedImage, options: Options) -> dict[
         raw.words.begin_s.tolist(),
         raw.words.end_s.tolist(),
         options.sentences.pause_s,
+        raw.paragraphs,
     )
     seconds = overlap_seconds(raw.words.begin_s, raw.words.end_s, gaze.begin_s, gaze.end_s)
     key = {"dataset": raw.dataset, "reading_id": raw.reading_id}
@@ -154,8 +156,8 @@ def _shard_sentence(
     own = heatmap(kernel, weight_s) or substitute
     return {
         "text": passage.text,
-        "begin": passage.begin_s,
-        "end": passage.end_s,
+        "begin": _known(passage.begin_s),
+        "end": _known(passage.end_s),
         "words": passage.words,
         "fixations": int((weight_s > 0).sum()),
         "gaze_seconds": float(weight_s.sum()),
@@ -212,8 +214,8 @@ def _word_rows(words: Words, spans: list[SentenceSpan], gaze_seconds: FloatArray
     columns = {
         "word_index": range(len(words.text)),
         "text": words.text,
-        "begin": words.begin_s.tolist(),
-        "end": words.end_s.tolist(),
+        "begin": list(map(_known, words.begin_s.tolist())),
+        "end": list(map(_known, words.end_s.tolist())),
         "sentence_index": sentence.tolist(),
         "gaze_seconds": gaze_seconds.tolist(),
     }
@@ -245,13 +247,18 @@ def _sentence_rows(words: Words, spans: list[SentenceSpan]) -> Rows:
         {
             "sentence_index": index,
             "text": passage.text,
-            "begin": passage.begin_s,
-            "end": passage.end_s,
+            "begin": _known(passage.begin_s),
+            "end": _known(passage.end_s),
             "first_word": span.first_word,
             "last_word": span.last_word,
         }
         for index, (passage, span) in enumerate(zip(passages, spans, strict=True))
     ]
+
+
+def _known(time_s: float) -> float | None:
+    """Store the times that a written report lacks as nulls."""
+    return None if math.isnan(time_s) else time_s
 
 
 def _rows(columns: dict[str, Any]) -> Rows:

@@ -110,6 +110,11 @@ def _render_options(command: Command) -> Command:
 @click.argument("data", type=click.Path(path_type=Path))
 @_out_option
 @click.option("--source", help="Layout of DATA; detected by default.")
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    help="MIMIC-CXR-JPG or MIMIC-CXR, where DATA has no images.",
+)
 @_render_options
 @click.option(
     "--max-reject-share",
@@ -119,7 +124,14 @@ def _render_options(command: Command) -> Command:
     help="Exit 1 above this share of rejected readings.",
 )
 @_reports_errors
-def run(data: Path, out: Path, source: str | None, max_reject_share: float, **flags: Any) -> int:
+def run(
+    data: Path,
+    out: Path,
+    source: str | None,
+    images: Path | None,
+    max_reject_share: float,
+    **flags: Any,
+) -> int:
     """Run the whole ETL: DATA in, tables, images and shards out.
 
     \b
@@ -129,7 +141,7 @@ def run(data: Path, out: Path, source: str | None, max_reject_share: float, **fl
     from egma_prep.errors import BadUsageError
     from egma_prep.run import run_etl
 
-    summary = run_etl(data, out, _changes(**flags), source, click.echo)
+    summary = run_etl(data, out, _changes(**flags), source, images, click.echo)
     _show(summary)
     if not summary.counts["written"]:
         raise BadUsageError(f"no usable reading in {data}; see {out / 'rejects.parquet'}")

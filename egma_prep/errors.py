@@ -25,6 +25,7 @@ REASONS = {
     "no_metadata_row": "the metadata table has no row for it; download the table again",
     "several_sessions": "one image was read in several sessions; keep the rows of one",
     "empty_transcript": "no words were dictated; nothing to mend",
+    "no_report_section": "the report has neither FINDINGS nor IMPRESSION; nothing to mend",
     "no_fixations": "no fixation was recorded; nothing to mend",
     "not_an_image": "the file is not a JPEG; download it again",
     "truncated_image": "the JPEG ends too early; download it again",

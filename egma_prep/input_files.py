@@ -3,14 +3,16 @@
 import hashlib
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from glob import glob
 from pathlib import Path
 from typing import TypedDict
 
 from egma_prep.errors import BadInputError, remembered
-from egma_prep.parse.csv_file import Table, parse_csv
+from egma_prep.parse.csv_file import MAX_TABLE_BYTES, Table, parse_csv
 
-_MAX_BYTES = 256 * 2**20
+IMAGES = "images:"
+"""Begins paths that lie below the folder of images rather than below DATA."""
 
 
 class Fingerprint(TypedDict, total=False):
@@ -22,18 +24,28 @@ class Fingerprint(TypedDict, total=False):
 
 
 class InputFiles:
-    """Reads files below a root and remembers what it read.
+    """Reads files below DATA and the folder of images, and remembers what it read.
 
     Attributes
     ----------
+    images : Path, optional
+        Where paths that begin with `IMAGES` lie.
     fingerprints : dict
         By path relative to the root.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, images: Path | None = None) -> None:
         self.root = root
+        self.images = images
         self.fingerprints: dict[str, Fingerprint] = {}
         self._tables: dict[str, Table | BadInputError] = {}
+
+    def place(self, path: str) -> Path:
+        """Tell where a path lies."""
+        below_images = path.removeprefix(IMAGES)
+        if self.images is None or below_images == path:
+            return self.root / path
+        return self.images / below_images
 
     def read(self, path: str) -> bytes:
         """Read one file.
@@ -46,13 +58,13 @@ class InputFiles:
         known: Fingerprint = {"size": -1}
         self.fingerprints[path] = known
         try:
-            status = os.stat(self.root / path)
+            status = os.stat(self.place(path))
             known |= {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
             if not stat.S_ISREG(status.st_mode):
                 raise BadInputError("unreadable_file", path, f"{path} is not a file")
-            if status.st_size > _MAX_BYTES:
+            if status.st_size > MAX_TABLE_BYTES:
                 raise BadInputError("oversized", path, f"{path} has {status.st_size:,} bytes")
-            data = (self.root / path).read_bytes()
+            data = self.place(path).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             raise BadInputError("missing_file", path, f"{path} is missing") from None
         except OSError as error:
@@ -67,6 +79,10 @@ class InputFiles:
         table.require(required)
         return table
 
+    def columns(self, path: str, names: Collection[str]) -> Table:
+        """Parse a few columns of a large CSV, which may be gzipped; it is not kept."""
+        return parse_csv(self.read(path), path, names, names)
+
     def forget_tables(self) -> None:
         """Free the parsed tables, before the next patient."""
         self._tables.clear()
@@ -74,27 +90,28 @@ class InputFiles:
     def folders(self, path: str) -> list[str]:
         """List the sub-folders of a folder, sorted; none where it is missing."""
         try:
-            with os.scandir(self.root / path) as entries:
+            with os.scandir(self.place(path)) as entries:
                 return sorted(entry.name for entry in entries if entry.is_dir())
         except OSError:
             return []
 
+    def matching(self, home: str, pattern: str) -> list[str]:
+        """List the paths below a folder that match a glob, sorted."""
+        found = sorted(glob(pattern, root_dir=self.place(home)))
+        return [home if path == "." else f"{home}{path}" for path in found]
+
     def has(self, path: str) -> bool:
         """Tell whether a file or folder exists."""
-        return (self.root / path).exists()
+        return self.place(path).exists()
 
-
-def unchanged(root: Path, path: str, known: Fingerprint) -> bool:
-    """Compare a file with its fingerprint; another time stamp alone means hashing it again."""
-    try:
-        status = os.stat(root / path)
-    except OSError:
-        return known["size"] == -1
-    if status.st_size != known["size"]:
-        return False
-    if status.st_mtime_ns == known["mtime_ns"]:
-        return True
-    try:
-        return hashlib.sha256((root / path).read_bytes()).hexdigest() == known.get("sha256")
-    except OSError:
-        return False
+    def unchanged(self, path: str, known: Fingerprint) -> bool:
+        """Compare a file with its fingerprint; another time stamp alone means hashing it again."""
+        try:
+            status = os.stat(self.place(path))
+            if status.st_size != known["size"]:
+                return False
+            if status.st_mtime_ns == known["mtime_ns"]:
+                return True
+            return hashlib.sha256(self.place(path).read_bytes()).hexdigest() == known.get("sha256")
+        except OSError:
+            return known["size"] == -1 and not self.has(path)

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from egma_prep.errors import Reject
-from egma_prep.input_files import Fingerprint, unchanged
+from egma_prep.input_files import Fingerprint, InputFiles
 from egma_prep.options import Options
 from egma_prep.out_folder import OutFolder
 from egma_prep.readings import PlannedReading
@@ -42,7 +42,7 @@ class PartPlan:
             SCHEMA_VERSION,
             source,
             options.data_half,
-            [asdict(reading) for reading in self.readings],
+            [reading.content for reading in self.readings],
             [asdict(reject) for reject in self.rejects],
         ]
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
@@ -53,9 +53,14 @@ class Job:
     """What every part of a run shares."""
 
     data: Path
+    images: Path | None
     out: Path
     source: str
     options: Options
+
+    def files(self) -> InputFiles:
+        """Open the door to the raw data."""
+        return InputFiles(self.data, self.images)
 
 
 def part_of(subject_id: str, parts: int) -> int:
@@ -83,7 +88,7 @@ def plan_parts(subjects: list[SubjectPlan], parts: int) -> list[PartPlan]:
 
 def is_current(plan: PartPlan, job: Job) -> bool:
     """Tell whether a part's record, inputs and outputs still agree with the plan."""
-    out = OutFolder(job.out)
+    out, files = OutFolder(job.out), job.files()
     record = out.record(plan.part)
     if record is None or record["key"] != plan.key(job.source, job.options):
         return False
@@ -91,7 +96,7 @@ def is_current(plan: PartPlan, job: Job) -> bool:
     return all(_has_size(path, record["outputs"].get(kind)) for path, kind in written) and all(
         plan.inputs[path].get("sha256") == known.get("sha256")  # read again a moment ago
         if path in plan.inputs
-        else unchanged(job.data, path, known)
+        else files.unchanged(path, known)
         for path, known in record["inputs"].items()
     )
 

@@ -2,12 +2,27 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from egma_prep.parse.csv_file import Table
+
 FloatArray = NDArray[np.float64]
+
+
+class ImageFacts(NamedTuple):
+    """What MIMIC-CXR-JPG's tables know of an image; None where one or its row is missing."""
+
+    size: tuple[int, int] | None = None
+    view: str | None = None
+    split: str | None = None
+    labels: Mapping[str, float] = MappingProxyType({})
+
+
+_NOTHING_KNOWN = ImageFacts()
 
 
 @dataclass(frozen=True)
@@ -24,6 +39,10 @@ class PlannedReading:
         The table that lists it, relative to DATA.
     row : mapping
         What the table says of it, as text.
+    facts : ImageFacts
+        Where the source has tables of all images.
+    tables : mapping
+        Its rows of tables that hold all readings'.
     """
 
     dataset: str
@@ -31,15 +50,25 @@ class PlannedReading:
     subject_id: str
     metadata_path: str
     row: Mapping[str, str] = field(default_factory=dict)
+    facts: ImageFacts = _NOTHING_KNOWN
+    tables: Mapping[str, Table] = field(default_factory=dict)
 
     @property
     def key(self) -> tuple[str, str]:
         """Dataset and reading id."""
         return self.dataset, self.reading_id
 
+    @property
+    def content(self) -> list[Any]:
+        """All that is planned of it, as JSON can hold it."""
+        rows = {name: [table.path, table.columns] for name, table in self.tables.items()}
+        labels = dict(self.facts.labels)
+        facts = [self.facts.size, self.facts.view, self.facts.split, labels]
+        return [*self.key, self.subject_id, self.metadata_path, dict(self.row), facts, rows]
+
 
 class Fixations(NamedTuple):
-    """Fixations in file order, each field ``(n,)``."""
+    """Fixations in file order, each field ``(n,)``; none in a reading without gaze."""
 
     begin_s: FloatArray
     end_s: FloatArray
@@ -50,7 +79,7 @@ class Fixations(NamedTuple):
 
 
 class Words(NamedTuple):
-    """Dictated tokens in spoken order, punctuation included."""
+    """Dictated tokens in spoken order, punctuation included; times are NaN in a written report."""
 
     text: list[str]
     begin_s: FloatArray
@@ -81,6 +110,8 @@ class RawReading:
         Size in pixels of the image that the coordinates refer to, by the metadata.
     notes : mapping
         Counts of things that a user should know were mended or left out.
+    paragraphs : tuple of int
+        Words that begin a paragraph of a written report; no sentence runs across.
     """
 
     dataset: str
@@ -98,3 +129,4 @@ class RawReading:
     labels: dict[str, float]
     regions: list[Region]
     notes: Mapping[str, int] = field(default_factory=dict)
+    paragraphs: tuple[int, ...] = ()

@@ -13,7 +13,7 @@ from typing import Any
 from egma_prep import __version__
 from egma_prep.cluster import dask_client, each_done
 from egma_prep.errors import BadInputError, BadUsageError, Reject
-from egma_prep.input_files import InputFiles
+from egma_prep.input_files import Fingerprint, InputFiles
 from egma_prep.options import Options, differences, with_changes
 from egma_prep.out_folder import (
     OutFolder,
@@ -70,6 +70,7 @@ def run_etl(
     out_root: Path,
     changes: Iterable[dict[str, Any]] = (),
     source_name: str | None = None,
+    images: Path | None = None,
     say: Say = print,
 ) -> Summary:
     """Bring ``out/`` up to date with a raw tree.
@@ -84,6 +85,8 @@ def run_etl(
         Options by stage, later ones win; without any, those of the last run stay.
     source_name : str, optional
         Layout; detected if None.
+    images : Path, optional
+        MIMIC-CXR-JPG or MIMIC-CXR, for layouts that have no images of their own.
     say : callable
         Takes lines for the user.
 
@@ -93,7 +96,7 @@ def run_etl(
         If nothing can be made of the tree or the folder.
     """
     out = OutFolder(out_root.resolve())
-    files = InputFiles(_folder(data))
+    files = InputFiles(_folder(data, "DATA"), images and _folder(images, "--images"))
     out.finish_swap()
     run = out.run() or {}
     kept = with_changes(Options(), run.get("options", {}))
@@ -102,6 +105,7 @@ def run_etl(
     if data.resolve() == out.root:
         raise BadUsageError(f"--out {out_root} is DATA itself; choose another folder")
     subjects = _without_duplicates(list(source.plan(files)))
+    shared = dict(files.fingerprints)
     planned = sum(len(subject.readings) + len(subject.rejects) for subject in subjects)
     if not planned:
         raise BadUsageError(
@@ -109,7 +113,7 @@ def run_etl(
         )
     # New render options come last, over finished parts, so that shards never mix two.
     now = with_changes(wanted, {"render": run["options"]["render"]}) if run else wanted
-    job = Job(data.resolve(), out.root, source.name, now)
+    job = Job(data.resolve(), images and images.resolve(), out.root, source.name, now)
     n_parts = _part_count(run.get("n_parts"), planned, wanted.execution.readings_per_part)
     plans = plan_parts(subjects, n_parts)
     stale = [plan for plan in plans if not is_current(plan, job)]
@@ -124,22 +128,22 @@ def run_etl(
         say(f"{source.name}: {planned} readings planned, {work}, into {out_root}")
         header = _header(job, n_parts)
         _make(stale, parts, job, wanted, header)
-        _finish(out, plans, header)
+        _finish(out, plans, header, shared)
     if wanted.render != job.options.render:
         say(f"rendering again: {differences(job.options, wanted)}")
         render_parts(out, wanted)
     return _summary(out, did_work=not complete or wanted.render != job.options.render)
 
 
-def _folder(data: Path) -> Path:
+def _folder(data: Path, name: str) -> Path:
     if not data.exists():
-        raise BadUsageError(f"DATA {data} does not exist; give the root of the dataset's folders")
+        raise BadUsageError(f"{name} {data} does not exist; give the root of the dataset's folders")
     if not data.is_dir():
-        raise BadUsageError(f"DATA {data} is a file; give the folder that holds the dataset")
+        raise BadUsageError(f"{name} {data} is a file; give the folder that holds the dataset")
     if not os.access(data, os.R_OK | os.X_OK):
-        raise BadUsageError(f"DATA {data} cannot be read; check its permissions")
+        raise BadUsageError(f"{name} {data} cannot be read; check its permissions")
     if not any(data.iterdir()):
-        raise BadUsageError(f"DATA {data} is empty; give the root of the dataset's folders")
+        raise BadUsageError(f"{name} {data} is empty; give the root of the dataset's folders")
     return data
 
 
@@ -210,7 +214,12 @@ def _header(job: Job, n_parts: int) -> dict[str, Any]:
     }
 
 
-def _finish(out: OutFolder, plans: list[PartPlan], header: dict[str, Any]) -> None:
+def _finish(
+    out: OutFolder,
+    plans: list[PartPlan],
+    header: dict[str, Any],
+    shared: dict[str, Fingerprint],
+) -> None:
     """Merge tables and rejects, check that nothing vanished, and only then call it complete."""
     parts = [plan.part for plan in plans]
     records = [record for part in parts if (record := out.record(part)) is not None]
@@ -227,7 +236,9 @@ def _finish(out: OutFolder, plans: list[PartPlan], header: dict[str, Any]) -> No
     if planned != written + len(rejects):
         raise RuntimeError(f"planned {planned}, but wrote {written} and rejected {len(rejects)}")
     counts = _counts(out, planned, rejects, records)
-    inputs = {path: known for record in records for path, known in record["inputs"].items()}
+    inputs = shared | {
+        path: known for record in records for path, known in record["inputs"].items()
+    }
     write_json(out.run_file, header | {"status": "complete", "counts": counts, "inputs": inputs})
 
 

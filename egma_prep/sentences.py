@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from functools import cache
+from itertools import pairwise
 from typing import NamedTuple
 
 import spacy
@@ -43,6 +44,7 @@ def sentence_spans(
     begin_s: Sequence[float],
     end_s: Sequence[float],
     pause_s: float = 0.7,
+    paragraphs: Sequence[int] = (),
 ) -> list[SentenceSpan]:
     """Cut a transcript into sentences; every token belongs to exactly one.
 
@@ -54,7 +56,20 @@ def sentence_spans(
         Their intervals, seconds.
     pause_s : float
         Where no sentence punctuation was dictated at all, a silence of this length cuts.
+    paragraphs : sequence of int
+        Tokens that begin a paragraph of a written report; no sentence runs across.
     """
+    edges = sorted({0, *paragraphs, len(tokens)})
+    return [
+        SentenceSpan(first + span.first_word, first + span.last_word)
+        for first, end in pairwise(edges)
+        for span in _spans(tokens[first:end], begin_s[first:end], end_s[first:end], pause_s)
+    ]
+
+
+def _spans(
+    tokens: Sequence[str], begin_s: Sequence[float], end_s: Sequence[float], pause_s: float
+) -> list[SentenceSpan]:
     silence_s = [after - before for after, before in zip(begin_s[1:], end_s[:-1], strict=True)]
     doc = Doc(_pipeline().vocab, words=list(tokens))
     doc.user_data["pauses"] = [silence >= pause_s - 1e-9 for silence in silence_s]

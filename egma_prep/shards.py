@@ -27,7 +27,7 @@ def make_part(plan: PartPlan, job: Job) -> dict[str, Any]:
     dict
         The record: key, counts, rejects, fingerprints of inputs and outputs.
     """
-    out, files = OutFolder(job.out), InputFiles(job.data)
+    out, files = OutFolder(job.out), job.files()
     out.remove_part(plan.part)
     rows, rejects, notes = _load_all(plan, job, files)
     outputs: dict[str, Fingerprint] = {}

@@ -419,10 +419,11 @@ def test_chexpert_labels_are_the_studys_filled_cells() -> None:
         f",subject_id,study_id,{','.join(names)}\n"
         f"4,1,7,1.0,1.0,1.0{blanks}\n9,1,50414267.0,1.0,-1.0,0.0{blanks}\n"
     )
-    assert mimic_cxr.labels(table, "50414267") == {
+    tables = mimic_cxr.ImageTables({"chexpert": table})
+    assert tables.facts("an image", "50414267").labels == {
         "chexpert:Atelectasis": 1, "chexpert:Cardiomegaly": -1, "chexpert:Consolidation": 0,
     }  # fmt: skip
-    assert mimic_cxr.labels(table, "8") == {}
+    assert tables.facts("an image", "8").labels == {}
 
 
 # EYE GAZE: fixations.

@@ -1,15 +1,20 @@
 """CSV bytes to named columns, or a reject that says what is wrong (FORMATS, section 9)."""
 
 import csv
+import gzip
 import io
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import zlib
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from egma_prep.errors import BadInputError
 from egma_prep.parse.values import decoded, number
+
+MAX_TABLE_BYTES = 256 * 2**20
+"""Six times the largest table that is read whole."""
 
 
 @dataclass(frozen=True)
@@ -20,10 +25,13 @@ class Table:
     ----------
     path : str
         Relative to DATA, for messages.
+    numbers_in_file : sequence of int, optional
+        Which rows of the file these are, where they are an excerpt.
     """
 
     path: str
     columns: dict[str, list[str]]
+    numbers_in_file: Sequence[int] | None = field(default=None, compare=False)
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
@@ -45,6 +53,21 @@ class Table:
         """Find the rows whose cell, stripped, equals `value`."""
         return [index for index, cell in enumerate(self.columns[name]) if cell.strip() == value]
 
+    def excerpts(self, name: str, wanted: Collection[str]) -> dict[str, "Table"]:
+        """Group the rows by a column's stripped cells; wanted values without rows get none."""
+        rows: dict[str, list[int]] = {value: [] for value in wanted}
+        for row, cell in enumerate(self.columns[name]):
+            if (value := cell.strip()) in rows:
+                rows[value].append(row)
+        return {
+            value: Table(
+                self.path,
+                {column: [cells[row] for row in chosen] for column, cells in self.columns.items()},
+                chosen,
+            )
+            for value, chosen in rows.items()
+        }
+
     def numbers(self, name: str, rows: Sequence[int] | None = None) -> NDArray[np.float64]:
         """Parse a column, or some of its rows, as finite numbers ``(n,)``."""
         cells = self.columns[name]
@@ -54,10 +77,16 @@ class Table:
 
     def place(self, row: int, name: str) -> str:
         """Name a cell as a user would look for it (row 1 follows the header)."""
-        return f"{self.path}, row {row + 1}, {name}"
+        return f"{self.path}, row {self.row_in_file(row)}, {name}"
+
+    def row_in_file(self, row: int) -> int:
+        """Tell a row's number in its file, where the one after the header is 1."""
+        return 1 + (row if self.numbers_in_file is None else self.numbers_in_file[row])
 
 
-def parse_csv(data: bytes, path: str, required: Iterable[str]) -> Table:
+def parse_csv(
+    data: bytes, path: str, required: Iterable[str], keep: Collection[str] | None = None
+) -> Table:
     """Read a header and its rows, tolerating what the releases contain.
 
     Unnamed index columns are dropped, header names stripped; CRLF, quoted newlines and a byte
@@ -71,33 +100,49 @@ def parse_csv(data: bytes, path: str, required: Iterable[str]) -> Table:
         Relative to DATA, for messages.
     required : iterable of str
         Columns that must be there.
+    keep : collection of str, optional
+        Columns to keep; all if None.
 
     Raises
     ------
     BadInputError
         Naming the file and, where it can be told, the row.
     """
-    header, *rows = _records(decoded(data, path), path)
-    for index, row in enumerate(rows):
+    records = _records(decoded(_unpacked(data, path), path), path)
+    header = [name.strip() for name in next(records, [])]
+    kept = {
+        name: at
+        for at, name in enumerate(header)
+        if name and not name.startswith("Unnamed") and (keep is None or name in keep)
+    }
+    columns: dict[str, list[str]] = {name: [] for name in kept}
+    pairs = [(columns[name].append, at) for name, at in kept.items()]
+    for index, row in enumerate(records):
         if len(row) != len(header):
             what = f"{path}, row {index + 1} has {len(row)} cells for {len(header)} columns"
             raise BadInputError("bad_csv", path, what)
-    names = [name.strip() for name in header]
-    cells = list(zip(*rows, strict=True)) if rows else [() for _ in names]
-    table = Table(
-        path,
-        {
-            name: list(column)
-            for name, column in zip(names, cells, strict=True)
-            if name and not name.startswith("Unnamed")
-        },
-    )
+        for append, at in pairs:
+            append(row[at])
+    table = Table(path, columns)
     table.require(required)
     return table
 
 
-def _records(text: str, path: str) -> list[list[str]]:
+def _records(text: str, path: str) -> Iterator[list[str]]:
     try:
-        return [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
+        yield from (row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row)
     except csv.Error as error:
         raise BadInputError("bad_csv", path, f"{path} is not CSV ({error})") from None
+
+
+def _unpacked(data: bytes, path: str) -> bytes:
+    if not path.endswith(".gz"):
+        return data
+    try:
+        with gzip.open(io.BytesIO(data)) as file:
+            unpacked = file.read(MAX_TABLE_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise BadInputError("bad_csv", path, f"{path} is not a whole gzip file ({error})") from None
+    if len(unpacked) > MAX_TABLE_BYTES:
+        raise BadInputError("oversized", path, f"{path} holds more than {MAX_TABLE_BYTES:,} bytes")
+    return unpacked

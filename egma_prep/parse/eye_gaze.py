@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -10,10 +11,29 @@ import numpy as np
 
 from egma_prep.errors import BadInputError
 from egma_prep.manifests import manifest
+from egma_prep.options import SourceOptions
 from egma_prep.parse.csv_file import Table
-from egma_prep.parse.values import check_intervals, decoded, number, optional_number, require_words
-from egma_prep.readings import Fixations, FloatArray, Region, Words
+from egma_prep.parse.values import (
+    check_intervals,
+    decoded,
+    dicom_id,
+    number,
+    optional_number,
+    require_words,
+    safe_id,
+)
+from egma_prep.readings import (
+    Fixations,
+    FloatArray,
+    ImageFacts,
+    PlannedReading,
+    RawReading,
+    Region,
+    Words,
+)
 
+DATASET = "eye_gaze"
+METADATA, ID = "master_sheet", "dicom_id"
 _TIME_TOLERANCE_S = 0.05
 _GLUED_SENTENCES = re.compile(r"(?<=[A-Za-z]{2}[.?!])(?=[A-Za-z]{2})")  # "normal.there"
 
@@ -32,6 +52,75 @@ class Pads(NamedTuple):
 def columns(table: str) -> dict[str, str]:
     """Map our names to the released column names of one table."""
     return manifest("eye-gaze")["tables"][table]["columns"]
+
+
+def plan_row(row: Mapping[str, str], path: str) -> PlannedReading:
+    """Plan the reading of one master sheet row.
+
+    Raises
+    ------
+    BadInputError
+        If its ids cannot be used.
+    """
+    names = columns("master_sheet")
+    reading_id = dicom_id(row[names["dicom_id"]], path)
+    subject = safe_id(row[names["subject_id"]], path, "the subject id")
+    return PlannedReading(DATASET, reading_id, subject, path, row)
+
+
+def image_and_study(row: Mapping[str, str], path: str) -> tuple[str, str]:
+    """Take the DICOM id and the study id from a master sheet row."""
+    names = columns(METADATA)
+    return dicom_id(row[names[ID]], path), safe_id(row[names["study_id"]], path, "the study id")
+
+
+def raw_reading(
+    planned: PlannedReading,
+    tables: Mapping[str, Table],
+    transcript: tuple[bytes, str],
+    cxr: ImageFacts,
+    size: tuple[int, int],
+    image_path: str,
+    options: SourceOptions,
+) -> RawReading:
+    """Read one reading's rows and transcript.
+
+    Parameters
+    ----------
+    planned : PlannedReading
+        Made by `plan_row`.
+    tables : mapping
+        ``fixations`` and ``boxes``, which may hold other images' rows too.
+    transcript : tuple
+        The content of ``transcript.json`` and its path.
+    cxr : ImageFacts
+        What MIMIC-CXR-JPG's tables know of the image.
+    size : tuple
+        Width and height of the original image, pixels.
+    image_path : str
+        For the reading; not opened here.
+    """
+    row, sheet = planned.row, planned.metadata_path
+    image, study = image_and_study(row, sheet)
+    gaze, mended = fixations(
+        tables["fixations"], image, *size, pads(row, sheet), options.eye_gaze_vertical
+    )
+    return RawReading(
+        *planned.key,
+        subject_id=planned.subject_id,
+        study_id=study,
+        dicom_id=image,
+        split=cxr.split,
+        view=cxr.view,
+        image_path=image_path,
+        width=size[0],
+        height=size[1],
+        fixations=gaze,
+        words=words(*transcript, options.eye_gaze_audio_offset_s),
+        labels=dict(cxr.labels) | labels(row, sheet),
+        regions=boxes(tables["boxes"], image),
+        notes=Counter(mended),
+    )
 
 
 def labels(row: Mapping[str, str], path: str) -> dict[str, float]:
@@ -57,7 +146,7 @@ def pads(row: Mapping[str, str], path: str) -> Pads:
 
 
 def fixations(
-    table: Table, dicom_id: str, width: int, height: int, border: Pads, vertical: str
+    table: Table, image: str, width: int, height: int, border: Pads, vertical: str
 ) -> tuple[Fixations, dict[str, int]]:
     """Read one image's fixations; rows with FPOGV = 0 are none.
 
@@ -76,10 +165,10 @@ def fixations(
         And the counts of rows mended or doubted.
     """
     names = columns("fixations")
-    shown = table.rows_where(names["dicom_id"], dicom_id)
+    shown = table.rows_where(names["dicom_id"], image)
     is_valid = table.numbers(names["valid"], shown) != 0
     valid = [row for row, keep in zip(shown, is_valid, strict=True) if keep]
-    _check_one_session(table, valid, dicom_id)
+    _check_one_session(table, valid, image)
     begin_s = table.numbers(names["begin"], valid)
     end_s = begin_s + table.numbers(names["duration"], valid)
     check_intervals(begin_s, end_s, table.path)
@@ -165,10 +254,10 @@ def share_interval(
     return list(pairwise(edges))
 
 
-def boxes(table: Table, dicom_id: str) -> list[Region]:
+def boxes(table: Table, image: str) -> list[Region]:
     """Read one image's anatomical boxes."""
     names = columns("boxes")
-    rows = table.rows_where(names["dicom_id"], dicom_id)
+    rows = table.rows_where(names["dicom_id"], image)
     corners = {side: table.numbers(names[side], rows) for side in ("x0", "y0", "x1", "y1")}
     x = np.sort([corners["x0"], corners["x1"]], axis=0)
     y = np.sort([corners["y0"], corners["y1"]], axis=0)
@@ -178,13 +267,13 @@ def boxes(table: Table, dicom_id: str) -> list[Region]:
     ]
 
 
-def _check_one_session(table: Table, rows: list[int], dicom_id: str) -> None:
+def _check_one_session(table: Table, rows: list[int], image: str) -> None:
     if not rows:
-        what = f"{table.path} has no valid fixation of {dicom_id}"
+        what = f"{table.path} has no valid fixation of {image}"
         raise BadInputError("no_fixations", table.path, what)
     sessions = sorted({table.columns[columns("fixations")["session"]][row] for row in rows})
     if len(sessions) > 1:
-        what = f"{table.path} has {dicom_id} in sessions {', '.join(sessions)}"
+        what = f"{table.path} has {image} in sessions {', '.join(sessions)}"
         raise BadInputError("several_sessions", table.path, what)
 
 

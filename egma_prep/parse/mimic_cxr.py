@@ -1,10 +1,31 @@
-"""What the MIMIC-CXR-JPG tables say of one image (FORMATS, sections 3.2 and 4)."""
+"""What MIMIC-CXR-JPG's tables say of an image, and its study's report (FORMATS, section 4)."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Mapping
+from itertools import accumulate
+from operator import itemgetter
 
+import numpy as np
+
+from egma_prep.errors import BadInputError
 from egma_prep.manifests import manifest
 from egma_prep.parse.csv_file import Table
-from egma_prep.parse.values import optional_number, pixels
+from egma_prep.parse.values import (
+    decoded,
+    dicom_id,
+    optional_number,
+    pixels,
+    require_words,
+    safe_id,
+)
+from egma_prep.readings import Fixations, ImageFacts, PlannedReading, RawReading, Words
+
+_HEADING = re.compile(r"^[ \t]*([A-Z][A-Z0-9 ,/&()'-]*):", re.MULTILINE)
+_BLANK_LINES = re.compile(r"\n\s*\n")
+
+
+DATASET = "mimic_cxr"
+METADATA, ID = "metadata", "dicom_id"
 
 
 def columns(table: str) -> dict[str, str]:
@@ -12,47 +33,161 @@ def columns(table: str) -> dict[str, str]:
     return manifest("mimic-cxr")["tables"][table]["columns"]
 
 
-def size(metadata: Table, dicom_id: str) -> tuple[int, int] | None:
-    """Look up an image's width and height in pixels; None without a row."""
-    names = columns("metadata")
-    for row in _rows(metadata, names["dicom_id"], dicom_id):
+def needed_columns(table: str) -> list[str]:
+    """List the columns that are read of one table."""
+    labels = manifest("mimic-cxr")["labels"].get(table, [])
+    return [*columns(table).values(), *labels]
+
+
+def plan_row(row: Mapping[str, str], path: str) -> PlannedReading:
+    """Plan the reading of one image.
+
+    Raises
+    ------
+    BadInputError
+        If its ids cannot be used.
+    """
+    image, _ = image_and_study(row, path)
+    subject = safe_id(row[columns(METADATA)["subject_id"]], path, "the subject id")
+    kept = {name: row[name] for name in columns(METADATA).values()}
+    return PlannedReading(DATASET, image, subject, path, kept)
+
+
+def image_and_study(row: Mapping[str, str], path: str) -> tuple[str, str]:
+    """Take the DICOM id and the study id from a metadata row."""
+    names = columns(METADATA)
+    return dicom_id(row[names[ID]], path), safe_id(row[names["study_id"]], path, "the study id")
+
+
+def raw_reading(planned: PlannedReading, report: tuple[bytes, str], image_path: str) -> RawReading:
+    """Read an image's report; it has no gaze, and its words no times.
+
+    Parameters
+    ----------
+    planned : PlannedReading
+        Made by `plan_row`, with what the tables know of the image.
+    report : tuple
+        The study's report and its path.
+    image_path : str
+        For the reading; not opened here.
+    """
+    image, study = image_and_study(planned.row, planned.metadata_path)
+    names, facts = columns(METADATA), planned.facts
+    found, paragraphs = words(*report)
+    width, height = (
+        pixels(planned.row[names[side]], planned.metadata_path, names[side])
+        for side in ("width", "height")
+    )
+    return RawReading(
+        *planned.key,
+        subject_id=planned.subject_id,
+        study_id=study,
+        dicom_id=image,
+        split=facts.split,
+        view=facts.view,
+        image_path=image_path,
+        width=width,
+        height=height,
+        fixations=Fixations(*(np.empty(0) for _ in Fixations._fields)),
+        words=found,
+        labels=dict(facts.labels),
+        regions=[],
+        paragraphs=paragraphs,
+    )
+
+
+class ImageTables:
+    """The metadata, split and CheXpert tables, indexed by image and study; any may be missing."""
+
+    def __init__(self, tables: dict[str, Table]) -> None:
+        self._tables = tables
+        self._rows: dict[str, dict[str, int]] = {}
+
+    def facts(self, dicom_id: str, study_id: str) -> ImageFacts:
+        """Look up one image.
+
+        Raises
+        ------
+        BadInputError
+            If its size or a label is no number.
+        """
+        return ImageFacts(
+            self._size(dicom_id),
+            self._cell("metadata", "view", dicom_id),
+            self._cell("split", "split", dicom_id),
+            self._labels(study_id),
+        )
+
+    def _row(self, kind: str, key: str, value: str) -> tuple[Table, int] | None:
+        table = self._tables.get(kind)
+        if table is None:
+            return None
+        if kind not in self._rows:
+            cells = table.columns[columns(kind)[key]]
+            numbered = [(cell.strip().removesuffix(".0"), row) for row, cell in enumerate(cells)]
+            self._rows[kind] = dict(reversed(numbered))  # the first row of an id counts
+        row = self._rows[kind].get(value)
+        return None if row is None else (table, row)
+
+    def _size(self, dicom_id: str) -> tuple[int, int] | None:
+        found = self._row("metadata", "dicom_id", dicom_id)
+        if found is None:
+            return None
+        (table, row), names = found, columns("metadata")
         width, height = (
-            pixels(metadata.columns[names[side]][row], metadata.path, names[side])
+            pixels(table.columns[names[side]][row], table.path, table.place(row, names[side]))
             for side in ("width", "height")
         )
         return width, height
-    return None
+
+    def _cell(self, kind: str, name: str, dicom_id: str) -> str | None:
+        found = self._row(kind, "dicom_id", dicom_id)
+        if found is None:
+            return None
+        table, row = found
+        return table.columns[columns(kind)[name]][row].strip() or None
+
+    def _labels(self, study_id: str) -> dict[str, float]:
+        found = self._row("chexpert", "study_id", study_id)
+        if found is None:
+            return {}
+        table, row = found
+        values = {
+            f"chexpert:{name}": optional_number(
+                table.columns[name][row], table.path, table.place(row, name)
+            )
+            for name in manifest("mimic-cxr")["labels"]["chexpert"]
+        }
+        return {name: value for name, value in values.items() if value is not None}
 
 
-def view(metadata: Table, dicom_id: str) -> str | None:
-    """Look up an image's ViewPosition; None without a row or where blank."""
-    return _cell(metadata, columns("metadata"), dicom_id, "view")
+def words(data: bytes, path: str) -> tuple[Words, tuple[int, ...]]:
+    """Take the words of a report's FINDINGS and IMPRESSION, and where paragraphs begin.
+
+    Raises
+    ------
+    BadInputError
+        If the report has neither section, or no words in them.
+    """
+    sections = _sections(decoded(data, path).replace("\r\n", "\n"))
+    if not sections:
+        raise BadInputError("no_report_section", path, f"{path} has no FINDINGS or IMPRESSION")
+    split = (text.split() for section in sections for text in _BLANK_LINES.split(section))
+    paragraphs = [paragraph for paragraph in split if paragraph]
+    text = [word for paragraph in paragraphs for word in paragraph]
+    require_words(text, path)
+    begins = tuple(accumulate(map(len, paragraphs[:-1]), initial=0))
+    unknown_s = np.full(len(text), np.nan)
+    return Words(text, unknown_s, unknown_s), begins
 
 
-def split(splits: Table, dicom_id: str) -> str | None:
-    """Look up the split that MIMIC-CXR-JPG puts an image in; None without a row."""
-    return _cell(splits, columns("split"), dicom_id, "split")
-
-
-def labels(chexpert: Table, study_id: str) -> dict[str, float]:
-    """Read a study's CheXpert labels; blanks are left out."""
-    found = {}
-    for row in _rows(chexpert, columns("chexpert")["study_id"], study_id):
-        for name in manifest("mimic-cxr")["labels"]["chexpert"]:
-            cell, where = chexpert.columns[name][row], chexpert.place(row, name)
-            value = optional_number(cell, chexpert.path, where)
-            if value is not None:
-                found[f"chexpert:{name}"] = value
-    return found
-
-
-def _cell(table: Table, names: dict[str, str], dicom_id: str, ours: str) -> str | None:
-    for row in _rows(table, names["dicom_id"], dicom_id):
-        return table.columns[names[ours]][row].strip() or None
-    return None
-
-
-def _rows(table: Table, column: str, value: str) -> Iterator[int]:
-    for row, cell in enumerate(table.columns[column]):
-        if cell.strip().removesuffix(".0") == value:
-            yield row
+def _sections(text: str) -> list[str]:
+    headings = list(_HEADING.finditer(text))
+    ends = [*(heading.start() for heading in headings[1:]), len(text)]
+    wanted = manifest("mimic-cxr")["report"]["sections"]
+    found = [
+        (next((at for at, name in enumerate(wanted) if name in heading[1]), None), heading, end)
+        for heading, end in zip(headings, ends, strict=bool(headings))
+    ]
+    chosen = [(at, text[heading.end() : end]) for at, heading, end in found if at is not None]
+    return [section for _, section in sorted(chosen, key=itemgetter(0))]

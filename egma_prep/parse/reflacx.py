@@ -1,15 +1,26 @@
 """A REFLACX reading's files (FORMATS, section 1)."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from egma_prep.errors import BadInputError
 from egma_prep.manifests import manifest
 from egma_prep.parse.csv_file import Table
-from egma_prep.parse.values import check_intervals, flag, optional_number, require_words
-from egma_prep.readings import Fixations, Region, Words
+from egma_prep.parse.values import (
+    check_intervals,
+    dicom_id,
+    flag,
+    optional_number,
+    pixels,
+    require_words,
+    safe_id,
+)
+from egma_prep.readings import Fixations, ImageFacts, PlannedReading, RawReading, Region, Words
+
+DATASET = "reflacx"
+METADATA, ID = "metadata", "reading_id"
 
 _STUDY = re.compile(r"/s(\d+)/")
 
@@ -17,6 +28,71 @@ _STUDY = re.compile(r"/s(\d+)/")
 def columns(table: str) -> dict[str, str]:
     """Map our names to the released column names of one table."""
     return manifest("reflacx")["tables"][table]["columns"]
+
+
+def plan_row(row: Mapping[str, str], path: str) -> PlannedReading:
+    """Plan the reading of one metadata row, of one phase's table or of several.
+
+    Raises
+    ------
+    BadInputError
+        If its ids cannot be used, or its authors discarded it.
+    """
+    names = columns("metadata")
+    reading_id = safe_id(row[names["reading_id"]], path, "the reading id")
+    if flag(row[names["discarded"]], path, names["discarded"]):
+        raise BadInputError("discarded", path, f"{reading_id} is marked as discarded")
+    subject = safe_id(row[names["subject_id"]], path, "the subject id")
+    return PlannedReading(DATASET, reading_id, subject, path, row)
+
+
+def image_and_study(row: Mapping[str, str], path: str) -> tuple[str, str]:
+    """Take the DICOM id and the study id from a metadata row."""
+    names = columns("metadata")
+    return dicom_id(row[names["dicom_id"]], path), study_id(row[names["image"]], path)
+
+
+def raw_reading(
+    planned: PlannedReading,
+    read_table: Callable[[str, list[str]], Table],
+    cxr: ImageFacts,
+    image_path: str,
+) -> RawReading:
+    """Read one reading's four tables.
+
+    Parameters
+    ----------
+    planned : PlannedReading
+        Made by `plan_row`.
+    read_table : callable
+        Takes a file's name in the reading's folder, and the columns it must have.
+    cxr : ImageFacts
+        What MIMIC-CXR-JPG's tables know of the image.
+    image_path : str
+        For the reading; not opened here.
+    """
+    names, row, metadata = columns("metadata"), planned.row, planned.metadata_path
+    image, study = image_and_study(row, metadata)
+
+    def table(kind: str) -> Table:
+        file = manifest("reflacx")["tables"][kind]["file"]
+        return read_table(file, list(columns(kind).values()))
+
+    return RawReading(
+        *planned.key,
+        subject_id=planned.subject_id,
+        study_id=study,
+        dicom_id=image,
+        split=row[names["split"]].strip() or cxr.split,
+        view=cxr.view,
+        image_path=image_path,
+        width=pixels(row[names["width"]], metadata, names["width"]),
+        height=pixels(row[names["height"]], metadata, names["height"]),
+        fixations=fixations(table("fixations")),
+        words=words(table("words")),
+        labels=dict(cxr.labels) | labels(row, metadata),
+        regions=regions(table("ellipses"), table("chest_box")),
+    )
 
 
 def study_id(image: str, path: str) -> str:

@@ -21,13 +21,20 @@ class SubjectPlan:
     rejects : list of Reject
         Readings that are already known to be unusable, and files that hide theirs.
     inputs : dict
-        Fingerprints of the metadata.
+        Fingerprints of metadata that are this patient's alone.
     """
 
     subject_id: str
     readings: list[PlannedReading] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
     inputs: dict[str, Fingerprint] = field(default_factory=dict)
+
+    def add(self, plan: PlannedReading | Reject) -> None:
+        """Add a reading or a reject."""
+        if isinstance(plan, Reject):
+            self.rejects.append(plan)
+        else:
+            self.readings.append(plan)
 
 
 class Source(Protocol):

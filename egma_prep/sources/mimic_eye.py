@@ -1,22 +1,22 @@
 """MIMIC-EYE: REFLACX and EYE GAZE merged by patient, with JPEG images (FORMATS, section 3)."""
 
-from collections import Counter
 from collections.abc import Iterable
-from typing import NamedTuple
 
+from egma_prep.cxr_tree import cxr_tree
 from egma_prep.errors import BadInputError, Reject
 from egma_prep.input_files import InputFiles
 from egma_prep.manifests import manifest
 from egma_prep.options import SourceOptions
-from egma_prep.parse import eye_gaze, mimic_cxr, reflacx
-from egma_prep.parse.csv_file import Table
-from egma_prep.parse.values import dicom_id, flag, pixels, safe_id
-from egma_prep.readings import PlannedReading, RawReading
+from egma_prep.parse import eye_gaze, reflacx
+from egma_prep.parse.mimic_cxr import ImageTables, needed_columns
+from egma_prep.planning import RowParser, plan_tables
+from egma_prep.readings import ImageFacts, PlannedReading, RawReading
 from egma_prep.sources import SubjectPlan
 
 _LAYOUT = manifest("mimic-eye")["layout"]
 _PREFIX = _LAYOUT["patient"].removesuffix("*")
-_REFLACX, _EYE_GAZE = "reflacx", "eye_gaze"
+_EYE_GAZE = manifest("eye-gaze")
+_TRANSCRIPTS = _EYE_GAZE["transcripts"]
 
 
 class MimicEye:
@@ -36,10 +36,10 @@ class MimicEye:
             files.fingerprints.clear()
             subject = SubjectPlan(patient.removeprefix(_PREFIX))
             metadata = f"{_root(patient, 'reflacx')}/{_LAYOUT['reflacx_metadata']}"
-            _plan_table(subject, files, metadata, _REFLACX, _reflacx_folders(files, patient))
-            sheet = f"{_root(patient, 'eye_gaze')}/{_eye_gaze_file('master_sheet')}"
-            transcripts = files.folders(f"{_root(patient, 'eye_gaze')}/{_transcripts()}")
-            _plan_table(subject, files, sheet, _EYE_GAZE, transcripts)
+            _plan_table(subject, files, metadata, reflacx, _reflacx_folders(files, patient))
+            sheet = f"{_root(patient, 'eye_gaze')}/{_EYE_GAZE['tables']['master_sheet']['file']}"
+            transcripts = files.folders(f"{_root(patient, 'eye_gaze')}/{_TRANSCRIPTS['folder']}")
+            _plan_table(subject, files, sheet, eye_gaze, transcripts)
             subject.inputs = dict(files.fingerprints)
             yield subject
 
@@ -48,7 +48,7 @@ class MimicEye:
     ) -> RawReading:
         """Read one reading of either dataset."""
         patient = f"{_PREFIX}{planned.subject_id}"
-        if planned.dataset == _REFLACX:
+        if planned.dataset == reflacx.DATASET:
             return _load_reflacx(planned, files, patient)
         return _load_eye_gaze(planned, files, patient, options)
 
@@ -64,14 +64,6 @@ def _root(patient: str, part: str) -> str:
     return f"{patient}/{_LAYOUT[part]}"
 
 
-def _transcripts() -> str:
-    return manifest("eye-gaze")["transcripts"]["folder"]
-
-
-def _eye_gaze_file(table: str) -> str:
-    return manifest("eye-gaze")["tables"][table]["file"]
-
-
 def _reflacx_home(files: InputFiles, patient: str) -> str:
     homes = [f"{_root(patient, 'reflacx')}/{name}" for name in _LAYOUT["reflacx_readings"]]
     return next((home for home in homes if files.has(home)), homes[0])
@@ -83,146 +75,66 @@ def _reflacx_folders(files: InputFiles, patient: str) -> list[str]:
 
 
 def _plan_table(
-    subject: SubjectPlan, files: InputFiles, path: str, dataset: str, folders: list[str]
+    subject: SubjectPlan, files: InputFiles, path: str, parser: RowParser, folders: list[str]
 ) -> None:
-    """Plan one table's rows; readings with a folder but no row are rejects."""
     if not folders and not files.has(path):
         return
-    names = _metadata_columns(dataset)
-    id_column = names["reading_id" if dataset == _REFLACX else "dicom_id"]
-    try:
-        table = files.table(path, names.values())
-    except BadInputError as error:
-        for reading_id in folders or [""]:
-            subject.rejects.append(Reject.of(error, dataset, reading_id, "plan"))
-        return
-    for row in range(len(table)):
-        cells = table.row(row)
-        try:
-            subject.readings.append(_plan_row(dataset, cells, path, subject.subject_id))
-        except BadInputError as error:
-            subject.rejects.append(Reject.of(error, dataset, cells[id_column], "plan"))
-    for name in sorted(set(folders) - {cell.strip() for cell in table.columns[id_column]}):
-        missing = BadInputError("no_metadata_row", path, f"{path} has no row for {name!r}")
-        subject.rejects.append(Reject.of(missing, dataset, name, "plan"))
+    for plan in plan_tables(files, [path], parser, folders):
+        if isinstance(plan, PlannedReading) and plan.subject_id != subject.subject_id:
+            what = f"{path} has a row of subject {plan.subject_id}"
+            error = BadInputError("other_subject", path, what)
+            plan = Reject.of(error, *plan.key, "plan")
+        subject.add(plan)
 
 
-def _plan_row(dataset: str, cells: dict[str, str], path: str, subject_id: str) -> PlannedReading:
-    names = _metadata_columns(dataset)
-    if dataset == _REFLACX:
-        reading_id = safe_id(cells[names["reading_id"]], path, "the reading id")
-        if flag(cells[names["discarded"]], path, names["discarded"]):
-            raise BadInputError("discarded", path, f"{reading_id} is marked as discarded")
-    else:
-        reading_id = dicom_id(cells[names["dicom_id"]], path)
-    subject = safe_id(cells[names["subject_id"]], path, "the subject id")
-    if subject != subject_id:
-        what = f"{path} has a row of subject {subject}"
-        raise BadInputError("other_subject", path, what)
-    return PlannedReading(dataset, reading_id, subject_id, path, cells)
-
-
-def _metadata_columns(dataset: str) -> dict[str, str]:
-    if dataset == _REFLACX:
-        return reflacx.columns("metadata")
-    return eye_gaze.columns("master_sheet")
-
-
-class _ImageFacts(NamedTuple):
-    size: tuple[int, int] | None
-    view: str | None
-    split: str | None
-    labels: dict[str, float]
-    metadata_path: str
-
-
-def _image_facts(files: InputFiles, patient: str, image: str, study: str) -> _ImageFacts:
-    declared = manifest("mimic-cxr")
-    metadata, splits, chexpert = (
-        files.table(
-            f"{_root(patient, 'cxr')}/{declared['tables'][kind]['file']}",
-            mimic_cxr.columns(kind).values(),
-        )
-        for kind in ("metadata", "split", "chexpert")
-    )
-    chexpert.require(declared["labels"]["chexpert"])
-    return _ImageFacts(
-        mimic_cxr.size(metadata, image),
-        mimic_cxr.view(metadata, image),
-        mimic_cxr.split(splits, image),
-        mimic_cxr.labels(chexpert, study),
-        metadata.path,
-    )
+def _image_facts(files: InputFiles, patient: str, image: str, study: str) -> ImageFacts:
+    return ImageTables(
+        {
+            kind: files.table(f"{_root(patient, 'cxr')}/{table['file']}", needed_columns(kind))
+            for kind, table in manifest("mimic-cxr")["tables"].items()
+        }
+    ).facts(image, study)
 
 
 def _load_reflacx(planned: PlannedReading, files: InputFiles, patient: str) -> RawReading:
-    names, row, metadata = reflacx.columns("metadata"), planned.row, planned.metadata_path
-    image = dicom_id(row[names["dicom_id"]], metadata)
-    study = reflacx.study_id(row[names["image"]], metadata)
+    image, study = reflacx.image_and_study(planned.row, planned.metadata_path)
     folder = f"{_reflacx_home(files, patient)}/{planned.reading_id}"
-
-    def table(kind: str) -> Table:
-        file = manifest("reflacx")["tables"][kind]["file"]
-        return files.table(f"{folder}/{file}", reflacx.columns(kind).values())
-
-    cxr = _image_facts(files, patient, image, study)
-    return RawReading(
-        *planned.key,
-        subject_id=planned.subject_id,
-        study_id=study,
-        dicom_id=image,
-        split=row[names["split"]].strip() or cxr.split,
-        view=cxr.view,
-        image_path=_image_path(patient, study, image),
-        width=pixels(row[names["width"]], metadata, names["width"]),
-        height=pixels(row[names["height"]], metadata, names["height"]),
-        fixations=reflacx.fixations(table("fixations")),
-        words=reflacx.words(table("words")),
-        labels=cxr.labels | reflacx.labels(row, metadata),
-        regions=reflacx.regions(table("ellipses"), table("chest_box")),
+    return reflacx.raw_reading(
+        planned,
+        lambda file, names: files.table(f"{folder}/{file}", names),
+        _image_facts(files, patient, image, study),
+        _image_path(files, planned.subject_id, study, image),
     )
 
 
 def _load_eye_gaze(
     planned: PlannedReading, files: InputFiles, patient: str, options: SourceOptions
 ) -> RawReading:
-    root, row, image = _root(patient, "eye_gaze"), planned.row, planned.reading_id
-    sheet = planned.metadata_path
-    study = safe_id(row[eye_gaze.columns("master_sheet")["study_id"]], sheet, "the study id")
-    cxr = _image_facts(files, patient, image, study)
-    if cxr.size is None:
-        what = f"{cxr.metadata_path} has no row for {image}"
-        raise BadInputError("no_metadata_row", cxr.metadata_path, what)
-
-    def table(kind: str) -> Table:
-        return files.table(f"{root}/{_eye_gaze_file(kind)}", eye_gaze.columns(kind).values())
-
-    gaze, mended = eye_gaze.fixations(
-        table("fixations"),
-        image,
-        *cxr.size,
-        eye_gaze.pads(row, sheet),
-        options.eye_gaze_vertical,
-    )
-    transcript = f"{root}/{_transcripts()}/{image}/{manifest('eye-gaze')['transcripts']['file']}"
-    offset_s = options.eye_gaze_audio_offset_s
-    return RawReading(
-        *planned.key,
-        subject_id=planned.subject_id,
-        study_id=study,
-        dicom_id=image,
-        split=cxr.split,
-        view=cxr.view,
-        image_path=_image_path(patient, study, image),
-        width=cxr.size[0],
-        height=cxr.size[1],
-        fixations=gaze,
-        words=eye_gaze.words(files.read(transcript), transcript, offset_s),
-        labels=cxr.labels | eye_gaze.labels(row, sheet),
-        regions=eye_gaze.boxes(table("boxes"), image),
-        notes=Counter(mended),
+    root = _root(patient, "eye_gaze")
+    image, study = eye_gaze.image_and_study(planned.row, planned.metadata_path)
+    facts = _image_facts(files, patient, image, study)
+    if facts.size is None:
+        path = f"{_root(patient, 'cxr')}/{manifest('mimic-cxr')['tables']['metadata']['file']}"
+        raise BadInputError("no_metadata_row", path, f"{path} has no row for {image}")
+    tables = {
+        kind: files.table(
+            f"{root}/{_EYE_GAZE['tables'][kind]['file']}", eye_gaze.columns(kind).values()
+        )
+        for kind in ("fixations", "boxes")
+    }
+    transcript = f"{root}/{_TRANSCRIPTS['folder']}/{image}/{_TRANSCRIPTS['file']}"
+    return eye_gaze.raw_reading(
+        planned,
+        tables,
+        (files.read(transcript), transcript),
+        facts,
+        facts.size,
+        _image_path(files, planned.subject_id, study, image),
+        options,
     )
 
 
-def _image_path(patient: str, study_id: str, image: str) -> str:
-    return f"{_root(patient, 'cxr')}/s{study_id}/{image}.jpg"
+def _image_path(files: InputFiles, subject_id: str, study_id: str, image: str) -> str:
+    if files.images is not None:
+        return cxr_tree(files).image(files, subject_id, study_id, image)
+    return f"{_PREFIX}{subject_id}/{_LAYOUT['cxr']}/s{study_id}/{image}.jpg"

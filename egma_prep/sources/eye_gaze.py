@@ -1,0 +1,78 @@
+"""EYE GAZE as PhysioNet ships it (FORMATS, section 2), with images from MIMIC-CXR."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from egma_prep.cxr_tree import cxr_tree, image_size
+from egma_prep.errors import BadInputError, Reject
+from egma_prep.input_files import InputFiles
+from egma_prep.manifests import manifest
+from egma_prep.options import SourceOptions
+from egma_prep.parse import eye_gaze
+from egma_prep.planning import by_subject, plan_tables, with_image_facts
+from egma_prep.readings import PlannedReading, RawReading
+from egma_prep.sources import SubjectPlan
+
+_TABLES, _TRANSCRIPTS = manifest("eye-gaze")["tables"], manifest("eye-gaze")["transcripts"]
+_SHEET = _TABLES["master_sheet"]["file"]
+_PER_IMAGE = ("fixations", "boxes")
+
+
+class EyeGaze:
+    """The native EYE GAZE (egd-cxr) tree."""
+
+    name = "eye_gaze"
+    looks_like = f"{_SHEET} and {_TRANSCRIPTS['folder']}"
+
+    def recognises(self, files: InputFiles) -> bool:
+        """Look for the master sheet."""
+        return files.has(_SHEET)
+
+    def plan(self, files: InputFiles) -> Iterable[SubjectPlan]:
+        """Read the master sheet, and hand each reading its rows of the tables of all readings."""
+        tables = cxr_tree(files).tables(files)
+        plans = plan_tables(files, [_SHEET], eye_gaze, files.folders(_TRANSCRIPTS["folder"]))
+        return by_subject(_with_rows(with_image_facts(plans, eye_gaze, tables), files))
+
+    def load(
+        self, planned: PlannedReading, files: InputFiles, options: SourceOptions
+    ) -> RawReading:
+        """Read one reading's transcript."""
+        image, study = eye_gaze.image_and_study(planned.row, planned.metadata_path)
+        path = cxr_tree(files).image(files, planned.subject_id, study, image)
+        transcript = f"{_TRANSCRIPTS['folder']}/{image}/{_TRANSCRIPTS['file']}"
+        return eye_gaze.raw_reading(
+            planned,
+            planned.tables,
+            (files.read(transcript), transcript),
+            planned.facts,
+            planned.facts.size or image_size(files, path),
+            path,
+            options,
+        )
+
+
+SOURCE = EyeGaze()
+
+
+def _with_rows(
+    plans: Iterable[PlannedReading | Reject], files: InputFiles
+) -> Iterator[PlannedReading | Reject]:
+    listed = list(plans)
+    images = {plan.reading_id for plan in listed if isinstance(plan, PlannedReading)}
+    try:
+        excerpts = {
+            kind: files.columns(
+                _TABLES[kind]["file"], list(eye_gaze.columns(kind).values())
+            ).excerpts(eye_gaze.columns(kind)["dicom_id"], images)
+            for kind in _PER_IMAGE
+        }
+    except BadInputError as error:
+        for plan in listed:
+            yield plan if isinstance(plan, Reject) else Reject.of(error, *plan.key, "plan")
+        return
+    for plan in listed:
+        if isinstance(plan, PlannedReading):
+            rows = {kind: excerpts[kind][plan.reading_id] for kind in _PER_IMAGE}
+            plan = replace(plan, tables=rows)
+        yield plan

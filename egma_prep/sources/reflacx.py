@@ -1,0 +1,48 @@
+"""REFLACX as PhysioNet ships it (FORMATS, section 1), with images from MIMIC-CXR."""
+
+from collections.abc import Iterable
+
+from egma_prep.cxr_tree import cxr_tree
+from egma_prep.input_files import InputFiles
+from egma_prep.manifests import manifest
+from egma_prep.options import SourceOptions
+from egma_prep.parse import reflacx
+from egma_prep.planning import by_subject, plan_tables, with_image_facts
+from egma_prep.readings import PlannedReading, RawReading
+from egma_prep.sources import SubjectPlan
+
+_LAYOUT = manifest("reflacx")["layout"]
+
+
+class Reflacx:
+    """The native REFLACX tree."""
+
+    name = "reflacx"
+    looks_like = _LAYOUT["metadata"]
+
+    def recognises(self, files: InputFiles) -> bool:
+        """Look for a phase's metadata."""
+        return bool(files.matching("", _LAYOUT["metadata"]))
+
+    def plan(self, files: InputFiles) -> Iterable[SubjectPlan]:
+        """Read the phases' metadata."""
+        tables = cxr_tree(files).tables(files)
+        paths = files.matching("", _LAYOUT["metadata"])
+        plans = plan_tables(files, paths, reflacx, files.folders(_LAYOUT["readings"]))
+        return by_subject(with_image_facts(plans, reflacx, tables))
+
+    def load(
+        self, planned: PlannedReading, files: InputFiles, options: SourceOptions
+    ) -> RawReading:
+        """Read one reading's folder."""
+        image, study = reflacx.image_and_study(planned.row, planned.metadata_path)
+        folder = f"{_LAYOUT['readings']}/{planned.reading_id}"
+        return reflacx.raw_reading(
+            planned,
+            lambda file, names: files.table(f"{folder}/{file}", names),
+            planned.facts,
+            cxr_tree(files).image(files, planned.subject_id, study, image),
+        )
+
+
+SOURCE = Reflacx()
