@@ -180,23 +180,43 @@ def render_heatmaps(out: Path, **flags: Any) -> int:
     show_default=True,
     help="Another seed, other readings.",
 )
+@click.option("--layout", default="mimic_eye", show_default=True, help="Or reflacx, eye_gaze.")
+@click.option("--dicom", is_flag=True, help="DICOM images, in the native layouts.")
 @_reports_errors
-def synth(folder: Path, readings: int, small: bool, seed: int) -> int:
-    """Write an invented MIMIC-EYE tree and its truth into DIR.
+def synth(folder: Path, readings: int, small: bool, seed: int, layout: str, dicom: bool) -> int:
+    """Write an invented tree and its truth into DIR.
+
+    A native layout holds those of the readings that are its dataset's.
 
     \b
     Example:
       egma-prep synth phantom --readings 24 --small
+      egma-prep synth native --readings 24 --small --layout reflacx --dicom
     """
-    from egma_prep.errors import BadUsageError
+    from egma_prep.errors import BadUsageError, unknown_name
     from egma_prep.progress import Progress
-    from egma_prep.synth import write_tree
+    from egma_prep.synth import LAYOUTS, write_tree
 
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise BadUsageError(f"{folder} exists and is not an empty folder; choose another DIR")
-    with Progress("readings", readings) as progress:
-        truth = write_tree(folder, readings, small=small, seed=seed, progress=progress.advance)
-    click.echo(f"{readings} phantom readings in {folder}, their truth in {truth}")
+    if layout not in LAYOUTS:
+        raise unknown_name("layout", layout, LAYOUTS)
+    if dicom and layout == "mimic_eye":
+        raise BadUsageError("MIMIC-EYE has no DICOM images; add --layout reflacx or eye_gaze")
+    try:
+        with Progress("readings", readings) as progress:
+            truth = write_tree(
+                folder,
+                readings,
+                small=small,
+                seed=seed,
+                layout=layout,
+                dicom=dicom,
+                progress=progress.advance,
+            )
+    except ValueError as error:
+        raise BadUsageError(str(error)) from None
+    click.echo(f"{progress.done} phantom readings in {folder}, their truth in {truth}")
     return _DONE
 
 

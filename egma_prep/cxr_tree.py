@@ -4,7 +4,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from egma_prep.errors import BadUsageError
-from egma_prep.images import jpeg_size
+from egma_prep.images import image_size as size_in_header
 from egma_prep.input_files import IMAGES, InputFiles
 from egma_prep.manifests import manifest
 from egma_prep.parse.mimic_cxr import ImageTables, needed_columns
@@ -87,14 +87,18 @@ def cxr_tree(files: InputFiles) -> CxrTree:
 
 def image_size(files: InputFiles, path: str) -> tuple[int, int]:
     """Read width and height from an image's header, where no table has them."""
-    return jpeg_size(files.read(path), path)
+    return size_in_header(files.read(path), path)
 
 
 def cxr_homes(files: InputFiles, root: str = "", homes: tuple[str, ...] = ()) -> list[str]:
     """List the folders that hold patients' images, as beginnings of paths, newest first."""
-    return [
-        f"{place}/"
+    places = [
+        place if place == root else f"{place}/"
         for home in homes or _LAYOUT["homes"]
         for place in reversed(files.matching(root, home))
-        if any(files.matching(f"{place}/", folder) for folder in _LAYOUT["prefix_folders"])
+    ]
+    return [
+        place
+        for place in places
+        if any(files.matching(place, folder) for folder in _LAYOUT["prefix_folders"])
     ]

@@ -27,9 +27,10 @@ REASONS = {
     "empty_transcript": "no words were dictated; nothing to mend",
     "no_report_section": "the report has neither FINDINGS nor IMPRESSION; nothing to mend",
     "no_fixations": "no fixation was recorded; nothing to mend",
-    "not_an_image": "the file is not a JPEG; download it again",
-    "truncated_image": "the JPEG ends too early; download it again",
-    "undecodable_image": "the JPEG is damaged; download it again",
+    "not_an_image": "the file is no image; download it again",
+    "not_a_grey_image": "chest X-rays are single grey images; nothing to mend",
+    "truncated_image": "the image ends too early; download it again",
+    "undecodable_image": "the image is damaged; download it again",
     "oversized_image": "raise image.max_megapixels if the image is genuine",
     "unexpected": "a fault of this program; please report it with the message",
 }

@@ -1,6 +1,7 @@
-"""JPEG bytes to the 224 frame (DESIGN, "Image frame")."""
+"""Image bytes to the 224 frame, by their content (DESIGN, "Image frame")."""
 
 from functools import lru_cache
+from types import ModuleType
 
 import cv2
 import numpy as np
@@ -23,6 +24,38 @@ _FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 cv2.setNumThreads(1)  # the cluster's workers are the parallelism
 
 
+def image_size(data: bytes, path: str) -> tuple[int, int]:
+    """Read width and height in pixels from a JPEG's or DICOM's header.
+
+    Raises
+    ------
+    BadInputError
+        If the bytes are neither, or not whole.
+    """
+    return _dicom().dicom_size(data, path) if _is_dicom(data) else jpeg_size(data, path)
+
+
+def framed(data: bytes, path: str, frame: Frame) -> NDArray[np.uint8]:
+    """Decode an image into the frame made for its size; ``(FRAME_PX, FRAME_PX)`` uint8."""
+    if not _is_dicom(data):
+        return frame_jpeg(data, path, frame.width, frame.height, frame)
+    pixels = _dicom().decode_dicom(data, path)
+    if pixels.shape != (frame.height, frame.width):
+        raise BadInputError("undecodable_image", path, f"{path} decodes to {pixels.shape}")
+    return to_frame(pixels, 1, frame)
+
+
+def _is_dicom(data: bytes) -> bool:
+    return data[128:132] == b"DICM"
+
+
+def _dicom() -> ModuleType:
+    # Whoever has JPEGs only need not wait for pydicom.
+    from egma_prep import dicom
+
+    return dicom
+
+
 def jpeg_size(data: bytes, path: str) -> tuple[int, int]:
     """Read width and height from a whole JPEG's header.
 
@@ -34,7 +67,7 @@ def jpeg_size(data: bytes, path: str) -> tuple[int, int]:
     if not data:
         raise BadInputError("empty_file", path, f"{path} is empty")
     if not data.startswith(_START):
-        raise BadInputError("not_an_image", path, f"{path} does not begin as a JPEG")
+        raise BadInputError("not_an_image", path, f"{path} is neither a JPEG nor a DICOM file")
     at, size = len(_START), (0, 0)
     while at + 9 <= len(data) and data[at] == 0xFF and data[at + 1] != _SCAN:
         if data[at + 1] in _FRAME_HEADERS:

@@ -1,6 +1,7 @@
 """Render other heatmaps from what ``out/`` holds; the raw data are not read again."""
 
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -142,9 +143,9 @@ def _floats(rows: Rows, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
 
 
 def _by_reading(out: OutFolder, part: int, table: str) -> dict[tuple[str, str], Rows]:
-    found: dict[tuple[str, str], Rows] = {}
+    found: dict[tuple[str, str], Rows] = defaultdict(list)  # reports have no fixations
     for row in read_parquet(out.part_table(part, table)).to_pylist():
-        found.setdefault(_key(row), []).append(row)
+        found[_key(row)].append(row)
     return found
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from egma_prep.assemble import FramedImage, Rows, reading_rows
 from egma_prep.errors import BadInputError, Reject, remembered
 from egma_prep.geometry import FRAME_PX, frame_of
-from egma_prep.images import frame_jpeg, jpeg_size
+from egma_prep.images import framed, image_size
 from egma_prep.input_files import Fingerprint, InputFiles
 from egma_prep.options import ImageOptions, Options
 from egma_prep.out_folder import OutFolder, write_json, write_parquet
@@ -128,9 +128,9 @@ def _noted(raw: RawReading, rows: dict[str, Rows]) -> dict[str, int]:
 
 def _framed(path: str, files: InputFiles, options: ImageOptions) -> FramedImage:
     data = files.read(path)
-    width, height = jpeg_size(data, path)
+    width, height = image_size(data, path)
     if width * height > options.max_megapixels * 1e6:
         what = f"{path} has {width} x {height} pixels"
         raise BadInputError("oversized_image", path, what)
     frame = frame_of(width, height, options.fit)
-    return FramedImage(frame, frame_jpeg(data, path, width, height, frame))
+    return FramedImage(frame, framed(data, path, frame))

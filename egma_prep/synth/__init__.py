@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .readings import plan_readings
-from .tree import write_mimic_eye
+from .tree import write_mimic_eye, write_native
 from .truth import write_truth
+
+LAYOUTS = ("mimic_eye", "reflacx", "eye_gaze")
 
 
 def write_tree(
@@ -18,13 +20,22 @@ def write_tree(
     *,
     small: bool = False,
     seed: int = 0,
+    layout: str = "mimic_eye",
+    dicom: bool = False,
     progress: Callable[[int], object] = lambda _: None,
 ) -> Path:
-    """Write a MIMIC-EYE tree of invented readings; return `PHANTOM-truth.json`, their truth.
+    """Write a tree of invented readings and `PHANTOM-truth.json`, their truth; return its path.
 
-    Rejects count among the readings. Same arguments give the same bytes. `small` images have a
-    sixth of the usual width and height. `progress` is called with 1 after each reading's files.
+    `layout` is one of `LAYOUTS`: a native one holds those of the readings that are its dataset's,
+    and their images, DICOM if `dicom`, in a MIMIC-CXR tree. Rejects count among the readings. Same
+    arguments give the same bytes. `small` images have a sixth of the usual width and height.
+    `progress` is called with 1 after each reading's files. ValueError if no reading belongs.
     """
     plan = plan_readings(readings, small=small, seed=seed)
-    write_mimic_eye(root, plan, progress)
+    if layout == "mimic_eye":
+        write_mimic_eye(root, plan, progress)
+    else:
+        plan = write_native(root, plan, layout, dicom, progress)
+    if not plan:
+        raise ValueError(f"none of {readings} readings is of {layout}; ask for more")
     return write_truth(root / "PHANTOM-truth.json", plan, seed)

@@ -49,7 +49,12 @@ support_devices__chx,cxr_exam_indication
 HEADERS = dict(line.split(": ") for line in _HEADERS.splitlines())
 _ASKED = f"{HEADERS['phase_1']},{HEADERS['later_phases']}".split(",")
 _ALL_LABELS = list(dict.fromkeys(_ASKED))
+_READING_FACTS = HEADERS["metadata"]
 HEADERS["metadata"] += "," + ",".join(_ALL_LABELS)
+HEADERS |= {f"metadata_phase_{phase}": f"{_READING_FACTS},{labels}" for phase, labels in (
+    (1, HEADERS["phase_1"]), (2, HEADERS["later_phases"]), (3, HEADERS["later_phases"]))
+}  # fmt: skip
+HEADERS["native_cxr_meta"] = ",".join(HEADERS["cxr_meta"].split(",")[:12])
 HEADERS |= {"cxr_negbio": HEADERS["cxr_chexpert"], "eye_gaze": HEADERS["fixations"]}
 _MASKS = {"mediastanum": "upper mediastinum", "aortic_knob": "trachea"} | {
     f"{side}_lung": f"{side} lung" for side in ("left", "right")
@@ -90,8 +95,8 @@ def reflacx_files(reading: PhantomReading) -> dict[str, str | bytes]:
     }
 
 
-def metadata_line(reading: PhantomReading) -> str:
-    """Return the reading's line of metadata.csv; labels of other phases are blank."""
+def metadata_line(reading: PhantomReading, native: bool = False) -> str:
+    """Return the reading's line of its phase's table, or of all phases' with blanks for others."""
     image = reading.image
     said = dict.fromkeys(_labels(reading), "0") | {"Support devices": "False"}
     said["Other"] = "azygos fissure" if reading.number % 9 == 4 else ""
@@ -102,19 +107,22 @@ def metadata_line(reading: PhantomReading) -> str:
         drawn = finding.kind.drawn_as_ellipse
         said[finding.label(reading.phase)] = str(_certainty(reading, k)) if drawn else "True"
     for label, value in said.items():
-        if value.isdigit() and _ASKED.count(label) == 1:  # as pandas beside blanks
+        # Whole numbers beside blanks, as pandas writes them.
+        if not native and value.isdigit() and _ASKED.count(label) == 1:
             said[label] += ".0"
-    path = f"physionet.org/files/mimic-cxr/2.0.0/{_dicom_path(image)}"
+    path = f"physionet.org/files/mimic-cxr/2.0.0/{dicom_path(image)}"
     facts = [reading.reading_id, image.split, str(reading.reject == "discarded"), path]
     facts += [image.dicom_id, image.subject_id, str(image.chest.width), str(image.chest.height)]
-    return ",".join([*facts, *(said.get(label, "") for label in _ALL_LABELS)])
+    labels = _labels(reading) if native else _ALL_LABELS
+    return ",".join([*facts, *(said.get(label, "") for label in labels)])
 
 
 def _labels(reading: PhantomReading) -> list[str]:
     return HEADERS["phase_1" if reading.phase == 1 else "later_phases"].split(",")
 
 
-def _dicom_path(image: PhantomImage) -> str:
+def dicom_path(image: PhantomImage) -> str:
+    """Return an image's place in MIMIC-CXR."""
     subject = image.subject_id
     return f"files/p{subject[:2]}/p{subject}/s{image.study_id}/{image.dicom_id}.dcm"
 
@@ -190,7 +198,7 @@ def _master_line(image: PhantomImage) -> str:
     flags = [normal, normal, heart, not (normal or heart)]
     stay = ("", "30000001", "30000001.0", '"[30000001, 30000002]"')[image.number % 4]
     pads = eye_gaze_pads(image.chest.width, image.chest.height)
-    cells = [image.dicom_id, _dicom_path(image), image.study_id, image.subject_id, stay, "F"]
+    cells = [image.dicom_id, dicom_path(image), image.study_id, image.subject_id, stay, "F"]
     cells += ["60 - 70", *map(str, pads), "Phantom condition", "Z999", *[""] * 16]
     cells += [*(str(int(flag)) for flag in flags), *"0" * 11, *chexpert_labels(image)]
     said = f'"phantom number {image.number}, with ""cough""\nand ___, evaluate for pneumonia"'

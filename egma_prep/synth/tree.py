@@ -1,5 +1,6 @@
-"""Lay a plan out as a MIMIC-EYE tree with the quirks of the published one (FORMATS 3)."""
+"""Lay a plan out as the published trees, with their quirks (FORMATS 1 to 4)."""
 
+import gzip
 import itertools
 from collections import defaultdict
 from collections.abc import Callable
@@ -10,11 +11,13 @@ import numpy as np
 
 from . import sources
 from .anatomy import Pixels
+from .dicom import dicom_file
 from .findings import draw_xray
 from .readings import PhantomImage, PhantomReading, hex_id
 
 # By table and subject, of subject "" all; each begins with its number in the table it came from.
 _Lines = defaultdict[tuple[str, str], list[str]]
+Progress = Callable[[int], object]
 _NOTICE = """PHANTOM: every image, word, gaze point, number and identifier in this tree is invented.
 No patient and no radiologist stands behind any of it; do not mix it with real data.
 """
@@ -26,9 +29,7 @@ _TABLES = {  # and their folders
 }
 
 
-def write_mimic_eye(
-    root: Path, plan: list[PhantomReading], progress: Callable[[int], object]
-) -> None:
+def write_mimic_eye(root: Path, plan: list[PhantomReading], progress: Progress) -> None:
     """Write every file of a MIMIC-EYE tree but the truth; call `progress` with 1 a reading."""
     _write(root / "PHANTOM.txt", _NOTICE)
     lines = _fill_tables(plan)
@@ -52,6 +53,75 @@ def write_mimic_eye(
             progress(1)
         _litter(folder)
     _write_spreadsheets(root / "spreadsheets", lines)
+
+
+def write_native(
+    root: Path, plan: list[PhantomReading], layout: str, dicom: bool, progress: Progress
+) -> list[PhantomReading]:
+    """Write a native tree of the readings that belong to it, and a MIMIC-CXR tree of their images.
+
+    Returns
+    -------
+    list of PhantomReading
+        Those written, their images where they now lie.
+    """
+    suffix = ".dcm" if dicom else ".jpg"
+    kept = [_in_mimic_cxr(reading, suffix) for reading in plan if reading.dataset == layout]
+    _write(root / "PHANTOM.txt", _NOTICE)
+    for image in {reading.image.number: reading.image for reading in kept}.values():
+        _write_image(root, image)
+    for reading in kept:
+        files = sources.reflacx_files if reading.phase else sources.eye_gaze_files
+        for path, content in files(reading).items():
+            _write(root / path.partition("/")[2], content)  # without MIMIC-EYE's folder
+        if reading.phase:
+            (root / "gaze_data" / reading.reading_id).mkdir(parents=True, exist_ok=True)
+        progress(1)
+    for folder in {root, *root.glob("main_data/*/"), *root.glob("audio*/*/")}:
+        _write(folder / "index.html", "<html>PHANTOM</html>\n")
+    tables = _reflacx_tables(kept) if layout == "reflacx" else _eye_gaze_tables(kept)
+    for name, text in (tables | _cxr_tables(kept)).items():
+        data = text.encode()
+        _write(root / name, gzip.compress(data, mtime=0) if name.endswith(".gz") else data)
+    return kept
+
+
+def _in_mimic_cxr(reading: PhantomReading, suffix: str) -> PhantomReading:
+    place = Path("images", sources.dicom_path(reading.image)).with_suffix(suffix)
+    return reading._replace(image=reading.image._replace(path=place.as_posix()))
+
+
+def _reflacx_tables(plan: list[PhantomReading]) -> dict[str, str]:
+    tables = {}
+    for name, phase in ((f"metadata_phase_{phase}", phase) for phase in (1, 2, 3)):
+        readings = sorted((r for r in plan if r.phase == phase), key=lambda r: r.reading_id)
+        lines = [sources.metadata_line(reading, native=True) for reading in readings]
+        tables[f"main_data/{name}.csv"] = sources.csv_text(sources.HEADERS[name], lines)
+    return tables
+
+
+def _eye_gaze_tables(plan: list[PhantomReading]) -> dict[str, str]:
+    lines = _fill_tables(plan)
+    return {
+        f"{table}.csv": sources.csv_text(sources.HEADERS[table], _unnumbered(lines[table, ""]))
+        for table in ("master_sheet", "fixations", "eye_gaze", "bounding_boxes")
+    }
+
+
+def _cxr_tables(plan: list[PhantomReading]) -> dict[str, str]:
+    lines = _fill_tables(plan)
+    meta = [",".join(line.split(",")[:12]) for line in _unnumbered(lines["cxr_meta", ""])]
+    named = {"metadata": sources.csv_text(sources.HEADERS["native_cxr_meta"], meta, "\n")} | {
+        table: sources.csv_text(
+            sources.HEADERS[f"cxr_{table}"], _unnumbered(lines[f"cxr_{table}", ""]), "\n"
+        )
+        for table in ("split", "chexpert", "negbio")
+    }
+    return {f"images/mimic-cxr-2.0.0-{table}.csv.gz": text for table, text in named.items()}
+
+
+def _unnumbered(lines: list[str]) -> list[str]:
+    return [line.partition(",")[2] for line in lines]
 
 
 def _fill_tables(plan: list[PhantomReading]) -> _Lines:
@@ -98,8 +168,9 @@ def _add_eye_gaze_lines(lines: _Lines, reading: PhantomReading) -> None:
         for row in rows[table]:
             _add(lines, table, image.subject_id, row)
     if reading.number % 80 == 1:  # the blank calibration slide: an id of 39 characters
-        for row in rows["fixations"][:3]:
-            _add(lines, "fixations", "", row.replace(image.dicom_id, image.dicom_id[:-5]))
+        for table in ("fixations", "eye_gaze"):
+            for row in rows[table][:3]:
+                _add(lines, table, "", row.replace(image.dicom_id, image.dicom_id[:-5]))
 
 
 def _write_spreadsheets(folder: Path, lines: _Lines) -> None:
@@ -122,12 +193,13 @@ def _write_table(path: Path, table: str, lines: list[str]) -> None:
 def _write_image(root: Path, image: PhantomImage) -> None:
     pixels = draw_xray(image.chest, image.findings)
     path = root / image.path
-    _write(path, pixels)
+    _write(path, dicom_file(image, _as_jpeg(pixels)) if path.suffix == ".dcm" else pixels)
     if image.number % 3 == 1:  # a lateral view that nobody gazed at and no table lists
         lateral = cv2.resize(pixels, (image.chest.width // 3, image.chest.height // 2))
         _write(path.with_name(hex_id(f"{image.dicom_id} lateral") + ".jpg"), lateral)
-    report = root / f"patient_{image.subject_id}/CXR-DICOM/s{image.study_id}.txt"
-    _write(report, sources.report(image))
+    native = path.parent.with_suffix(".txt")
+    report = root / f"patient_{image.subject_id}/CXR-DICOM/{native.name}"
+    _write(report if image.path.startswith("patient_") else native, sources.report(image))
 
 
 def _litter(folder: Path) -> None:  # as mirrors and desktops leave it
@@ -140,5 +212,11 @@ def _litter(folder: Path) -> None:  # as mirrors and desktops leave it
 def _write(path: Path, content: str | bytes | Pixels) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(content, np.ndarray):
-        content = cv2.imencode(path.suffix, content, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+        content = cv2.imencode(".jpg", content, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
     path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def _as_jpeg(pixels: Pixels) -> Pixels:
+    """Take the JPEG's losses too, so that a DICOM shows the very picture of the JPEG."""
+    packed = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
+    return np.asarray(cv2.imdecode(packed, cv2.IMREAD_GRAYSCALE))
