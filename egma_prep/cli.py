@@ -79,6 +79,16 @@ def _out_option(command: Command) -> Command:
     )(command)
 
 
+def _source_options(command: Command) -> Command:
+    images = click.option(
+        "--images",
+        type=click.Path(path_type=Path),
+        help="MIMIC-CXR-JPG or MIMIC-CXR, where DATA has no images.",
+    )
+    source = click.option("--source", help="Layout of DATA; detected by default.")
+    return source(images(command))
+
+
 def _render_options(command: Command) -> Command:
     for option in (
         click.option(
@@ -97,6 +107,7 @@ def _render_options(command: Command) -> Command:
         click.option(
             "--workers", type=int, help="Processes of the embedded cluster; one a core by default."
         ),
+        click.option("--format", help="Shards as parquet (default) or npz."),
         click.option("--level", help="A map for each sentence (default) or word."),
         click.option("--lead", type=float, metavar="SECONDS", help="Start windows earlier."),
         click.option("--window", help="spoken (default), or pause: with the silence before."),
@@ -109,12 +120,7 @@ def _render_options(command: Command) -> Command:
 @main.command()
 @click.argument("data", type=click.Path(path_type=Path))
 @_out_option
-@click.option("--source", help="Layout of DATA; detected by default.")
-@click.option(
-    "--images",
-    type=click.Path(path_type=Path),
-    help="MIMIC-CXR-JPG or MIMIC-CXR, where DATA has no images.",
-)
+@_source_options
 @_render_options
 @click.option(
     "--max-reject-share",
@@ -148,6 +154,26 @@ def run(
     if summary.reject_share > max_reject_share:
         click.echo(f"rejected {summary.reject_share:.0%}, above --max-reject-share", err=True)
         return _TOO_MANY_REJECTS
+    return _DONE
+
+
+@main.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@_source_options
+@_reports_errors
+def scan(data: Path, source: str | None, images: Path | None) -> int:
+    """Look at DATA before a long run: counts, rejects, time and space needed.
+
+    Prints no rows and no ids, so that it may be shown to others.
+
+    \b
+    Example:
+      egma-prep scan /physionet/mimic-eye
+    """
+    from egma_prep.scan import scan_tree
+
+    for line in scan_tree(data, images, source):
+        click.echo(line)
     return _DONE
 
 
@@ -221,6 +247,24 @@ def synth(folder: Path, readings: int, small: bool, seed: int, layout: str, dico
 
 
 @main.command()
+@click.argument("target", metavar="DEST", type=click.Path(path_type=Path))
+@click.option("--to", "kind", required=True, help="Format: npz or parquet.")
+@_out_option
+@_reports_errors
+def export(target: Path, kind: str, out: Path) -> int:
+    """Write the shards into DEST in another format.
+
+    \b
+    Example:
+      egma-prep export shards-npz --to npz
+    """
+    from egma_prep.export import export as write_export
+
+    click.echo(f"{write_export(out, target, kind)} readings in {target}")
+    return _DONE
+
+
+@main.command()
 @click.argument("reading_id", required=False)
 @_out_option
 @click.option("--png", type=click.Path(path_type=Path), help="Figure file [OUT/READING_ID.png].")
@@ -234,7 +278,7 @@ def inspect(reading_id: str | None, out: Path, png: Path | None) -> int:
     Example:
       egma-prep inspect P300R000001 --png reading.png
     """
-    from egma_prep.picture import draw_reading
+    from egma_prep.inspection import draw_reading
 
     click.echo(f"drew {draw_reading(out, reading_id, png)}")
     return _DONE

@@ -19,6 +19,11 @@ _IN_FLIGHT_PER_WORKER = 2
 _CONNECT_SECONDS = 10
 
 
+def default_workers() -> int:
+    """Count the cores that this process may use."""
+    return int(dask.system.CPU_COUNT)
+
+
 @contextlib.contextmanager
 def dask_client(options: ExecutionOptions, scratch: Path) -> Iterator[Client]:
     """Connect to the scheduler named in the options, or start one.
@@ -40,7 +45,7 @@ def dask_client(options: ExecutionOptions, scratch: Path) -> Iterator[Client]:
             yield client
         return
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
-    workers = options.workers or dask.system.CPU_COUNT
+    workers = options.workers or default_workers()
     processes, threads = (workers, 1) if options.processes else (1, workers)
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from egma_prep.align import WINDOWS
 from egma_prep.errors import BadUsageError, unknown_name
+from egma_prep.formats import formats
 from egma_prep.geometry import FITS
 from egma_prep.manifests import shipped_folder
 
@@ -72,6 +73,8 @@ class RenderOptions:
     """Render a map per ``sentence``, or per ``word`` (the paper's Fig. 3)."""
     empty_sentence: str = "null"
     """A sentence without gaze has no map, or the ``reading``'s as in the published code."""
+    format: str = "parquet"
+    """How shards are stored."""
 
     def __post_init__(self) -> None:
         _number("render.sigma", self.sigma_value, above=0)
@@ -80,6 +83,7 @@ class RenderOptions:
         _number("render.lead", self.lead, at_least=0)
         _choice("render.level", self.level, LEVELS)
         _choice("render.empty_sentence", self.empty_sentence, EMPTY_SENTENCES)
+        _choice("render.format", self.format, tuple(formats()))
 
     @property
     def sigma_in_degrees(self) -> bool:

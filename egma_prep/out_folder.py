@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from egma_prep.errors import BadUsageError
+from egma_prep.formats import formats
 from egma_prep.input_files import Fingerprint
 from egma_prep.schema import SCHEMA_VERSION, TABLES
 
 _OWNER_ONLY = 0o700
 _OWNER_ONLY_FILE = 0o600
-_ROWS_PER_GROUP = 64
 
 
 class OutFolder:
@@ -58,9 +58,9 @@ class OutFolder:
                 f"cannot write to {self.root} ({error.strerror}); choose another folder by --out"
             ) from None
 
-    def shard(self, part: int, folder: Path | None = None) -> Path:
-        """Path of one part's shard."""
-        return (folder or self.shards) / f"{part_name(part)}.parquet"
+    def shard(self, part: int, format_name: str, folder: Path | None = None) -> Path:
+        """Path of one part's shard in a format."""
+        return (folder or self.shards) / f"{part_name(part)}.{format_name}"
 
     def image_part(self, part: int) -> Path:
         """Path of one part's images."""
@@ -135,7 +135,8 @@ class OutFolder:
     def remove_part(self, part: int) -> None:
         """Delete everything of a part, its record first."""
         self.record_file(part).unlink(missing_ok=True)
-        self.shard(part).unlink(missing_ok=True)
+        for name in formats():
+            self.shard(part, name).unlink(missing_ok=True)
         self.image_part(part).unlink(missing_ok=True)
         shutil.rmtree(self.record_file(part).parent, ignore_errors=True)
 
@@ -217,17 +218,10 @@ def read_json(path: Path) -> dict[str, Any] | None:
         ) from None
 
 
-def write_parquet(path: Path, table: pa.Table) -> Fingerprint:
-    """Write a table as every reader can open it: zstd, plain columns, small row groups."""
+def write_table(path: Path, table: pa.Table) -> Fingerprint:
+    """Write a table in the format that the path ends in."""
     with appearing_whole(path) as temporary:
-        pq.write_table(
-            table,
-            temporary,
-            compression="zstd",
-            compression_level=1,
-            use_dictionary=False,
-            row_group_size=_ROWS_PER_GROUP if "image" in table.schema.names else None,
-        )
+        formats()[path.suffix[1:]].save(table, temporary)
         data = temporary.read_bytes()
     return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 

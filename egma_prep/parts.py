@@ -92,7 +92,10 @@ def is_current(plan: PartPlan, job: Job) -> bool:
     record = out.record(plan.part)
     if record is None or record["key"] != plan.key(job.source, job.options):
         return False
-    written = [(out.shard(plan.part), "shard"), (out.image_part(plan.part), "images")]
+    written = [
+        (out.shard(plan.part, job.options.render.format), "shard"),
+        (out.image_part(plan.part), "images"),
+    ]
     return all(_has_size(path, record["outputs"].get(kind)) for path, kind in written) and all(
         plan.inputs[path].get("sha256") == known.get("sha256")  # read again a moment ago
         if path in plan.inputs

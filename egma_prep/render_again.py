@@ -12,9 +12,10 @@ import pyarrow as pa
 from egma_prep.assemble import Gaze, Rows, rendered
 from egma_prep.cluster import dask_client, each_done
 from egma_prep.errors import BadUsageError
+from egma_prep.formats import load_shard
 from egma_prep.geometry import frame_of
 from egma_prep.options import Options, differences, with_changes
-from egma_prep.out_folder import OutFolder, read_parquet, write_json, write_parquet
+from egma_prep.out_folder import OutFolder, read_parquet, write_json, write_table
 from egma_prep.progress import Progress
 from egma_prep.readings import Words
 from egma_prep.schema import SHARD, described
@@ -59,17 +60,19 @@ def render_heatmaps(out_root: Path, changes: Iterable[dict[str, Any]], say: Say 
         )
     changed = differences(kept, wanted) or "as before"
     say(f"rendering {run['counts']['written']} readings again: {changed}")
-    render_parts(out, wanted)
+    render_parts(out, kept, wanted)
     return run["counts"]["written"]
 
 
-def render_parts(out: OutFolder, options: Options) -> None:
+def render_parts(out: OutFolder, kept: Options, options: Options) -> None:
     """Build all shards anew beside the old ones, then swap the folders.
 
     Parameters
     ----------
+    kept : Options
+        Those of the last run.
     options : Options
-        Those of the last run, with other render options.
+        The same, with other render options.
     """
     shutil.rmtree(out.next_shards, ignore_errors=True)
     out.next_shards.mkdir(mode=out.shards.stat().st_mode & 0o777)
@@ -80,7 +83,7 @@ def render_parts(out: OutFolder, options: Options) -> None:
         dask_client(options.execution, out.scratch) as client,
         Progress("readings", sum(written.values())) as progress,
     ):
-        jobs = ((part, out.root, options) for part in written)
+        jobs = ((part, out.root, kept.render.format, options) for part in written)
         for part, fingerprint in each_done(client, render_part, jobs):
             outputs[str(part)] = fingerprint
             progress.advance(written[part])
@@ -88,10 +91,12 @@ def render_parts(out: OutFolder, options: Options) -> None:
     out.finish_swap()
 
 
-def render_part(part: int, out_root: Path, options: Options) -> tuple[int, dict[str, Any]]:
+def render_part(
+    part: int, out_root: Path, old_format: str, options: Options
+) -> tuple[int, dict[str, Any]]:
     """Render one part's shard into the folder of new shards."""
     out = OutFolder(out_root)
-    old = read_parquet(out.shard(part))
+    old = load_shard(out.shard(part, old_format))
     by_table = {name: _by_reading(out, part, name) for name in ("words", "fixations", "sentences")}
     made = [
         _render_reading(
@@ -107,7 +112,7 @@ def render_part(part: int, out_root: Path, options: Options) -> tuple[int, dict[
         for name in schema.names
     ]
     table = pa.Table.from_arrays(columns, schema=schema)
-    return part, dict(write_parquet(out.shard(part, out.next_shards), table))
+    return part, dict(write_table(out.shard(part, options.render.format, out.next_shards), table))
 
 
 def _render_reading(

@@ -20,7 +20,7 @@ from egma_prep.out_folder import (
     concatenate,
     read_parquet,
     write_json,
-    write_parquet,
+    write_table,
 )
 from egma_prep.parts import Job, PartPlan, is_current, plan_parts
 from egma_prep.progress import Progress
@@ -28,7 +28,7 @@ from egma_prep.readings import PlannedReading
 from egma_prep.render_again import render_parts
 from egma_prep.schema import REJECTS, SCHEMA_VERSION, TABLES, table_of
 from egma_prep.shards import make_part
-from egma_prep.sources import SubjectPlan, choose_source
+from egma_prep.sources import Source, SubjectPlan, choose_source
 
 _SOFTWARE = ("numpy", "scipy", "opencv-python-headless", "pyarrow", "spacy", "distributed")
 _TRIAL_GROWTH = 4
@@ -96,7 +96,7 @@ def run_etl(
         If nothing can be made of the tree or the folder.
     """
     out = OutFolder(out_root.resolve())
-    files = InputFiles(_folder(data, "DATA"), images and _folder(images, "--images"))
+    files = open_tree(data, images)
     out.finish_swap()
     run = out.run() or {}
     kept = with_changes(Options(), run.get("options", {}))
@@ -104,13 +104,9 @@ def run_etl(
     source = choose_source(files, source_name)
     if data.resolve() == out.root:
         raise BadUsageError(f"--out {out_root} is DATA itself; choose another folder")
-    subjects = _without_duplicates(list(source.plan(files)))
+    subjects = planned_subjects(source, files)
     shared = dict(files.fingerprints)
     planned = sum(len(subject.readings) + len(subject.rejects) for subject in subjects)
-    if not planned:
-        raise BadUsageError(
-            f"{data} has the {source.name} layout, but no reading; check that it is the whole tree"
-        )
     # New render options come last, over finished parts, so that shards never mix two.
     now = with_changes(wanted, {"render": run["options"]["render"]}) if run else wanted
     job = Job(data.resolve(), images and images.resolve(), out.root, source.name, now)
@@ -131,8 +127,13 @@ def run_etl(
         _finish(out, plans, header, shared)
     if wanted.render != job.options.render:
         say(f"rendering again: {differences(job.options, wanted)}")
-        render_parts(out, wanted)
+        render_parts(out, job.options, wanted)
     return _summary(out, did_work=not complete or wanted.render != job.options.render)
+
+
+def open_tree(data: Path, images: Path | None) -> InputFiles:
+    """Open DATA and the folder of images; refuse one that nothing can be read from."""
+    return InputFiles(_folder(data, "DATA"), images and _folder(images, "--images"))
 
 
 def _folder(data: Path, name: str) -> Path:
@@ -145,6 +146,23 @@ def _folder(data: Path, name: str) -> Path:
     if not any(data.iterdir()):
         raise BadUsageError(f"{name} {data} is empty; give the root of the dataset's folders")
     return data
+
+
+def planned_subjects(source: Source, files: InputFiles) -> list[SubjectPlan]:
+    """Plan every reading of a tree once.
+
+    Raises
+    ------
+    BadUsageError
+        If there is none.
+    """
+    subjects = _without_duplicates(list(source.plan(files)))
+    if not any(subject.readings or subject.rejects for subject in subjects):
+        raise BadUsageError(
+            f"{files.root} has the {source.name} layout, but no reading; check that it is the"
+            " whole tree"
+        )
+    return subjects
 
 
 def _without_duplicates(subjects: list[SubjectPlan]) -> list[SubjectPlan]:
@@ -231,7 +249,7 @@ def _finish(
     rejects = [reject for record in records for reject in record["rejects"]]
     rejects.sort(key=lambda reject: tuple(reject.values()))
     known = [{name: value or None for name, value in reject.items()} for reject in rejects]
-    write_parquet(out.rejects, table_of(REJECTS, known))
+    write_table(out.rejects, table_of(REJECTS, known))
     planned = sum(plan.planned for plan in plans)
     if planned != written + len(rejects):
         raise RuntimeError(f"planned {planned}, but wrote {written} and rejected {len(rejects)}")

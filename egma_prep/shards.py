@@ -12,7 +12,7 @@ from egma_prep.geometry import FRAME_PX, frame_of
 from egma_prep.images import framed, image_size
 from egma_prep.input_files import Fingerprint, InputFiles
 from egma_prep.options import ImageOptions, Options
-from egma_prep.out_folder import OutFolder, write_json, write_parquet
+from egma_prep.out_folder import OutFolder, write_json, write_table
 from egma_prep.parts import Job, PartPlan
 from egma_prep.readings import PlannedReading, RawReading
 from egma_prep.schema import IMAGES, SHARD, TABLES, described, table_of
@@ -34,12 +34,12 @@ def make_part(plan: PartPlan, job: Job) -> dict[str, Any]:
     if rows["shard"]:
         shard = described(SHARD, shard_options(job.options))
         images = described(IMAGES, {"image_size": FRAME_PX, "fit": job.options.image.fit})
-        outputs["images"] = write_parquet(
-            out.image_part(plan.part), table_of(images, rows["images"])
+        outputs["images"] = write_table(out.image_part(plan.part), table_of(images, rows["images"]))
+        outputs["shard"] = write_table(
+            out.shard(plan.part, job.options.render.format), table_of(shard, rows["shard"])
         )
-        outputs["shard"] = write_parquet(out.shard(plan.part), table_of(shard, rows["shard"]))
     for name, schema in TABLES.items():
-        write_parquet(out.part_table(plan.part, name), table_of(schema, rows[name]))
+        write_table(out.part_table(plan.part, name), table_of(schema, rows[name]))
     record = {
         "key": plan.key(job.source, job.options),
         "planned": plan.planned,

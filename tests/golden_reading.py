@@ -8,7 +8,7 @@ import pyarrow as pa
 from egma_prep.assemble import FramedImage, reading_rows
 from egma_prep.geometry import frame_of
 from egma_prep.options import Options
-from egma_prep.out_folder import write_parquet
+from egma_prep.out_folder import write_table
 from egma_prep.readings import Fixations, RawReading, Region, Words
 from egma_prep.schema import SCHEMA_VERSION, SHARD, described, table_of
 from egma_prep.shards import shard_options
@@ -55,4 +55,4 @@ def golden_table() -> pa.Table:
 
 
 if __name__ == "__main__":
-    write_parquet(GOLDEN, golden_table())
+    write_table(GOLDEN, golden_table())

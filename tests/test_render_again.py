@@ -387,7 +387,7 @@ def test_a_rendering_that_was_cut_can_be_repeated(
 def test_a_fault_in_one_part_leaves_all_the_old_shards(
     clean_out: Path, phantom: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = render_again.write_parquet
+    real = render_again.write_table
 
     def full_disk(path: Path, content: Any) -> Any:
         if path.name == "part-00001.parquet":
@@ -395,7 +395,7 @@ def test_a_fault_in_one_part_leaves_all_the_old_shards(
         return real(path, content)
 
     with monkeypatch.context() as patched:
-        patched.setattr(render_again, "write_parquet", full_disk)
+        patched.setattr(render_again, "write_table", full_disk)
         result = egma_prep("render-heatmaps", "--out", out, "--sigma", 8, *IN_THREAD)
     assert result.exit_code == 2
     assert "No space left" in result.stderr and "Traceback" not in result.output

@@ -20,7 +20,7 @@ from conftest import IN_THREADS, egma_prep, run_etl
 from distributed import LocalCluster
 from tables import TABLES, contents, parts, rejects
 
-from egma_prep.out_folder import write_parquet
+from egma_prep.out_folder import write_table
 
 PARTS_OF_8 = ("--set", "execution.readings_per_part=8")
 
@@ -401,7 +401,7 @@ def test_every_shard_and_image_file_is_zstd_in_small_row_groups_without_dictiona
 
 def test_a_part_of_many_readings_has_row_groups_of_64(tmp_path: Path) -> None:
     many = pa.table({"image": [b"\0" * 50] * 130})
-    write_parquet(tmp_path / "part.parquet", many)
+    write_table(tmp_path / "part.parquet", many)
     metadata = pq.ParquetFile(tmp_path / "part.parquet").metadata
     groups = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
     assert groups == [64, 64, 2]

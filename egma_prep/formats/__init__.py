@@ -1,0 +1,72 @@
+"""Shard formats: each module here with ``save`` and ``load`` is one; its name is the suffix."""
+
+import importlib
+import pkgutil
+from pathlib import Path
+from typing import Protocol, cast
+
+import pyarrow as pa
+
+from egma_prep.errors import BadUsageError
+from egma_prep.schema import SCHEMA_VERSION
+
+PART = "part-*"
+
+
+class Format(Protocol):
+    """How a table of shard rows lies in a file."""
+
+    def save(self, table: pa.Table, path: Path) -> None:
+        """Write a table, its file metadata included."""
+
+    def load(self, path: Path) -> pa.Table:
+        """Read a table as it was saved; any exception means damage."""
+
+    def count(self, path: Path) -> int:
+        """Read the number of rows alone."""
+
+
+def formats() -> dict[str, Format]:
+    """Find every format in this folder, by suffix without its dot."""
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return {name: cast(Format, importlib.import_module(f"{__name__}.{name}")) for name in names}
+
+
+def load_shard(path: Path) -> pa.Table:
+    """Read a shard of any format.
+
+    Raises
+    ------
+    BadUsageError
+        If it is missing, damaged, or of another schema version.
+    """
+    kind = _format_of(path)
+    try:
+        table = kind.load(path)
+    except Exception as error:  # each library has its own for damage
+        reason = str(error).partition("\n")[0]
+        raise BadUsageError(f"{path} is damaged ({reason}); repeat: egma-prep run DATA") from None
+    version = (table.schema.metadata or {}).get(b"egma.schema_version", b"none").decode()
+    if version != SCHEMA_VERSION:
+        raise BadUsageError(f"{path} has schema {version}, this version knows {SCHEMA_VERSION}")
+    return table
+
+
+def count_rows(path: Path) -> int:
+    """Read how many readings a shard holds; errors as `load_shard`."""
+    try:
+        return _format_of(path).count(path)
+    except Exception:
+        return load_shard(path).num_rows
+
+
+def shard_files(folder: Path) -> list[Path]:
+    """List a folder's shards of any format, sorted."""
+    return sorted(path for name in formats() for path in folder.glob(f"{PART}.{name}"))
+
+
+def _format_of(path: Path) -> Format:
+    known = formats()
+    if path.suffix[1:] not in known:
+        raise BadUsageError(f"{path} is no shard; they end in .{', .'.join(known)}")
+    return known[path.suffix[1:]]
