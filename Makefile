@@ -22,7 +22,7 @@ demo: $(VENV)/.ready $(DEMO)/phantom/PHANTOM-truth.json ## set up, run the whole
 	@echo "Your own data:            make preprocess DATA=/physionet/mimic-eye"
 	@echo "The commands on the PATH: export PATH=\"$$(cd $(BIN) && pwd):\$$PATH\""
 
-preprocess: $(VENV)/.ready ## DATA=... [OUT=out]: the whole ETL on a MIMIC-EYE tree
+preprocess: $(VENV)/.ready ## DATA=... [OUT=out]: the whole ETL on a raw tree
 	@test -n "$(DATA)" || { echo "make preprocess needs DATA=/physionet/mimic-eye" >&2; exit 2; }
 	$(BIN)/egma-prep run "$(DATA)" --out "$(OUT)"
 
@@ -34,8 +34,9 @@ lint: $(VENV)/.ready-dev ## formatting, lint and types alone
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.ready-dev ## the ETL beside merely decoding, 1,000 full-size readings: half an hour, 8 GB of disk
+bench: $(VENV)/.ready-dev ## the ETL beside merely decoding, 1,000 full-size readings, and DICOM decoders: half an hour, 8 GB of disk
 	$(BIN)/python benchmarks/etl.py
+	$(BIN)/python benchmarks/dicom_decoders.py
 
 $(VENV)/.ready: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
