@@ -4,6 +4,7 @@ import io
 from collections import Counter
 from pathlib import Path
 
+import jpeg_ls
 import numpy as np
 import pydicom
 import pydicom.data
@@ -135,6 +136,20 @@ def test_lossless_syntaxes_agree(syntax: UID) -> None:
     assert data.file_meta.TransferSyntaxUID == syntax
     found = decode_dicom(packed(data), "x")
     assert (found == decode_dicom(packed(image()), "x")).all()
+
+
+def test_jpeg_ls_is_decoded_by_the_faster_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = image()
+    data.compress(JPEGLSLossless)
+    used = []
+    genuine = jpeg_ls.decode_pixel_data
+    monkeypatch.setattr(
+        jpeg_ls,
+        "decode_pixel_data",
+        lambda *given, **also: used.append(1) or genuine(*given, **also),
+    )
+    decode_dicom(packed(data), "x")
+    assert used
 
 
 def outcome(path: Path) -> str:
