@@ -12,13 +12,16 @@ SOURCES := pyproject.toml constraints.txt
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
 
-demo: $(VENV)/.ready $(DEMO)/phantom/PHANTOM-truth.json ## set up, run the whole ETL on invented data, draw a reading
+demo: $(VENV)/.ready $(DEMO)/phantom/PHANTOM-truth.json ## set up, run the whole ETL on invented data, draw a reading, pre-train a small model
 	$(BIN)/egma-prep run $(DEMO)/phantom --out $(DEMO)/out --config phantom
 	$(BIN)/egma-prep inspect --out $(DEMO)/out --png $(DEMO)/reading.png
+	rm -rf $(DEMO)/out/runs
+	$(BIN)/egma-train --shards $(DEMO)/out --out $(DEMO)/out
 	@echo
 	@echo "The phantom tree:         $(DEMO)/phantom"
 	@echo "Tables, images, shards:   $(DEMO)/out"
 	@echo "A reading's heatmaps:     $(DEMO)/reading.png"
+	@echo "A small model's run:      $(DEMO)/out/runs"
 	@echo "Your own data:            make preprocess DATA=/physionet/mimic-eye"
 	@echo "The commands on the PATH: export PATH=\"$$(cd $(BIN) && pwd):\$$PATH\""
 
@@ -40,12 +43,12 @@ bench: $(VENV)/.ready-dev ## the ETL beside merely decoding, 1,000 full-size rea
 
 $(VENV)/.ready: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train]'
 	touch $@
 
 $(VENV)/.ready-dev: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,dev]'
 	touch $@ $(VENV)/.ready
 
 $(DEMO)/phantom/PHANTOM-truth.json: | $(VENV)/.ready

@@ -1,0 +1,222 @@
+"""The shards once more as flat, memory-mapped arrays: built once, read without decoding."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from egma_train.errors import BadUsageError
+from egma_train.shards import (
+    FRAME_PX,
+    GRID_CELLS,
+    ShardReading,
+    find_shards,
+    fingerprint,
+    read_shard,
+)
+
+_CELLS = GRID_CELLS * GRID_CELLS
+_BLANK_MAP = bytes(FRAME_PX * FRAME_PX)
+_CACHE_VERSION = 1
+_INDEX = "index.npz"
+
+
+@dataclass(frozen=True)
+class ReadingCache:
+    """Readings as arrays; those of reading i have sentences ``offsets[i]`` to ``offsets[i + 1]``.
+
+    Attributes
+    ----------
+    fingerprint : str
+        Of the shards that it was made from.
+    images : ndarray
+        ``(N, 224, 224)`` uint8, memory-mapped.
+    grids : ndarray
+        ``(M, 49)`` float32, memory-mapped; zeros without gaze.
+    has_grid : ndarray
+        ``(M,)`` bool.
+    reading_grids : ndarray
+        ``(N, 49)`` float32 of the whole readings; NaN without gaze.
+    offsets : ndarray
+        ``(N + 1,)``.
+    dataset, reading_id, split : ndarray
+        ``(N,)`` text; a blank split is unknown.
+    image_number : ndarray
+        ``(N,)``; readings of one image share it.
+    maps : ndarray or None
+        ``(M, 224, 224)`` uint8, memory-mapped, if asked for; zeros without gaze.
+    """
+
+    fingerprint: str
+    images: NDArray[np.uint8]
+    grids: NDArray[np.float32]
+    has_grid: NDArray[np.bool_]
+    reading_grids: NDArray[np.float32]
+    offsets: NDArray[np.int64]
+    dataset: NDArray[np.str_]
+    reading_id: NDArray[np.str_]
+    split: NDArray[np.str_]
+    image_number: NDArray[np.int64]
+    maps: NDArray[np.uint8] | None
+    _text: NDArray[np.uint8]
+    _text_offsets: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def sentences_of(self, readings: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[Any]]:
+        """Return the numbers of some readings' sentences, in order, and the count of each."""
+        counts = np.diff(self.offsets)[readings]
+        starts = np.repeat(self.offsets[readings] - np.cumsum(counts) + counts, counts)
+        return starts + np.arange(counts.sum()), counts
+
+    def texts(self, sentences: Iterable[int]) -> list[str]:
+        """Read sentences by their numbers."""
+        bounds = self._text_offsets
+        return [self._text[bounds[j] : bounds[j + 1]].tobytes().decode() for j in sentences]
+
+    def readings_with_gaze(self) -> NDArray[np.bool_]:
+        """Tell which readings have gaze for a sentence: ``(N,)``."""
+        gazed = np.concatenate([[0], np.cumsum(self.has_grid)])
+        return np.diff(gazed[self.offsets]) > 0
+
+
+def open_cache(
+    shards: Path,
+    folder: Path | None = None,
+    *,
+    maps: bool = False,
+    say: Callable[[str], Any] = print,
+) -> ReadingCache:
+    """Map the cache of some shards into memory; make it where it is missing.
+
+    Parameters
+    ----------
+    shards : Path
+        ``out/``, or a folder of shards.
+    folder : Path, optional
+        Where caches lie; by default ``cache`` beside the shards.
+    maps : bool
+        With the sentences' heatmaps.
+
+    Raises
+    ------
+    BadUsageError
+        If the shards or the folder cannot be used.
+    """
+    files = find_shards(shards)
+    key = fingerprint(files)
+    root = (
+        folder or (files[0].parent.parent if files[0].parent.name == "shards" else shards) / "cache"
+    )
+    place = root / f"{key[:16]}{'-maps' if maps else ''}-v{_CACHE_VERSION}"
+    if not (place / _INDEX).exists():
+        say(f"copying {len(files)} shards to {place}, once")
+        try:
+            _build(files, place, maps)
+        except OSError as error:
+            raise BadUsageError(
+                f"cannot write {place} ({error.strerror}); choose another folder:"
+                " --set execution.cache=DIR"
+            ) from None
+    return _open(place, key)
+
+
+def area_mean(heatmap: bytes) -> NDArray[np.float32]:
+    """Average a 224 x 224 uint8 map over 7 x 7 cells, 255 as 1: ``(49,)``."""
+    side = FRAME_PX // GRID_CELLS
+    cells = np.frombuffer(heatmap, np.uint8).reshape(GRID_CELLS, side, GRID_CELLS, side)
+    return (cells.mean(axis=(1, 3)) / 255).astype(np.float32).ravel()
+
+
+def _build(files: list[Path], place: Path, maps: bool) -> None:
+    """Write aside, then rename: a cache is there whole or not at all."""
+    place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    aside = place.parent / f".{place.name}.{os.getpid()}.tmp"
+    aside.mkdir(mode=0o700)
+    try:
+        index: dict[str, list[Any]] = {name: [] for name in _ROW_FIELDS}
+        index["text_bytes"], index["has_grid"] = [], []
+        with ExitStack() as stack:
+            names = ("images", "grids", "text", *(("maps",) if maps else ()))
+            streams = {name: stack.enter_context((aside / name).open("wb")) for name in names}
+            for reading in (one for path in files for one in read_shard(path, maps=maps)):
+                if reading.texts:  # a reading without a sentence teaches nothing
+                    _append(reading, streams, index)
+        if not index["dataset"]:
+            raise BadUsageError(f"no reading in {files[0].parent} has a sentence")
+        np.savez(aside / _INDEX, allow_pickle=False, **_as_arrays(index))
+        try:
+            os.rename(aside, place)
+        except OSError:
+            if not (place / _INDEX).exists():  # another process was faster
+                raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+_ROW_FIELDS = ("dataset", "reading_id", "split", "dicom_id", "sentences", "reading_grids")
+
+
+def _append(reading: ShardReading, streams: dict[str, Any], index: dict[str, list[Any]]) -> None:
+    streams["images"].write(reading.image)
+    for text, grid in zip(reading.texts, reading.grids, strict=True):
+        encoded = text.encode()
+        streams["text"].write(encoded)
+        index["text_bytes"].append(len(encoded))
+        streams["grids"].write(
+            np.asarray([0.0] * _CELLS if grid is None else grid, "<f4").tobytes()
+        )
+        index["has_grid"].append(grid is not None)
+    for heatmap in reading.maps:
+        streams["maps"].write(heatmap or _BLANK_MAP)
+    nothing = np.full(_CELLS, np.nan, np.float32)
+    own = (
+        reading.dataset,
+        reading.reading_id,
+        reading.split or "",
+        reading.dicom_id,
+        len(reading.texts),
+        nothing if reading.heatmap is None else area_mean(reading.heatmap),
+    )
+    for name, value in zip(_ROW_FIELDS, own, strict=True):
+        index[name].append(value)
+
+
+def _as_arrays(index: dict[str, list[Any]]) -> dict[str, NDArray[Any]]:
+    _, image_number = np.unique(np.array(index.pop("dicom_id")), return_inverse=True)
+    counts, text_bytes = index.pop("sentences"), index.pop("text_bytes")
+    return {name: np.array(values) for name, values in index.items()} | {
+        "image_number": image_number.astype(np.int64),
+        "offsets": np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        "text_offsets": np.concatenate([[0], np.cumsum(text_bytes)]).astype(np.int64),
+    }
+
+
+def _open(place: Path, key: str) -> ReadingCache:
+    with np.load(place / _INDEX, allow_pickle=False) as stored:
+        index = {name: stored[name] for name in stored.files}
+    text_offsets = index.pop("text_offsets")
+    n, m = len(index["dataset"]), len(index["has_grid"])
+
+    def mapped(name: str, kind: Any, *shape: int) -> NDArray[Any]:
+        # An empty file cannot be mapped.
+        path = place / name
+        return np.memmap(path, kind, "r", shape=shape) if np.prod(shape) else np.zeros(shape, kind)
+
+    frame = (FRAME_PX, FRAME_PX)
+    return ReadingCache(
+        fingerprint=key,
+        images=mapped("images", np.uint8, n, *frame),
+        grids=mapped("grids", np.dtype("<f4"), m, _CELLS),
+        maps=mapped("maps", np.uint8, m, *frame) if (place / "maps").exists() else None,
+        _text=mapped("text", np.uint8, int(text_offsets[-1])),
+        _text_offsets=text_offsets,
+        **index,
+    )

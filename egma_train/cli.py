@@ -1,0 +1,99 @@
+"""The ``egma-train`` command; everything heavy is imported inside it."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from egma_train import __version__
+
+_DONE, _BAD, _INTERRUPTED = 0, 2, 130
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="egma-train")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default="out",
+    envvar="EGMA_OUT",
+    show_default=True,
+    show_envvar=True,
+    help="Output folder; the run is in OUT/runs/NAME.",
+)
+@click.option("--shards", type=click.Path(path_type=Path), help="Shards to read.  [default: OUT]")
+@click.option("--name", help="Of the run.  [default: PRESET-OBJECTIVE-seedSEED]")
+@click.option("--preset", help="paper, official-code or tiny; chosen by what weights there are.")
+@click.option("--objective", help="clip, mlce, egf, egm or egma (default).")
+@click.option(
+    "--init",
+    multiple=True,
+    metavar="DIR|vision=..|text=..",
+    help="Weights: a MedCLIP or EGMA folder; Hugging Face folders or hub names by tower; random.",
+)
+@click.option("--gaze-fraction", type=float, help="Share of the readings whose gaze is used.")
+@click.option("--epochs", type=int, help="Times through the readings.")
+@click.option("--batch-size", type=int, help="Over all processes.")
+@click.option("--seed", type=int, help="Of everything that is drawn.")
+@click.option("--resume", is_flag=True, help="Continue the run of that name.")
+@click.option(
+    "--config", type=click.Path(path_type=Path), metavar="TOML", help="File of options by stage."
+)
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="STAGE.FIELD=VALUE",
+    help="Any other option, such as loss.label_rule=quarter-max.",
+)
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def main(
+    out: Path,
+    shards: Path | None,
+    name: str | None,
+    preset: str | None,
+    init: tuple[str, ...],
+    resume: bool,
+    debug: bool,
+    **flags: Any,
+) -> None:
+    """Pre-train EGMA from shards.
+
+    \b
+    Example:
+      egma-train --shards out/
+      egma-train --shards out/ --init medclip-vit --gaze-fraction 0.5
+      torchrun --nproc-per-node 2 -m egma_train --shards out/
+    """
+    from egma_train.errors import BadUsageError
+
+    try:
+        changes = _changes(**flags)
+        from egma_train.start import Request, run_training
+
+        request = Request(shards or out, out, preset, name, init, changes, resume)
+        run = run_training(request, click.echo)
+    except (BadUsageError, OSError) as error:
+        if debug:
+            raise
+        click.echo(f"egma-train: {error}", err=True)
+        sys.exit(_BAD)
+    if run is None:
+        sys.exit(_INTERRUPTED)
+    click.echo(f"model {run.model}, metrics {run.metrics_file}, card {run.card}")
+    sys.exit(_DONE)
+
+
+def _changes(
+    config: Path | None, assignments: tuple[str, ...], **flags: Any
+) -> list[dict[str, Any]]:
+    """Order what the user asked for: file, then ``--set``, then flags."""
+    from egma_train.options import parse_assignments, read_config
+
+    homes = {"objective": "loss", "gaze_fraction": "data"}
+    stages: dict[str, dict[str, Any]] = {}
+    for name, value in flags.items():
+        if value is not None:
+            stages.setdefault(homes.get(name, "train"), {})[name] = value
+    return [*([read_config(config)] if config else []), parse_assignments(assignments), stages]

@@ -1,0 +1,164 @@
+"""From numbers of readings to the tensors of a batch."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812, as everyone calls it
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from egma_train.augment import Draws, apply
+from egma_train.cache import ReadingCache
+
+Numbers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A global batch of b readings; images and tokens are this process's share of it.
+
+    Attributes
+    ----------
+    images : Tensor
+        ``[b', 224, 224]`` uint8.
+    input_ids, attention_mask : Tensor
+        ``[t', l]``: tokens of the sentences of those images, in order.
+    sentence_mask, grid_mask : Tensor
+        ``[b, m]`` bool, of the global batch.
+    grid : Tensor
+        ``[b, m, 49]``, of the global batch.
+    readings : Tensor
+        ``[b]`` numbers in the cache.
+    images_by_rank, sentences_by_rank : tuple of int
+        How the global batch is shared out.
+    """
+
+    images: Tensor
+    input_ids: Tensor
+    attention_mask: Tensor
+    sentence_mask: Tensor
+    grid: Tensor
+    grid_mask: Tensor
+    readings: Tensor
+    images_by_rank: tuple[int, ...]
+    sentences_by_rank: tuple[int, ...]
+
+    def to(self, device: torch.device) -> "Batch":
+        """Move the tensors to a device."""
+        moved: dict[str, Any] = {one.name: getattr(self, one.name) for one in fields(self)}
+        return Batch(
+            **{name: v.to(device) if isinstance(v, Tensor) else v for name, v in moved.items()}
+        )
+
+
+@dataclass(frozen=True)
+class BatchLoader:
+    """Fetches whole batches at once; a map-style dataset for torch's ``DataLoader``.
+
+    Attributes
+    ----------
+    tokenizer : callable
+        As of transformers.
+    used_gaze : ndarray
+        ``(N,)`` bool: readings whose gaze counts.
+    whole_reading_fills_in : bool
+        Give sentences without gaze the whole reading's grid.
+    """
+
+    cache: ReadingCache
+    tokenizer: Any
+    used_gaze: NDArray[np.bool_]
+    max_tokens: int = 77
+    whole_reading_fills_in: bool = False
+    rank: int = 0
+    world: int = 1
+
+    def __getitems__(self, readings: Sequence[int]) -> Batch:
+        """Load a global batch; images and tokens of this rank only."""
+        every = np.asarray(readings, dtype=np.int64)
+        shares = np.array_split(every, self.world)
+        counts = [int(self.cache.sentences_of(share)[1].sum()) for share in shares]
+        own = shares[self.rank]
+        sentences, _ = self.cache.sentences_of(own)
+        tokens = self.tokenizer(
+            self.cache.texts(sentences),
+            padding=True,
+            truncation=True,
+            max_length=self.max_tokens,
+            return_tensors="pt",
+        )
+        return Batch(
+            torch.from_numpy(np.asarray(self.cache.images[own])),
+            tokens["input_ids"],
+            tokens["attention_mask"],
+            *self._gaze(every),
+            torch.from_numpy(every),
+            tuple(map(len, shares)),
+            tuple(counts),
+        )
+
+    def _gaze(self, readings: Numbers) -> tuple[Tensor, Tensor, Tensor]:
+        """Pad the sentences' grids: mask ``[b, m]``, grid ``[b, m, 49]``, gaze ``[b, m]``."""
+        sentences, counts = self.cache.sentences_of(readings)
+        mask = np.arange(counts.max()) < counts[:, None]
+        grid = np.zeros((*mask.shape, self.cache.grids.shape[1]), np.float32)
+        gazed = np.zeros(mask.shape, np.bool_)
+        grid[mask], gazed[mask] = self.cache.grids[sentences], self.cache.has_grid[sentences]
+        if self.whole_reading_fills_in:
+            whole = self.cache.reading_grids[readings]
+            lacking = mask & ~gazed & ~np.isnan(whole[:, :1])
+            grid[lacking] = np.broadcast_to(whole[:, None], grid.shape)[lacking]
+            gazed |= lacking
+        gazed &= self.used_gaze[readings][:, None]
+        grid[~gazed] = 0
+        return torch.from_numpy(mask), torch.from_numpy(grid), torch.from_numpy(gazed)
+
+
+class _Batches(Dataset[Batch]):
+    """One item a batch: torch's fetching of single samples is left out."""
+
+    def __init__(self, loader: BatchLoader, batches: Sequence[Numbers]) -> None:
+        self._loader, self._batches = loader, batches
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, index: int) -> Batch:
+        return self._loader.__getitems__(self._batches[index])  # type: ignore[arg-type]
+
+
+def iterate(loader: BatchLoader, batches: Sequence[Numbers], workers: int = 0) -> Iterator[Batch]:
+    """Yield batches in order, loaded by worker processes if asked."""
+    return iter(DataLoader(_Batches(loader, batches), batch_size=None, num_workers=workers))
+
+
+def pixels(images: Tensor, side_px: int, mean: float, std: float, draws: Draws | None) -> Tensor:
+    """Turn stored frames into what the image tower sees.
+
+    Parameters
+    ----------
+    images : Tensor
+        ``[b, 224, 224]`` uint8.
+    side_px : int
+        Divides 224; areas are averaged.
+    mean, std : float
+        Of grey in [0, 1].
+    draws : Draws, optional
+        Augmentation.
+
+    Returns
+    -------
+    Tensor
+        ``[b, 3, side_px, side_px]`` float32, grey three times.
+    """
+    grey = images.float() / 255
+    times = images.shape[-1] // side_px
+    if times > 1:
+        grey = F.avg_pool2d(grey[:, None], times)[:, 0]
+    if draws is not None:
+        grey = apply(grey, draws)
+    return ((grey - mean) / std)[:, None].expand(-1, 3, -1, -1)

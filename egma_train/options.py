@@ -1,0 +1,329 @@
+"""Every option, its unit and reason; presets are the differences from the paper's."""
+
+import tomllib
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from egma_train.errors import BadUsageError, unknown_name
+from egma_train.losses import LABEL_RULES, MLCE_AVERAGES, TERMS
+
+OBJECTIVES = {
+    "clip": (),
+    "mlce": ("mlce",),
+    "egf": ("mlce", "contrastive"),
+    "egm": ("mapping",),
+    "egma": TERMS,
+}
+"""Terms of the loss by objective; ``clip`` compares pooled features instead."""
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Which readings are trained on, and what is seen of them."""
+
+    splits: tuple[str, ...] = ()
+    """Such as ``["train"]``; none: every reading, as the paper, whose tests are other datasets."""
+    one_reading_per_image: bool = True
+    """Of an image that several radiologists read, take the first reading with gaze (paper)."""
+    gaze_fraction: float = 1.0
+    """Share of the readings whose gaze is used; smaller ones are nested in larger ones."""
+    gaze_rounding: str = "round"
+    """``round`` half to even gives the paper's counts; the published code's ``floor`` does not."""
+    empty_sentence: str = "none"
+    """Grid of a sentence without gaze: ``none``, or the whole ``reading``'s (published code)."""
+    jitter: float = 0.2
+    """Brightness and contrast are multiplied by up to 1 +- this."""
+    autocontrast_share: float = 0.5
+    """Share of images stretched to full contrast."""
+    sharpness_share: float = 0.0
+    """Share of images sharpened twofold (published code: 0.5)."""
+
+    def __post_init__(self) -> None:
+        for name in ("gaze_fraction", "autocontrast_share", "sharpness_share", "jitter"):
+            _in_range(f"data.{name}", getattr(self, name), 0, 1)
+        _choice("data.gaze_rounding", self.gaze_rounding, ("round", "floor"))
+        _choice("data.empty_sentence", self.empty_sentence, ("none", "reading"))
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Sizes of new towers (given weights bring their own), and what is taken from them."""
+
+    image_px: int = 224
+    """Side of what the image tower sees; stored frames of 224 are averaged down to it."""
+    patch_px: int = 4
+    swin_width: int = 96
+    swin_depths: tuple[int, ...] = (2, 2, 6, 2)
+    swin_heads: tuple[int, ...] = (3, 6, 12, 24)
+    swin_drop_path: float = 0.1
+    text_width: int = 768
+    text_layers: int = 0
+    """0: as many as the weights have (12 in MedCLIP's); 6 keeps the first six (paper's text)."""
+    text_heads: int = 12
+    text_dropout: float = 0.1
+    vocabulary_size: int = 2000
+    """At most, of a vocabulary made from the shards' text."""
+    projection: int = 512
+    """Features of a patch or sentence."""
+    max_tokens: int = 77
+    text_states: tuple[int, ...] = (-4, -3, -2, -1)
+    """Hidden states that are averaged; MedCLIP's own weights were trained with (1, 2, -1)."""
+    average_padding: bool = False
+    """Let padding tokens enter a sentence's average, as the published code does."""
+    norm_patches: bool = True
+    """Take patches after the final layer norm; the published code takes them before."""
+    image_mean: float = 0.5862785803043838
+    image_std: float = 0.27950088968644304
+    """Of MedCLIP's training images, grey in [0, 1]."""
+
+    def __post_init__(self) -> None:
+        for name in ("image_px", "patch_px", "swin_width", "text_width", "text_heads"):
+            _in_range(f"model.{name}", getattr(self, name), 1, 4096)
+        reduction = self.patch_px * 2 ** (len(self.swin_depths) - 1)
+        if self.image_px != 7 * reduction or 224 % self.image_px:
+            raise BadUsageError(
+                f"model.image_px is {self.image_px}: it must divide 224 and give 7 x 7 patches,"
+                f" here {7 * reduction}"
+            )
+        if len(self.swin_heads) != len(self.swin_depths):
+            raise BadUsageError("model.swin_heads needs one number for each of model.swin_depths")
+
+
+@dataclass(frozen=True)
+class LossOptions:
+    """What `egma_train.losses` computes."""
+
+    objective: str = "egma"
+    label_rule: str = "nonzero"
+    """Positives of Eq. 5: any gaze (the paper's words), or above a quarter-max of the row's."""
+    sparsity: float | str = "1/length"
+    """Threshold of min-maxed similarities (Eq. 7-8): a number, or 1/length of the row, as SPARC."""
+    mlce_average: str = "batch"
+    """Divide Eq. 5 by the batch (paper) or by its samples with gaze (published code)."""
+    mlce_sentence_share: float = 0.5
+    """Weight of Eq. 5's sentences; the patches have the rest (published code: 0.8)."""
+    padding_competes: bool = False
+    """Zero vectors for padding among a patch's sentences, as in the published code."""
+    softmax_over_texts_only: bool = False
+    """Both directions over texts, as in the published code."""
+    mapping: bool = True
+    """Eq. 7-10; switched off in the published code's configuration."""
+
+    def __post_init__(self) -> None:
+        _choice("loss.objective", self.objective, OBJECTIVES)
+        _choice("loss.label_rule", self.label_rule, LABEL_RULES)
+        _choice("loss.mlce_average", self.mlce_average, MLCE_AVERAGES)
+        _in_range("loss.mlce_sentence_share", self.mlce_sentence_share, 0, 1)
+        if self.sparsity != "1/length":
+            _in_range("loss.sparsity", self.sparsity, 0, 1)
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """Terms of `egma_train.losses.egma_loss` to compute."""
+        wanted = OBJECTIVES[self.objective]
+        return tuple(term for term in wanted if self.mapping or term != "mapping")
+
+    def keywords(self) -> dict[str, Any]:
+        """Return these as arguments of `egma_train.losses.egma_loss`."""
+        given = asdict(self) | {"terms": self.terms}
+        given["sparsity"] = None if self.sparsity == "1/length" else self.sparsity
+        return {
+            name: value for name, value in given.items() if name not in ("objective", "mapping")
+        }
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """The optimiser and its schedule."""
+
+    batch_size: int = 100
+    """Over all processes together."""
+    epochs: int = 50
+    learning_rate: float = 1e-6
+    weight_decay: float = 1e-4
+    decay_scale: bool = False
+    """Weight decay on the logit scale too, as in the published code."""
+    warmup_epochs: float = 10.0
+    """Of linear warm-up; a cosine to 0 follows."""
+    clip_norm: float = 1.0
+    """Largest norm of the gradient."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _in_range("train.batch_size", self.batch_size, 1, 10**6)
+        _in_range("train.epochs", self.epochs, 1, 10**6)
+        _in_range("train.seed", self.seed, 0, 2**31)
+        for name in ("learning_rate", "weight_decay", "warmup_epochs", "clip_norm"):
+            _in_range(f"train.{name}", getattr(self, name), 0, float("inf"))
+
+
+@dataclass(frozen=True)
+class ExecutionOptions:
+    """What changes how the work is done; two values may differ in the last bits."""
+
+    device: str = ""
+    """Such as ``cpu`` or ``cuda:1``; by default a GPU if there is one."""
+    precision: str = "auto"
+    """``float32``, ``bfloat16`` or ``float16``; auto: bfloat16 on GPUs that have it."""
+    gradient_checkpointing: bool = False
+    """Less memory for about a third more time."""
+    loader_workers: int = 0
+    """Processes that load batches; copying between them costs more than it saves."""
+    checkpoint_steps: int = 200
+    """Steps between checkpoints; each epoch ends with one as well."""
+    cache: str = ""
+    """Folder of the memory-mapped copy of the shards; by default beside them."""
+
+    def __post_init__(self) -> None:
+        _choice("execution.precision", self.precision, ("auto", "float32", "bfloat16", "float16"))
+        _in_range("execution.loader_workers", self.loader_workers, 0, 256)
+        _in_range("execution.checkpoint_steps", self.checkpoint_steps, 1, 10**9)
+
+
+@dataclass(frozen=True)
+class Options:
+    """All options of a run; all but `execution` shape its result."""
+
+    data: DataOptions = field(default_factory=DataOptions)
+    model: ModelOptions = field(default_factory=ModelOptions)
+    loss: LossOptions = field(default_factory=LossOptions)
+    train: TrainOptions = field(default_factory=TrainOptions)
+    execution: ExecutionOptions = field(default_factory=ExecutionOptions)
+
+
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "paper": {},
+    # Difference by difference in docs/training.md.
+    "official-code": {
+        "data": {"gaze_rounding": "floor", "empty_sentence": "reading", "sharpness_share": 0.5},
+        "model": {"average_padding": True, "norm_patches": False},
+        "loss": {
+            "mlce_average": "gaze",
+            "mlce_sentence_share": 0.8,
+            "padding_competes": True,
+            "softmax_over_texts_only": True,
+            "mapping": False,
+        },
+        "train": {
+            "batch_size": 40,
+            "epochs": 10,
+            "learning_rate": 1e-5,
+            "decay_scale": True,
+            "warmup_epochs": 1.0,
+        },
+    },
+    # The same shapes, 7 x 7 patches of 512 features, small enough for two cores.
+    "tiny": {
+        "data": {"one_reading_per_image": False},
+        "model": {
+            "image_px": 112,
+            "patch_px": 8,
+            "swin_width": 48,
+            "swin_depths": (2, 2),
+            "swin_heads": (2, 4),
+            "swin_drop_path": 0.0,
+            "text_width": 128,
+            "text_layers": 4,
+            "text_heads": 4,
+            "text_dropout": 0.0,
+        },
+        "train": {
+            "batch_size": 32,
+            "epochs": 30,
+            "learning_rate": 1e-3,
+            "warmup_epochs": 2.0,
+        },
+    },
+}
+"""What each preset changes."""
+
+
+def options_of(preset: str, *changes: Mapping[str, Any]) -> Options:
+    """Take a preset and replace fields, stage by stage; later changes win.
+
+    Raises
+    ------
+    BadUsageError
+        For unknown presets, stages, fields and values.
+    """
+    if preset not in PRESETS:
+        raise unknown_name("preset", preset, PRESETS)
+    return with_changes(Options(), PRESETS[preset], *changes)
+
+
+def with_changes(options: Options, *changes: Mapping[str, Any]) -> Options:
+    """Replace fields named stage by stage, as parsed from TOML or JSON."""
+    stages = {stage.name: getattr(options, stage.name) for stage in fields(options)}
+    for stage, values in (item for change in changes for item in change.items()):
+        if stage not in stages or not isinstance(values, Mapping):
+            raise unknown_name("option stage", stage, stages)
+        known = {one.name: one.default for one in fields(stages[stage])}
+        for name in values:
+            if name not in known:
+                raise unknown_name(f"option in {stage}", name, known)
+        typed = {name: _as(f"{stage}.{name}", v, known[name]) for name, v in values.items()}
+        stages[stage] = replace(stages[stage], **typed)
+    return Options(**stages)
+
+
+def differences(old: Options, new: Options) -> str:
+    """Describe how options that shape the result differ."""
+    before, after = asdict(old), asdict(new)
+    return ", ".join(
+        f"{stage}.{name} {value} -> {after[stage][name]}"
+        for stage in before
+        if stage != "execution"
+        for name, value in before[stage].items()
+        if value != after[stage][name]
+    )
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Parse a TOML file of options by stage."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadUsageError(f"cannot read config {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadUsageError(f"config {path} is not TOML: {error}") from None
+
+
+def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
+    """Parse ``stage.field=value`` texts; values are TOML, bare words are strings."""
+    changes: dict[str, dict[str, Any]] = {}
+    for text in assignments:
+        name, equals, value = text.partition("=")
+        stage, dot, option = name.strip().partition(".")
+        if not equals or not dot:
+            raise BadUsageError(f"--set {text!r}: write stage.field=value, such as train.epochs=5")
+        try:
+            parsed = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            parsed = value.strip()
+        changes.setdefault(stage, {})[option] = parsed
+    return changes
+
+
+def _as(name: str, value: Any, default: Any) -> Any:
+    """Bring a parsed value to its field's type: 16 and 16.0 are one option."""
+    if isinstance(default, tuple) and isinstance(value, list | tuple):
+        return tuple(value)
+    if type(default) is float and type(value) is int:
+        return float(value)
+    if name == "loss.sparsity" and isinstance(value, int | float):
+        return float(value)
+    if type(value) is not type(default):
+        raise BadUsageError(f"{name} is {value!r}; give a value like {default!r}")
+    return value
+
+
+def _choice(name: str, value: str, choices: Collection[str]) -> None:
+    if value not in choices:
+        raise unknown_name(name, value, choices)
+
+
+def _in_range(name: str, value: Any, least: float, most: float) -> None:
+    if not isinstance(value, int | float) or not least <= value <= most:
+        raise BadUsageError(f"{name} is {value!r}; give a number from {least:g} to {most:g}")

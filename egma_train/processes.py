@@ -1,0 +1,87 @@
+"""Several processes, one loss: features are gathered so that each sees the global batch."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class Processes(NamedTuple):
+    """One process among all, as torchrun tells it."""
+
+    rank: int
+    world: int
+    local_rank: int
+
+    @property
+    def first(self) -> bool:
+        """Whether this one writes files and speaks."""
+        return self.rank == 0
+
+
+@contextmanager
+def joined(device_type: str) -> Iterator[Processes]:
+    """Join the other processes of torchrun; alone without it."""
+    names = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0}
+    own = Processes(*(int(os.environ.get(name, alone)) for name, alone in names.items()))
+    if own.world == 1:
+        yield own
+        return
+    dist.init_process_group("nccl" if device_type == "cuda" else "gloo")
+    try:
+        yield own
+    finally:
+        dist.destroy_process_group()
+
+
+def gathered(own: Tensor, counts: Sequence[int]) -> Tensor:
+    """Concatenate the processes' rows; alone, return them.
+
+    The gradient of a process's own rows is multiplied by the number of processes, because
+    ``DistributedDataParallel`` divides by it: weights then move as in a single process, and
+    parameters that all processes use alike (the scale) do too.
+
+    Parameters
+    ----------
+    own : Tensor
+        ``[counts[rank], ...]``.
+    counts : sequence of int
+        Rows of each process.
+    """
+    return own if len(counts) == 1 else _Gather.apply(own, tuple(counts))  # type: ignore[no-untyped-call]
+
+
+def any_process(flag: bool, processes: Processes, device: torch.device) -> bool:
+    """Tell whether the flag is raised in any process."""
+    if processes.world == 1:
+        return flag
+    raised = torch.tensor(int(flag), device=device)
+    dist.all_reduce(raised, op=dist.ReduceOp.MAX)
+    return bool(raised.item())
+
+
+def wait_for_all(processes: Processes) -> None:
+    """Return when every process has come here."""
+    if processes.world > 1:
+        dist.barrier()
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, counts: tuple[int, ...]) -> Tensor:
+        rank, longest = dist.get_rank(), max(counts)
+        ctx.rows = (sum(counts[:rank]), sum(counts[: rank + 1]))
+        padded = own.new_zeros(longest, *own.shape[1:])
+        padded[: len(own)] = own
+        parts = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        first, end = ctx.rows
+        return gradients[0][first:end] * dist.get_world_size(), None

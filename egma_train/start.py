@@ -1,0 +1,250 @@
+"""From a command line to a run: which preset, which weights, a new run or an old one."""
+
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from egma_train import __version__
+from egma_train.cache import ReadingCache, open_cache
+from egma_train.errors import BadUsageError
+from egma_train.model import EgmaModel, new_configs
+from egma_train.options import (
+    Options,
+    differences,
+    options_of,
+    with_changes,
+)
+from egma_train.processes import Processes, any_process, joined, wait_for_all
+from egma_train.run_folder import RunFolder, save_model
+from egma_train.sampling import chosen_readings, readings_with_used_gaze
+from egma_train.train import train
+from egma_train.vocabulary import make_tokenizer
+from egma_train.weights import RANDOM, Start, cached_hub_weights, load_start
+
+_SOFTWARE = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pyarrow")
+
+Say = Callable[[str], Any]
+Changes = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user typed.
+
+    Attributes
+    ----------
+    preset, name : str or None
+        Chosen if None.
+    init : tuple of str
+        Weights to start from.
+    changes : sequence of mapping
+        Options by stage, later ones win.
+    """
+
+    shards: Path
+    out: Path
+    preset: str | None
+    name: str | None
+    init: tuple[str, ...]
+    changes: Changes
+    resume: bool
+
+
+def run_training(request: Request, say: Say) -> RunFolder | None:
+    """Train as asked.
+
+    Returns
+    -------
+    RunFolder or None
+        The finished run; None if it was stopped and can be resumed.
+
+    Raises
+    ------
+    BadUsageError
+        If something the user can mend is in the way.
+    """
+    preset, init, why = _preset(request)
+    options = options_of(preset, *request.changes)
+    name = request.name or f"{preset}-{options.loss.objective}-seed{options.train.seed}"
+    run = RunFolder(request.out / "runs" / name)
+    if request.resume:
+        options = _resumed_options(run, options, request)
+    device = _device(options.execution.device)
+    with joined(device.type) as processes:
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", processes.local_rank)
+        speak = say if processes.first else _say_nothing
+        if processes.world > options.train.batch_size:
+            raise BadUsageError(f"{processes.world} processes need a larger train.batch_size")
+        cache = _cache(request.shards, options, processes, speak)
+        if request.resume:
+            _check_shards(run, cache)
+        else:
+            _begin(run, preset, why, init, options, cache, processes, speak)
+        start = _load(run)
+        model = start.to(device)
+        record = run.record()
+        speak(f"run {run.root}: {_told(record['counts'], options)}, on {device}")
+        tokenizer = _tokenizer(run)
+        if not train(model, tokenizer, cache, options, run, processes, device, speak):
+            speak(f"stopped; continue with the same command and --resume (--name {name})")
+            return None
+        if processes.first:
+            done = record | {"status": "complete", "epochs_done": options.train.epochs}
+            run.finish(model, tokenizer, done)
+        wait_for_all(processes)
+    return run
+
+
+def _preset(request: Request) -> tuple[str, tuple[str, ...], str]:
+    """Choose a preset and weights, and say why in plain words."""
+    preset, init = request.preset, request.init
+    if init and preset != "tiny":
+        return preset or "paper", init, f"weights from {', '.join(init)}"
+    if preset == "tiny":
+        if set(init) - {RANDOM}:
+            raise BadUsageError("preset tiny starts from random weights; leave out --init")
+        return preset, (RANDOM,), "small towers with random weights, as asked for"
+    cached = cached_hub_weights()
+    if cached:
+        return preset or "paper", tuple(cached), "weights found in the local hub cache"
+    if preset:
+        raise BadUsageError(
+            f"preset {preset} starts from pretrained weights; give --init DIR (docs/training.md"
+            " says which), or --init random, or --preset tiny"
+        )
+    why = "no pretrained weights given or found: small towers with random weights, for trying out"
+    return "tiny", (RANDOM,), why
+
+
+def _resumed_options(run: RunFolder, asked: Options, request: Request) -> Options:
+    """Take the options the run began with; those that shape its result may not change."""
+    record = run.record()
+    began = with_changes(Options(), record["options"])
+    if record["status"] == "complete":
+        raise BadUsageError(f"the run in {run.root} is complete; --name NAME starts another")
+    wanted = with_changes(began, *request.changes)
+    changed = differences(began, wanted)
+    if changed or (request.preset or record["preset"]) != record["preset"]:
+        what = changed or f"preset {record['preset']} -> {request.preset}"
+        raise BadUsageError(f"the run in {run.root} began otherwise: {what}; --name starts another")
+    return wanted
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise BadUsageError(f"execution.device={name} cannot be used ({reason})") from None
+    return device
+
+
+def _cache(shards: Path, options: Options, processes: Processes, say: Say) -> ReadingCache:
+    """Let the first process build the cache, the others wait for it."""
+    folder = Path(options.execution.cache) if options.execution.cache else None
+    if processes.first:
+        open_cache(shards, folder, say=say)
+    wait_for_all(processes)
+    return open_cache(shards, folder, say=say)
+
+
+def _begin(
+    run: RunFolder,
+    preset: str,
+    why: str,
+    init: tuple[str, ...],
+    options: Options,
+    cache: ReadingCache,
+    processes: Processes,
+    say: Say,
+) -> None:
+    """Write the record and the weights a run starts from, in the first process."""
+    say(f"preset {preset}: {why}")
+    readings = chosen_readings(cache, options.data)
+    used = readings_with_used_gaze(cache, readings, options.data, options.train.seed)
+    record = {
+        "status": "running",
+        "preset": preset,
+        "started_from": why,
+        "options": asdict(options),
+        "shards_fingerprint": cache.fingerprint,
+        "processes": processes.world,
+        "counts": {
+            "readings": len(readings),
+            "images": len(set(cache.image_number[readings].tolist())),
+            "readings_with_used_gaze": int(used.sum()),
+            "datasets": sorted(set(cache.dataset[readings].tolist())),
+        },
+        "versions": _versions(),
+    }
+    failure = None
+    if processes.first:
+        try:
+            run.begin(record)
+            start = _start(init, options, cache)
+            record["keys"] = [line for report in start.reports for line in report.lines()]
+            for line in record["keys"]:  # type: ignore[attr-defined]
+                say(line)
+            save_model(run.root / "start", start.model, start.tokenizer)
+            run.write_record(record)
+        except BadUsageError as error:
+            failure = error
+    if any_process(failure is not None, processes, torch.device("cpu")):
+        raise failure or BadUsageError("the first process could not begin")
+
+
+def _start(init: tuple[str, ...], options: Options, cache: ReadingCache) -> Start:
+    torch.manual_seed(options.train.seed)
+    if set(init) != {RANDOM}:
+        return load_start(init, options.model)
+    texts = cache.texts(range(len(cache.has_grid)))
+    size, longest = options.model.vocabulary_size, options.model.max_tokens
+    tokenizer = make_tokenizer(texts, size, longest)
+    model = EgmaModel(*new_configs(options.model, len(tokenizer)), options.model)
+    return Start(model, tokenizer, [])
+
+
+def _load(run: RunFolder) -> EgmaModel:
+    return EgmaModel.from_pretrained(run.root / "start")
+
+
+def _tokenizer(run: RunFolder) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(run.root / "start")
+
+
+def _check_shards(run: RunFolder, cache: ReadingCache) -> None:
+    if run.record()["shards_fingerprint"] != cache.fingerprint:
+        raise BadUsageError(
+            f"the shards are not those that the run in {run.root} began with; --name starts another"
+        )
+
+
+def _told(counts: Mapping[str, Any], options: Options) -> str:
+    return (
+        f"{counts['readings']} readings of {counts['images']} images,"
+        f" {counts['readings_with_used_gaze']} with gaze; objective {options.loss.objective},"
+        f" {options.train.epochs} epochs, batches of {options.train.batch_size}"
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {"egma": __version__, "python": platform.python_version()}
+    for name in _SOFTWARE:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "unknown"
+    return found
+
+
+def _say_nothing(_: str) -> None:
+    """Stay silent in all processes but the first."""

@@ -1,0 +1,186 @@
+"""Shards to the memory-mapped cache: the same content, and one line for what cannot be read."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from conftest import egma_prep
+
+from egma_train.cache import ReadingCache, open_cache
+from egma_train.errors import BadUsageError
+from egma_train.shards import find_shards, fingerprint, read_shard
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture(scope="module")
+def cache(clean_out: Path, tmp_path_factory: pytest.TempPathFactory) -> ReadingCache:
+    return open_cache(clean_out, tmp_path_factory.mktemp("cache"), maps=True)
+
+
+@pytest.fixture
+def shards(clean_out: Path, tmp_path: Path) -> Path:
+    """A copy of shards that a test may hurt."""
+    shutil.copytree(clean_out / "shards", tmp_path / "shards")
+    shutil.copy(clean_out / "run.json", tmp_path / "run.json")
+    return tmp_path
+
+
+def test_the_cache_holds_what_pandas_reads(cache: ReadingCache, clean_out: Path) -> None:
+    frames = [pd.read_parquet(path) for path in sorted((clean_out / "shards").iterdir())]
+    rows = pd.concat(frames, ignore_index=True)
+    assert len(cache) == len(rows)
+    for i, row in rows.iterrows():
+        assert cache.reading_id[i] == row.reading_id and cache.dataset[i] == row.dataset
+        assert cache.images[i].tobytes() == row.image
+        numbers, counts = cache.sentences_of(np.array([i]))
+        assert counts.tolist() == [len(row.sentences)]
+        assert cache.texts(numbers) == [sentence["text"] for sentence in row.sentences]
+        for j, sentence in zip(numbers, row.sentences, strict=True):
+            assert cache.has_grid[j] == (sentence["grid"] is not None)
+            expected = np.zeros(49) if sentence["grid"] is None else sentence["grid"]
+            np.testing.assert_array_equal(cache.grids[j], expected)
+            assert cache.maps is not None
+            assert cache.maps[j].any() == (sentence["heatmap"] is not None)
+            assert cache.maps[j].tobytes() == (sentence["heatmap"] or bytes(224 * 224))
+
+
+def test_readings_of_one_image_share_its_number(cache: ReadingCache, clean_out: Path) -> None:
+    frames = [pd.read_parquet(path) for path in sorted((clean_out / "shards").iterdir())]
+    ids = pd.concat(frames).dicom_id.to_numpy()
+    same = cache.image_number[:, None] == cache.image_number
+    np.testing.assert_array_equal(same, ids[:, None] == ids)
+    assert same.sum() > len(cache)  # there are re-reads
+
+
+def test_the_whole_readings_grid_is_the_area_mean_of_its_map(
+    cache: ReadingCache, clean_out: Path
+) -> None:
+    row = pd.read_parquet(sorted((clean_out / "shards").iterdir())[0]).iloc[0]
+    full = np.frombuffer(row.heatmap, np.uint8).reshape(224, 224) / 255
+    expected = [
+        full[32 * r : 32 * r + 32, 32 * c : 32 * c + 32].mean() for r in range(7) for c in range(7)
+    ]
+    np.testing.assert_allclose(cache.reading_grids[0], expected, atol=1e-6)
+
+
+def test_npz_shards_give_the_same_cache(
+    cache: ReadingCache, clean_out: Path, tmp_path: Path
+) -> None:
+    assert egma_prep("export", tmp_path / "npz", "--to", "npz", "--out", clean_out).exit_code == 0
+    other = open_cache(tmp_path / "npz", tmp_path / "cache", maps=True)
+    for name in ("images", "grids", "has_grid", "reading_grids", "offsets", "reading_id", "maps"):
+        np.testing.assert_array_equal(getattr(other, name), getattr(cache, name))
+    every = range(len(cache.has_grid))
+    assert other.texts(every) == cache.texts(every)
+    assert other.split.tolist() == cache.split.tolist()
+
+
+@pytest.mark.parametrize("kind", ["parquet", "npz"])
+def test_the_golden_shard_is_read(kind: str) -> None:
+    readings = list(read_shard(GOLDEN / f"shard-v1.{kind}", maps=True))
+    assert readings and all(len(reading.image) == 224 * 224 for reading in readings)
+    assert any(grid is not None for reading in readings for grid in reading.grids)
+
+
+def test_it_is_built_once_and_beside_the_shards(shards: Path) -> None:
+    said: list[str] = []
+    open_cache(shards, say=said.append)
+    open_cache(shards, say=said.append)
+    assert len(said) == 1 and str(shards / "cache") in said[0]
+    assert {path.stat().st_mode & 0o777 for path in (shards / "cache").iterdir()} == {0o700}
+
+
+def test_other_shards_get_another_cache(shards: Path) -> None:
+    open_cache(shards)
+    next((shards / "shards").iterdir()).unlink()
+    said: list[str] = []
+    smaller = open_cache(shards, say=said.append)
+    assert said and len(smaller) > 0
+    assert len(list((shards / "cache").iterdir())) == 2
+
+
+def test_a_build_that_fails_leaves_nothing(shards: Path) -> None:
+    last = sorted((shards / "shards").iterdir())[-1]
+    last.write_bytes(last.read_bytes()[:-300])
+    with pytest.raises(BadUsageError):
+        open_cache(shards)
+    assert list((shards / "cache").iterdir()) == []
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(BadUsageError) as caught:
+        open_cache(folder)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("keep", [0, 10, 5000])
+def test_a_truncated_shard_is_named(shards: Path, keep: int) -> None:
+    first = sorted((shards / "shards").iterdir())[0]
+    first.write_bytes(first.read_bytes()[:keep])
+    assert f"{first} is damaged" in refusal(shards)
+
+
+def test_a_truncated_npz_shard_is_named(tmp_path: Path) -> None:
+    whole = (GOLDEN / "shard-v1.npz").read_bytes()
+    (tmp_path / "part-00000.npz").write_bytes(whole[: len(whole) // 2])
+    assert "part-00000.npz is damaged" in refusal(tmp_path)
+
+
+def test_shards_of_another_schema_are_refused_with_both_versions(shards: Path) -> None:
+    path = sorted((shards / "shards").iterdir())[0]
+    table = pq.read_table(path)
+    pq.write_table(table.replace_schema_metadata({"egma.schema_version": "7"}), path)
+    assert f"{path} has schema 7, this version knows 1" in refusal(shards)
+
+
+def test_an_empty_folder_says_how_to_make_shards(tmp_path: Path) -> None:
+    assert "holds no shards; make them with: egma-prep run" in refusal(tmp_path)
+
+
+def test_a_folder_that_does_not_exist_says_how_to_make_shards(tmp_path: Path) -> None:
+    assert "holds no shards" in refusal(tmp_path / "nowhere")
+
+
+def test_a_run_in_mid_write_is_refused(shards: Path) -> None:
+    run = json.loads((shards / "run.json").read_text())
+    (shards / "run.json").write_text(json.dumps(run | {"status": "running"}))
+    assert "is not finished" in refusal(shards)
+    assert "is not finished" in refusal(shards / "shards")
+
+
+def test_shards_that_are_being_replaced_are_refused(shards: Path) -> None:
+    (shards / "state").mkdir()
+    (shards / "state" / "swap.json").write_text("{}")
+    assert "are being replaced" in refusal(shards)
+
+
+def test_a_shard_in_mid_write_is_refused(shards: Path) -> None:
+    (shards / "shards" / ".part-00009.parquet.123.tmp").write_bytes(b"PAR1")
+    assert "is being written" in refusal(shards)
+
+
+def test_shards_of_two_formats_are_refused(shards: Path) -> None:
+    shutil.copy(GOLDEN / "shard-v1.npz", shards / "shards" / "part-00099.npz")
+    assert "keep one kind" in refusal(shards)
+
+
+def test_a_folder_that_cannot_be_written_says_where_else(shards: Path) -> None:
+    (shards / "cache").write_text("in the way")
+    assert "execution.cache=DIR" in refusal(shards)
+
+
+def test_the_fingerprint_is_of_the_content(shards: Path) -> None:
+    files = find_shards(shards)
+    before = fingerprint(files)
+    files[0].touch()
+    assert fingerprint(files) == before
+    data = bytearray(files[0].read_bytes())
+    data[100] ^= 1
+    files[0].write_bytes(bytes(data))
+    assert fingerprint(files) != before
