@@ -49,10 +49,12 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """Move the tensors to a device."""
-        moved: dict[str, Any] = {one.name: getattr(self, one.name) for one in fields(self)}
-        return Batch(
-            **{name: v.to(device) if isinstance(v, Tensor) else v for name, v in moved.items()}
-        )
+        own = {one.name: getattr(self, one.name) for one in fields(self)}
+        moved: dict[str, Any] = {
+            name: value.to(device) if isinstance(value, Tensor) else value
+            for name, value in own.items()
+        }
+        return Batch(**moved)
 
 
 @dataclass(frozen=True)

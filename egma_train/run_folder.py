@@ -34,6 +34,7 @@ class RunFolder:
         self.record_file = root / "run.json"
         self.metrics_file = root / "metrics.csv"
         self.checkpoints = root / "checkpoints"
+        self.start = root / "start"
         self.model = root / "model"
         self.card = root / "README.md"
         self.tensorboard = root / "tensorboard"
@@ -55,19 +56,18 @@ class RunFolder:
         except ValueError:
             raise BadUsageError(f"{self.record_file} is damaged; start anew by --name") from None
 
-    def begin(self, record: dict[str, Any]) -> None:
-        """Make the folder and write the record.
-
-        Raises
-        ------
-        BadUsageError
-            If there is a run already.
-        """
+    def check_free(self) -> None:
+        """Refuse a folder that holds a run already."""
         if self.record_file.exists():
             raise BadUsageError(
                 f"there is a run in {self.root}; --resume continues it, --name NAME starts another"
             )
+
+    def begin(self, model: EgmaModel, tokenizer: Any, record: dict[str, Any]) -> None:
+        """Write what the run starts from, then the record: now there is a run."""
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with _aside(self.start) as folder:
+            save_model(folder, model, tokenizer)
         self.write_record(record)
 
     def write_record(self, record: dict[str, Any]) -> None:

@@ -9,18 +9,19 @@ from typing import Any
 
 import torch
 
-from egma_train import __version__
+from egma_train import __version__, load_model
 from egma_train.cache import ReadingCache, open_cache
-from egma_train.errors import BadUsageError
+from egma_train.errors import BadUsageError, unknown_name
 from egma_train.model import EgmaModel, new_configs
 from egma_train.options import (
+    PRESETS,
     Options,
     differences,
     options_of,
     with_changes,
 )
 from egma_train.processes import Processes, any_process, joined, wait_for_all
-from egma_train.run_folder import RunFolder, save_model
+from egma_train.run_folder import RunFolder
 from egma_train.sampling import chosen_readings, readings_with_used_gaze
 from egma_train.train import train
 from egma_train.vocabulary import make_tokenizer
@@ -86,11 +87,10 @@ def run_training(request: Request, say: Say) -> RunFolder | None:
             _check_shards(run, cache)
         else:
             _begin(run, preset, why, init, options, cache, processes, speak)
-        start = _load(run)
-        model = start.to(device)
+        model, tokenizer = load_model(run.start)
+        model.to(device)
         record = run.record()
         speak(f"run {run.root}: {_told(record['counts'], options)}, on {device}")
-        tokenizer = _tokenizer(run)
         if not train(model, tokenizer, cache, options, run, processes, device, speak):
             speak(f"stopped; continue with the same command and --resume (--name {name})")
             return None
@@ -104,6 +104,8 @@ def run_training(request: Request, say: Say) -> RunFolder | None:
 def _preset(request: Request) -> tuple[str, tuple[str, ...], str]:
     """Choose a preset and weights, and say why in plain words."""
     preset, init = request.preset, request.init
+    if preset not in (None, *PRESETS):
+        raise unknown_name("preset", preset, PRESETS)
     if init and preset != "tiny":
         return preset or "paper", init, f"weights from {', '.join(init)}"
     if preset == "tiny":
@@ -187,13 +189,12 @@ def _begin(
     failure = None
     if processes.first:
         try:
-            run.begin(record)
+            run.check_free()
             start = _start(init, options, cache)
-            record["keys"] = [line for report in start.reports for line in report.lines()]
-            for line in record["keys"]:  # type: ignore[attr-defined]
+            keys = [line for report in start.reports for line in report.lines()]
+            for line in keys:
                 say(line)
-            save_model(run.root / "start", start.model, start.tokenizer)
-            run.write_record(record)
+            run.begin(start.model, start.tokenizer, record | {"keys": keys})
         except BadUsageError as error:
             failure = error
     if any_process(failure is not None, processes, torch.device("cpu")):
@@ -209,16 +210,6 @@ def _start(init: tuple[str, ...], options: Options, cache: ReadingCache) -> Star
     tokenizer = make_tokenizer(texts, size, longest)
     model = EgmaModel(*new_configs(options.model, len(tokenizer)), options.model)
     return Start(model, tokenizer, [])
-
-
-def _load(run: RunFolder) -> EgmaModel:
-    return EgmaModel.from_pretrained(run.root / "start")
-
-
-def _tokenizer(run: RunFolder) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(run.root / "start")
 
 
 def _check_shards(run: RunFolder, cache: ReadingCache) -> None:

@@ -7,6 +7,7 @@ missing is refused.
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoTokenizer, BertConfig, BertModel, SwinConfig, SwinModel
-from transformers.utils import logging
 
 from egma_train.errors import BadUsageError
 from egma_train.key_names import as_in_model
@@ -235,8 +235,8 @@ def _cut_off(name: str, model: EgmaModel) -> bool:
 def _fill_tower(model: EgmaModel, part: str, name: str, kind: Any) -> KeyReport:
     """Load one tower through transformers, which knows its own old names."""
     target = (model.vision_model if part == "vision" else model.text_model).model
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
+    log = getLogger("transformers")  # our own report names the keys
+    before, log.disabled = log.disabled, True
     try:
         loaded, found = kind.from_pretrained(
             name, config=target.config, add_pooling_layer=False, output_loading_info=True
@@ -245,7 +245,7 @@ def _fill_tower(model: EgmaModel, part: str, name: str, kind: Any) -> KeyReport:
         reason = str(error).partition("\n")[0]
         raise BadUsageError(f"--init {part}={name}: {reason}") from None
     finally:
-        logging.set_verbosity(verbosity)
+        log.disabled = before
     own = loaded.state_dict()
     target.load_state_dict(own)
     missing, unexpected = sorted(found["missing_keys"]), sorted(found["unexpected_keys"])

@@ -14,10 +14,17 @@ from egma_prep.sources import sources
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "egma_prep"
-MODULES = {
-    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
-    for path in sorted(PACKAGE.rglob("*.py"))
-}
+
+
+def modules_of(package: str) -> dict[str, Path]:
+    return {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in sorted((ROOT / package).rglob("*.py"))
+    }
+
+
+PREP, TRAIN = modules_of("egma_prep"), modules_of("egma_train")
+MODULES = PREP | TRAIN
 TREES = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
 
 NUMERICS = ("align", "sentences", "geometry", "render")
@@ -82,7 +89,8 @@ def test_numerics_know_nothing_of_the_stages_around_them(name: str) -> None:
 
 
 def test_only_the_command_line_knows_click() -> None:
-    assert [name for name in MODULES if reaches(name, "click")] == ["egma_prep.cli"]
+    users = [name for name in MODULES if reaches(name, "click")]
+    assert users == ["egma_prep.cli", "egma_train.cli"]
 
 
 def test_only_one_module_knows_dask() -> None:
@@ -104,9 +112,40 @@ def test_parsers_take_bytes_and_know_no_files(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", PREP)
 def test_nothing_of_preprocessing_knows_training(name: str) -> None:
     assert not reaches(name, "egma_train", "torch", "torchvision", "timm", "transformers")
+
+
+@pytest.mark.parametrize("name", TRAIN)
+def test_training_knows_the_shards_only(name: str) -> None:
+    assert not reaches(name, "egma_prep", "dask", "spacy", "torchvision", "timm")
+
+
+def test_the_losses_know_tensors_only() -> None:
+    ours = imports("egma_train.losses")
+    assert {one.split(".")[0] for one in ours} == {"collections", "typing", "torch"}
+
+
+# Each module of training knows only those before it.
+TRAIN_LAYERS = (
+    ("errors",), ("losses", "key_names", "vocabulary", "shards", "processes"), ("options",),
+    ("cache", "augment"), ("model", "sampling"), ("loading", "weights", "run_folder"), ("train",),
+    ("start",), ("cli",), ("__main__",),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(set(TRAIN) - {"egma_train"}))
+def test_training_flows_one_way(name: str) -> None:
+    layer_of = {f"egma_train.{one}": i for i, names in enumerate(TRAIN_LAYERS) for one in names}
+    known = {one for one in imports(name) if one in layer_of and one != name}
+    assert all(layer_of[one] < layer_of[name] for one in known)
+
+
+@pytest.mark.parametrize("name", ["loss_oracle"])
+def test_the_oracle_of_the_losses_imports_nothing_of_ours(name: str) -> None:
+    text = (ROOT / "tests" / f"{name}.py").read_text()
+    assert not re.search(r"^\s*(from|import) +(egma|torch)", text, re.MULTILINE)
 
 
 def test_no_module_imports_in_a_circle() -> None:
@@ -114,7 +153,7 @@ def test_no_module_imports_in_a_circle() -> None:
         if name in above:
             yield (*above[above.index(name) :], name)
         elif name not in done:
-            for other in sorted(imports(name) & set(MODULES) - {"egma_prep"}):
+            for other in sorted(imports(name) & set(MODULES) - {"egma_prep", "egma_train"}):
                 yield from visit(other, (*above, name))
             done.add(name)
 
@@ -245,5 +284,6 @@ def test_outputs_are_not_committed() -> None:
     assert "/out/" in (ROOT / ".gitignore").read_text().splitlines()
 
 
-def test_the_package_says_that_it_is_typed() -> None:
-    assert (PACKAGE / "py.typed").exists()
+@pytest.mark.parametrize("package", ["egma_prep", "egma_train"])
+def test_a_package_says_that_it_is_typed(package: str) -> None:
+    assert (ROOT / package / "py.typed").exists()

@@ -1,5 +1,6 @@
 """Epochs, fractions, batches and augmentation: each reading once, nothing by accident."""
 
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -108,7 +109,7 @@ def test_smaller_gaze_fractions_are_nested_in_larger_ones_and_depend_on_the_seed
         readings_with_used_gaze(cache, np.arange(200), DataOptions(gaze_fraction=f / 10), 7)
         for f in range(11)
     ]
-    assert all((small <= large).all() for small, large in zip(used, used[1:], strict=False))
+    assert all((small <= large).all() for small, large in pairwise(used))
     assert used[0].sum() == 0
     np.testing.assert_array_equal(used[10], cache.readings_with_gaze())
     other = readings_with_used_gaze(cache, np.arange(200), DataOptions(gaze_fraction=0.5), 8)

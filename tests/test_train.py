@@ -1,0 +1,450 @@
+"""The command, whole: runs, resumes, several processes, and what it says when it cannot."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.multiprocessing
+from click.testing import CliRunner, Result
+from safetensors.torch import load_file
+
+from egma_train import load_model
+from egma_train.cache import open_cache
+from egma_train.cli import main
+from egma_train.options import Options, differences, options_of, parse_assignments
+from egma_train.train import learning_rate, precision_of
+
+SMALL = (
+    "--set", "model.swin_width=12", "--set", "model.text_width=32", "--set", "model.text_heads=2",
+    "--set", "model.projection=32", "--batch-size", "8",
+)  # fmt: skip
+
+
+def egma_train(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def metrics_of(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open(newline="") as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module")
+def shards(clean_out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("shards")
+    shutil.copytree(clean_out / "shards", root / "shards")
+    open_cache(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def done(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A whole run of two epochs and what it said."""
+    out = tmp_path_factory.mktemp("done")
+    result = egma_train("--shards", shards, "--out", out, *SMALL, "--epochs", 2)
+    assert result.exit_code == 0, result.output
+    return out / "runs" / "tiny-egma-seed0", result.output
+
+
+def test_a_bare_run_says_that_it_is_tiny_and_why(done: tuple[Path, str]) -> None:
+    run, said = done
+    why = "no pretrained weights given or found: small towers with random weights"
+    assert f"preset tiny: {why}" in said
+    record = json.loads((run / "run.json").read_text())
+    assert record["preset"] == "tiny" and why in record["started_from"]
+
+
+def test_a_run_folder_holds_record_metrics_model_and_card(done: tuple[Path, str]) -> None:
+    run, _ = done
+    record = json.loads((run / "run.json").read_text())
+    assert record["status"] == "complete" and len(record["shards_fingerprint"]) == 64
+    assert set(record["versions"]) >= {"egma", "torch", "transformers", "python"}
+    assert record["options"]["train"]["epochs"] == 2
+    rows = metrics_of(run)
+    assert [int(row["step"]) for row in rows] == list(range(1, len(rows) + 1))
+    for row in rows:
+        terms = float(row["mlce"]) + float(row["contrastive"]) + float(row["mapping"])
+        assert float(row["loss"]) == pytest.approx(terms, rel=1e-5)
+    card = (run / "README.md").read_text()
+    assert "data use agreement" in card and record["shards_fingerprint"] in card
+    assert run.stat().st_mode & 0o777 == 0o700
+    assert list((run / "tensorboard").iterdir())
+
+
+def test_the_final_model_loads_and_encodes(done: tuple[Path, str]) -> None:
+    model, tokenizer = load_model(done[0] / "model")
+    tokens = tokenizer(["no pleural effusion."], return_tensors="pt")
+    with torch.no_grad():
+        seen = model(torch.zeros(1, 3, 112, 112), tokens["input_ids"], tokens["attention_mask"])
+    assert seen.patches.isfinite().all() and seen.sentences.shape == (1, 32)
+
+
+def test_training_lowers_the_loss(shards: Path, tmp_path: Path) -> None:
+    result = egma_train(
+        "--shards", shards, "--out", tmp_path, *SMALL, "--epochs", 12, "--batch-size", 32,
+        "--set", "train.learning_rate=0.003", "--set", "train.warmup_epochs=1",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    rows = metrics_of(tmp_path / "runs" / "tiny-egma-seed0")
+    losses = [float(row["loss"]) for row in rows]
+    assert sum(losses[-4:]) < 0.9 * sum(losses[:4])
+
+
+@pytest.mark.parametrize("objective", ["clip", "mlce", "egf", "egm"])
+def test_every_objective_trains_and_counts_its_own_terms_only(
+    shards: Path, tmp_path: Path, objective: str
+) -> None:
+    result = egma_train(
+        "--shards", shards, "--out", tmp_path, *SMALL, "--epochs", 1, "--objective", objective
+    )
+    assert result.exit_code == 0, result.output
+    row = metrics_of(tmp_path / "runs" / f"tiny-{objective}-seed0")[-1]
+    terms = {
+        "clip": {"contrastive"}, "mlce": {"mlce"}, "egf": {"mlce", "contrastive"},
+        "egm": {"mapping"},
+    }[objective]  # fmt: skip
+    found = {name for name in ("mlce", "contrastive", "mapping") if float(row[name]) != 0}
+    assert found == terms
+
+
+def test_the_published_preset_trains_from_random_weights_of_any_size(
+    shards: Path, tmp_path: Path
+) -> None:
+    tiny = [f"model.{name}={value}" for name, value in {
+        "image_px": 112, "patch_px": 8, "swin_depths": [2, 2], "swin_heads": [2, 4],
+        "text_layers": 4, "swin_drop_path": 0.0,
+    }.items()]  # fmt: skip
+    sets = [word for one in tiny for word in ("--set", one)]
+    result = egma_train(
+        "--shards", shards, "--out", tmp_path, "--preset", "official-code", "--init", "random",
+        *SMALL, *sets, "--epochs", 1, "--name", "published",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    row = metrics_of(tmp_path / "runs" / "published")[0]
+    assert float(row["mapping"]) == 0 and float(row["mlce"]) > 0
+
+
+def test_gaze_fraction_0_trains_without_gaze(shards: Path, tmp_path: Path) -> None:
+    result = egma_train(
+        "--shards", shards, "--out", tmp_path, *SMALL, "--epochs", 1, "--gaze-fraction", 0
+    )
+    assert result.exit_code == 0 and "0 with gaze" in result.output
+    rows = metrics_of(tmp_path / "runs" / "tiny-egma-seed0")
+    assert all(float(row["mlce"]) == 0 and float(row["mapping"]) > 0 for row in rows)
+
+
+# -- resuming --------------------------------------------------------------------------------------
+
+
+def begun_like(done: Path, out: Path, name: str, **train: Any) -> Path:
+    """A run that has written its start and nothing more: the same weights and vocabulary."""
+    run = out / "runs" / name
+    run.mkdir(parents=True)
+    shutil.copytree(done / "start", run / "start")
+    record = json.loads((done / "run.json").read_text()) | {"status": "running"}
+    record["options"]["train"] |= train
+    (run / "run.json").write_text(json.dumps(record))
+    return run
+
+
+def command(shards: Path, out: Path, name: str, *more: str) -> list[str]:
+    words = ["-m", "egma_train", "--shards", str(shards), "--out", str(out), "--name", name]
+    return [*words, "--resume", *more]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model" / "model.safetensors")
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    assert metrics_of(one) == metrics_of(other)
+    first, second = weights(one), weights(other)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def test_a_run_killed_in_mid_epoch_and_resumed_equals_an_undisturbed_one_bit_for_bit(
+    done: tuple[Path, str], shards: Path, tmp_path: Path
+) -> None:
+    calm = begun_like(done[0], tmp_path, "calm", epochs=6)
+    hurt = begun_like(done[0], tmp_path, "hurt", epochs=6)
+    every = ("--set", "execution.checkpoint_steps=2")
+    assert (
+        subprocess.run([sys.executable, *command(shards, tmp_path, "calm", *every)]).returncode == 0
+    )
+    steps = len(metrics_of(calm))
+    process = subprocess.Popen([sys.executable, *command(shards, tmp_path, "hurt", *every)])
+    wanted = steps // 6 * 2 + 2  # inside the third epoch
+    for _ in range(6000):
+        if (hurt / "metrics.csv").exists() and len(metrics_of(hurt)) >= wanted:
+            break
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert wanted <= len(metrics_of(hurt)) < steps and not (hurt / "model").exists()
+    again = subprocess.run([sys.executable, *command(shards, tmp_path, "hurt", *every)])
+    assert again.returncode == 0
+    assert_same_run(calm, hurt)
+
+
+def test_ctrl_c_leaves_a_checkpoint_that_resumes_to_the_same_end(
+    done: tuple[Path, str], shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calm = begun_like(done[0], tmp_path, "calm", epochs=3)
+    hurt = begun_like(done[0], tmp_path, "hurt", epochs=3)
+    arguments = [command(shards, tmp_path, name)[2:] for name in ("calm", "hurt")]
+    assert egma_train(*arguments[0]).exit_code == 0
+    from egma_train import train as loop
+
+    real, calls = loop.batch_loss, []
+
+    def interrupted(*args: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "batch_loss", interrupted)
+        stopped = egma_train(*arguments[1])
+    assert stopped.exit_code == 130 and "--resume" in stopped.output
+    assert len(metrics_of(hurt)) == 5
+    assert [one.name for one in (hurt / "checkpoints").iterdir()] == ["step-00000005"]
+    assert egma_train(*arguments[1]).exit_code == 0
+    assert_same_run(calm, hurt)
+
+
+def test_a_checkpoint_that_was_cut_while_written_is_not_taken(
+    done: tuple[Path, str], shards: Path, tmp_path: Path
+) -> None:
+    run = begun_like(done[0], tmp_path, "cut", epochs=1)
+    (run / "checkpoints" / ".step-00000099.tmp").mkdir(parents=True)
+    assert egma_train(*command(shards, tmp_path, "cut")[2:]).exit_code == 0
+    assert int(metrics_of(run)[0]["step"]) == 1
+
+
+def test_a_name_in_use_is_refused_with_both_ways_out(done: tuple[Path, str], shards: Path) -> None:
+    out = done[0].parent.parent
+    result = egma_train("--shards", shards, "--out", out, *SMALL)
+    assert result.exit_code == 2
+    assert "--resume continues it, --name NAME starts another" in result.output
+
+
+def test_a_resume_with_other_options_names_the_difference(
+    done: tuple[Path, str], shards: Path, tmp_path: Path
+) -> None:
+    begun_like(done[0], tmp_path, "one")
+    arguments = command(shards, tmp_path, "one")[2:]
+    result = egma_train(*arguments, "--seed", 5)
+    assert result.exit_code == 2 and "train.seed 0 -> 5" in result.output
+    result = egma_train(*arguments, "--preset", "paper", "--init", "random")
+    assert result.exit_code == 2 and "preset tiny -> paper" in result.output
+
+
+def test_a_resume_with_other_shards_is_refused(
+    done: tuple[Path, str], shards: Path, tmp_path: Path
+) -> None:
+    begun_like(done[0], tmp_path, "one")
+    other = tmp_path / "other"
+    shutil.copytree(shards / "shards", other)
+    next(other.iterdir()).unlink()
+    result = egma_train(*command(other, tmp_path, "one")[2:])
+    assert result.exit_code == 2 and "the shards are not those" in result.output
+
+
+def test_a_resume_of_what_is_not_there_lists_the_runs(done: tuple[Path, str], shards: Path) -> None:
+    result = egma_train(*command(shards, done[0].parent.parent, "nothing")[2:])
+    assert result.exit_code == 2 and "there are: tiny-egma-seed0" in result.output
+
+
+def test_a_complete_run_is_not_resumed(done: tuple[Path, str], shards: Path) -> None:
+    result = egma_train(*command(shards, done[0].parent.parent, "tiny-egma-seed0")[2:])
+    assert result.exit_code == 2 and "is complete" in result.output
+
+
+# -- several processes -----------------------------------------------------------------------------
+
+
+def _steps(rank: int, world: int, port: int, start: str, shards: str, found: Any) -> None:
+    """Three steps in float64 on global batches of seven, sizes that two do not divide."""
+    os.environ |= {
+        "RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank),
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+    }  # fmt: skip
+    torch.set_num_threads(1)
+    import numpy as np
+
+    from egma_train.loading import BatchLoader, pixels
+    from egma_train.processes import joined
+    from egma_train.train import _update, batch_loss, make_optimizer
+
+    options = options_of("tiny", {"data": {"gaze_fraction": 0.7}})
+    model, tokenizer = load_model(start)
+    model = model.double().train()
+    cache = open_cache(Path(shards))
+    with joined("cpu") as processes:
+        loader = BatchLoader(
+            cache, tokenizer, cache.readings_with_gaze(), rank=processes.rank, world=processes.world
+        )
+        parallel = torch.nn.parallel.DistributedDataParallel(model) if world > 1 else model
+        optimizer = make_optimizer(model, options)
+        scaler = torch.amp.GradScaler("cpu", enabled=False)
+        losses = []
+        for first in (0, 7, 14):
+            batch = loader.__getitems__(np.arange(first, first + 7))  # type: ignore[arg-type]
+            images = pixels(batch.images, 112, 0.5, 0.25, None).double()
+            features = parallel(images, batch.input_ids, batch.attention_mask)
+            loss = batch_loss(features, batch, options)
+            _update(parallel, model, optimizer, scaler, loss.total, options)
+            losses.append(float(loss.total))
+        if rank == 0:
+            state = {name: value.numpy() for name, value in model.state_dict().items()}
+            found.put((losses, state))
+
+
+def test_two_processes_equal_one_on_the_same_global_batch(
+    done: tuple[Path, str], shards: Path
+) -> None:
+    context = torch.multiprocessing.get_context("spawn")
+    results = []
+    for world in (1, 2):
+        found = context.Queue()
+        fixed = (world, 29577, str(done[0] / "start"), str(shards), found)
+        processes = [context.Process(target=_steps, args=(rank, *fixed)) for rank in range(world)]
+        for process in processes:
+            process.start()
+        results.append(found.get(timeout=120))
+        for process in processes:
+            process.join()
+            assert process.exitcode == 0
+    (losses, state), (other_losses, other_state) = results
+    assert other_losses == pytest.approx(losses, rel=1e-10)
+    for name, value in state.items():
+        assert other_state[name] == pytest.approx(value, rel=1e-6, abs=1e-9), name
+
+
+def test_the_command_runs_under_torchrun(
+    done: tuple[Path, str], shards: Path, tmp_path: Path
+) -> None:
+    alone = begun_like(done[0], tmp_path, "alone", epochs=1)
+    both = begun_like(done[0], tmp_path, "both", epochs=1)
+    assert egma_train(*command(shards, tmp_path, "alone")[2:]).exit_code == 0
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    port = ("--master-port", "29578")
+    result = subprocess.run(
+        [*launcher, *port, *command(shards, tmp_path, "both")], capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    losses = [[float(row["loss"]) for row in metrics_of(run)] for run in (alone, both)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    assert losses[1][0] == pytest.approx(losses[0][0], rel=1e-5)
+    assert (both / "model" / "model.safetensors").exists()
+
+
+# -- options ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--preset", "large"), "no preset 'large'; there are: official-code, paper, tiny"),
+        (("--objective", "sparc"), "there are: clip, egf, egm, egma, mlce"),
+        (("--set", "loss.rule=x"), "no option in loss 'rule'; there are: label_rule"),
+        (("--set", "optimizer.lr=1"), "no option stage 'optimizer'; there are: data"),
+        (("--set", "train.epochs"), "write stage.field=value"),
+        (("--set", "train.epochs=many"), "train.epochs is 'many'; give a value like 50"),
+        (("--epochs", "0"), "train.epochs is 0; give a number from 1"),
+        (("--gaze-fraction", "1.5"), "data.gaze_fraction is 1.5; give a number from 0 to 1"),
+        (("--preset", "paper"), "preset paper starts from pretrained weights; give --init DIR"),
+        (("--preset", "tiny", "--init", "x"), "preset tiny starts from random weights"),
+        (("--init", "nowhere"), "--init nowhere: no such folder"),
+        (("--config", "nowhere.toml"), "cannot read config nowhere.toml"),
+        (("--set", "execution.device=tpu9"), "execution.device=tpu9 cannot be used"),
+        (("--set", "model.image_px=100"), "it must divide 224 and give 7 x 7 patches"),
+        (("--set", "data.splits=['trian']"), "there are: "),
+        (("--set", "loss.sparsity=7"), "loss.sparsity is 7.0; give a number from 0 to 1"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(
+    shards: Path, tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    result = egma_train("--shards", shards, "--out", tmp_path, *arguments)
+    assert result.exit_code == 2
+    errors = [line for line in result.output.splitlines() if line.startswith("egma-train: ")]
+    assert len(errors) == 1 and said in errors[0]
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").rglob("run.json"))
+
+
+def test_shards_that_are_not_there_are_said_in_one_line(tmp_path: Path) -> None:
+    result = egma_train("--shards", tmp_path, "--out", tmp_path)
+    assert result.exit_code == 2
+    assert result.output == (
+        f"egma-train: {tmp_path} holds no shards; make them with: egma-prep run DATA\n"
+    )
+
+
+def test_a_config_file_comes_before_flags(shards: Path, tmp_path: Path) -> None:
+    config = tmp_path / "run.toml"
+    config.write_text('[train]\nepochs = 9\nseed = 4\n[loss]\nlabel_rule = "quarter-max"\n')
+    result = egma_train(
+        "--shards", shards, "--out", tmp_path, *SMALL, "--config", config, "--epochs", 1
+    )
+    assert result.exit_code == 0, result.output
+    options = json.loads((tmp_path / "runs/tiny-egma-seed4/run.json").read_text())["options"]
+    assert options["train"]["epochs"] == 1 and options["loss"]["label_rule"] == "quarter-max"
+
+
+def test_the_paper_preset_is_the_papers_recipe() -> None:
+    options = options_of("paper")
+    assert (options.train.learning_rate, options.train.weight_decay) == (1e-6, 1e-4)
+    assert (options.train.epochs, options.train.warmup_epochs) == (50, 10)
+    assert options.train.batch_size == 100 and options.data.one_reading_per_image
+    assert options.loss.keywords()["sparsity"] is None
+    assert differences(options, Options()) == ""
+
+
+def test_the_learning_rate_warms_up_and_follows_a_cosine_to_zero() -> None:
+    options = options_of("paper")
+    rates = [learning_rate(step, 10, options) / 1e-6 for step in range(500)]
+    assert rates[0] == pytest.approx(1 / 101) and rates[99] == pytest.approx(100 / 101)
+    assert max(rates) == rates[100] == 1
+    assert rates[300] == pytest.approx(0.5) and 0 < rates[499] < 1e-4
+    assert rates[:101] == sorted(rates[:101]) and rates[100:] == sorted(rates[100:], reverse=True)
+
+
+def test_without_warm_up_the_first_step_has_the_full_rate() -> None:
+    options = options_of("paper")
+    cold = replace(options, train=replace(options.train, warmup_epochs=0.0))
+    assert learning_rate(0, 10, cold) == 1e-6
+
+
+def test_precision_is_float32_on_the_cpu_and_as_asked_elsewhere() -> None:
+    assert precision_of("auto", torch.device("cpu")) == torch.float32
+    assert precision_of("bfloat16", torch.device("cpu")) == torch.bfloat16
+
+
+def test_low_precision_and_gradient_checkpointing_train(shards: Path, tmp_path: Path) -> None:
+    result = egma_train(
+        "--shards", shards, "--out", tmp_path, *SMALL, "--epochs", 1, "--set",
+        "execution.precision=bfloat16", "--set", "execution.gradient_checkpointing=true",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert all(float(row["loss"]) > 0 for row in metrics_of(tmp_path / "runs/tiny-egma-seed0"))
+
+
+def test_assignments_are_toml_values_or_words() -> None:
+    assert parse_assignments(["a.b=1.5", "a.c=word", "d.e=[1, 2]"]) == {
+        "a": {"b": 1.5, "c": "word"},
+        "d": {"e": [1, 2]},
+    }
