@@ -1,6 +1,7 @@
 """The ``egma-prep`` command; everything heavy is imported inside the commands."""
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -58,6 +59,9 @@ def _reports_errors(command: Command) -> Command:
 
         try:
             sys.exit(command(*args, **kwargs) or _DONE)
+        except BrokenPipeError:  # as of `| head`: nobody is left to be told
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(_BAD)
         except (BadUsageError, OSError) as error:
             if debug:
                 raise

@@ -47,6 +47,12 @@ class OutFolder:
         """
         try:
             ours = not self.root.exists() or self.run_file.exists() or not any(self.root.iterdir())
+            made = (self.tables, self.images, self.shards)
+            foreign = [one for folder in made if folder.is_dir() for one in folder.iterdir()]
+            if foreign and not self.run_file.exists():
+                raise BadUsageError(
+                    f"{foreign[0]} is not of egma-prep; choose another folder by --out"
+                )
             self.root.mkdir(parents=True, exist_ok=True)
             if ours:
                 self.root.chmod(_OWNER_ONLY)

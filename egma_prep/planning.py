@@ -56,7 +56,8 @@ def plan_tables(
             except BadInputError as error:
                 yield Reject.of(error, parser.DATASET, cells[names[parser.ID]], "plan")
     for name in sorted(without_row) or [""] * (broken is not None):
-        what = f"{paths[-1]} has no row for {name!r}"
+        among = paths[0] if len(paths) == 1 else f"none of {', '.join(paths)}"
+        what = f"{among} has {'no' if len(paths) == 1 else 'a'} row for {name!r}"
         missing = broken or BadInputError("no_metadata_row", paths[-1], what)
         yield Reject.of(missing, parser.DATASET, name, "plan")
 

@@ -104,6 +104,8 @@ def run_etl(
     source = choose_source(files, source_name)
     if data.resolve() == out.root:
         raise BadUsageError(f"--out {out_root} is DATA itself; choose another folder")
+    if images and images.resolve() == out.root:
+        raise BadUsageError(f"--out {out_root} is --images itself; choose another folder")
     subjects = planned_subjects(source, files)
     shared = dict(files.fingerprints)
     planned = sum(len(subject.readings) + len(subject.rejects) for subject in subjects)
@@ -156,7 +158,10 @@ def planned_subjects(source: Source, files: InputFiles) -> list[SubjectPlan]:
     BadUsageError
         If there is none.
     """
-    subjects = _without_duplicates(list(source.plan(files)))
+    try:
+        subjects = _without_duplicates(list(source.plan(files)))
+    except BadInputError as error:  # of a table that all readings need
+        raise BadUsageError(str(error)) from None
     if not any(subject.readings or subject.rejects for subject in subjects):
         raise BadUsageError(
             f"{files.root} has the {source.name} layout, but no reading; check that it is the"

@@ -98,7 +98,9 @@ def read_shard(path: Path, *, maps: bool = False) -> Iterator[ShardReading]:
         raise
     except Exception as error:  # each library has its own for damage
         reason = str(error).partition("\n")[0]
-        raise BadUsageError(f"{path} is damaged ({reason}); repeat: egma-prep run DATA") from None
+        raise BadUsageError(
+            f"{path} is damaged ({reason}); delete it and repeat: egma-prep run DATA"
+        ) from None
 
 
 def _refuse_unfinished(run_file: Path) -> None:

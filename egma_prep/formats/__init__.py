@@ -8,7 +8,7 @@ from typing import Protocol, cast
 import pyarrow as pa
 
 from egma_prep.errors import BadUsageError
-from egma_prep.schema import SCHEMA_VERSION
+from egma_prep.schema import SCHEMA_VERSION, SHARD
 
 PART = "part-*"
 
@@ -45,7 +45,11 @@ def load_shard(path: Path) -> pa.Table:
         table = kind.load(path)
     except Exception as error:  # each library has its own for damage
         reason = str(error).partition("\n")[0]
-        raise BadUsageError(f"{path} is damaged ({reason}); repeat: egma-prep run DATA") from None
+        raise BadUsageError(
+            f"{path} is damaged ({reason}); delete it and repeat: egma-prep run DATA"
+        ) from None
+    if not set(SHARD.names) <= set(table.schema.names):
+        raise BadUsageError(f"{path} is no shard: it has no readings with sentences")
     version = (table.schema.metadata or {}).get(b"egma.schema_version", b"none").decode()
     if version != SCHEMA_VERSION:
         raise BadUsageError(f"{path} has schema {version}, this version knows {SCHEMA_VERSION}")

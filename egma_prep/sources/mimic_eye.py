@@ -135,6 +135,8 @@ def _load_eye_gaze(
 
 
 def _image_path(files: InputFiles, subject_id: str, study_id: str, image: str) -> str:
-    if files.images is not None:
-        return cxr_tree(files).image(files, subject_id, study_id, image)
-    return f"{_PREFIX}{subject_id}/{_LAYOUT['cxr']}/s{study_id}/{image}.jpg"
+    own = f"{_PREFIX}{subject_id}/{_LAYOUT['cxr']}/s{study_id}/{image}.jpg"
+    if files.images is None:
+        return own
+    elsewhere = cxr_tree(files).image(files, subject_id, study_id, image)
+    return elsewhere if files.has(elsewhere) or not files.has(own) else own

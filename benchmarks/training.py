@@ -1,0 +1,313 @@
+"""The loss beside loops, its share of a step, and the loader beside others; prints Markdown."""
+
+import io
+import os
+import resource
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812, as everyone calls it
+
+from egma_train.cache import ReadingCache, open_cache
+from egma_train.loading import BatchLoader, iterate, pixels
+from egma_train.losses import egma_loss, multi_label_cross_entropy
+from egma_train.model import EgmaModel, new_configs
+from egma_train.options import options_of
+from egma_train.sampling import epoch_batches
+from egma_train.train import batch_loss
+from egma_train.vocabulary import make_tokenizer
+
+B, M, N, D, SCALE = 100, 8, 49, 512, 14.0
+SAMPLES, BATCH = 1024, 32
+
+
+@click.command()
+@click.option("--loss", "loss_kind", help="One kind alone, for its peak memory.")
+def main(loss_kind: str | None) -> None:
+    """Measure all, or one kind of loss in a process of its own."""
+    torch.set_num_threads(2)
+    if loss_kind:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        LOSSES[loss_kind](*features())[0].backward()
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+        return
+    losses()
+    with tempfile.TemporaryDirectory() as folder:
+        cache = phantoms(Path(folder))
+        steps(cache)
+        loaders(cache, Path(folder))
+
+
+# -- the loss --------------------------------------------------------------------------------------
+
+
+def features() -> tuple[torch.Tensor, ...]:
+    """Make random features, masks and gaze."""
+    torch.manual_seed(0)
+    mask = torch.ones(B, M, dtype=torch.bool)
+    return (
+        torch.randn(B, N, D, requires_grad=True), torch.randn(B, M, D, requires_grad=True), mask,
+        (torch.rand(B, M, N) - 0.5).clamp(min=0), mask,
+    )  # fmt: skip
+
+
+def vectorised(*inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ours."""
+    found = egma_loss(*inputs, SCALE)
+    return found.total, found.total
+
+
+def within_sample(p: Any, s: Any, grid: Any) -> torch.Tensor:
+    """Eq. 5 and 7-10 of one sample, of unit features."""
+    own = s @ p.T * SCALE
+    all_true = torch.ones_like(own, dtype=torch.bool)
+    labels = grid > 0
+    mlce = multi_label_cross_entropy(own, labels, all_true).mean()
+    mlce = mlce + multi_label_cross_entropy(own.T, labels.T, all_true.T).mean()
+    total = mlce / 2
+    for cosines, gaze, sources, targets in ((own.T, grid.T, s, p), (own, grid, p, s)):
+        with torch.no_grad():
+            low, high = cosines.amin(1, keepdim=True), cosines.amax(1, keepdim=True)
+            w = ((cosines - low) / (high - low) >= 1 / cosines.shape[1]).float() + gaze
+            w = w / w.sum(1, keepdim=True)
+        scores = F.normalize(w @ sources, dim=-1) @ targets.T * SCALE
+        own_column = torch.arange(len(scores))
+        both = F.cross_entropy(scores, own_column) + F.cross_entropy(scores.T, own_column)
+        total = total + both / 4
+    return total / B
+
+
+def over_samples(p: Any, s: Any, mask: Any, grid: Any, _: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Loop over the samples; each against all others at once."""
+    p, s = F.normalize(p, dim=-1), F.normalize(s, dim=-1)
+    image_to_text, text_to_image = [], []
+    total = torch.zeros(())
+    for k in range(B):
+        cosines = torch.einsum("nd,lmd->lmn", p[k], s)
+        image_to_text.append(cosines.amax(1).mean(1) * SCALE)
+        cosines = torch.einsum("md,lnd->lmn", s[k], p)
+        text_to_image.append(cosines.amax(2).mean(1) * SCALE)
+        total = total + within_sample(p[k], s[k], grid[k])
+    return total + halves(torch.stack(image_to_text), torch.stack(text_to_image)), total
+
+
+def over_pairs(p: Any, s: Any, mask: Any, grid: Any, _: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Loop over all pairs of samples."""
+    p, s = F.normalize(p, dim=-1), F.normalize(s, dim=-1)
+    image_to_text, text_to_image = [], []
+    total = torch.zeros(())
+    for k in range(B):
+        cosines = [p[k] @ s[j].T for j in range(B)]
+        image_to_text.append(torch.stack([one.amax(1).mean() * SCALE for one in cosines]))
+        cosines = [s[k] @ p[j].T for j in range(B)]
+        text_to_image.append(torch.stack([one.amax(1).mean() * SCALE for one in cosines]))
+        total = total + within_sample(p[k], s[k], grid[k])
+    return total + halves(torch.stack(image_to_text), torch.stack(text_to_image)), total
+
+
+def halves(image_to_text: torch.Tensor, text_to_image: torch.Tensor) -> torch.Tensor:
+    """Average both directions' cross-entropies."""
+    own = torch.arange(B)
+    return (F.cross_entropy(image_to_text, own) + F.cross_entropy(text_to_image, own)) / 2
+
+
+LOSSES: dict[str, Callable[..., tuple[torch.Tensor, torch.Tensor]]] = {
+    "vectorised": vectorised, "loop over samples": over_samples, "loop over pairs": over_pairs,
+}  # fmt: skip
+
+
+def losses() -> None:
+    """Time forward and backward, interleaved; memory in processes of their own."""
+    inputs = features()
+    values = {kind: float(loss(*inputs)[0]) for kind, loss in LOSSES.items()}
+    assert np.allclose(list(values.values()), values["vectorised"], rtol=1e-4), values
+    seconds: dict[str, list[float]] = {kind: [] for kind in LOSSES}
+    for _ in range(5):
+        for kind, loss in LOSSES.items():
+            begin = time.perf_counter()
+            loss(*inputs)[0].backward()
+            seconds[kind].append(time.perf_counter() - begin)
+    ours = np.median(seconds["vectorised"])
+    print(f"The loss, b = {B}, m = {M}, n = {N}, d = {D}, forward and backward, two threads:\n")
+    print("| | ms | times ours | peak memory MB |\n|---|---|---|---|")
+    for kind, taken in seconds.items():
+        call = [sys.executable, __file__, "--loss", kind]
+        peak = int(subprocess.run(call, capture_output=True, check=True, text=True).stdout)
+        middle = np.median(taken)
+        print(f"| {kind} | {middle * 1e3:.0f} | {middle / ours:.1f} | {peak / 1024:.0f} |")
+
+
+# -- a step ----------------------------------------------------------------------------------------
+
+
+def phantoms(root: Path) -> ReadingCache:
+    """Make shards of phantoms."""
+    script = "from egma_prep.cli import main; main()"
+    for words in (("synth", root / "tree", "--readings", SAMPLES + 40, "--small"),
+                  ("run", root / "tree", "--out", root / "out", "--config", "phantom")):  # fmt: skip
+        subprocess.run(
+            [sys.executable, "-c", script, *map(str, words)], check=True, stdout=sys.stderr
+        )
+    return open_cache(root / "out", say=lambda _: None)
+
+
+def steps(cache: ReadingCache) -> None:
+    """Time loading, towers and loss in a step of ``tiny`` and of ``paper``."""
+    print("\nA step on two cores, by what takes its time:\n")
+    print(
+        "| preset | batch | s | loading | towers, forward and backward | loss |\n|---|---|---|---|---|---|"
+    )
+    texts = cache.texts(range(len(cache.has_grid)))
+    for preset, size, repeats in (("tiny", 32, 8), ("paper", 16, 2)):
+        options = options_of(preset, {"model": {"text_layers": 12 if preset == "paper" else 4}})
+        tokenizer = make_tokenizer(texts, 2000, 77)
+        model = EgmaModel(*new_configs(options.model, len(tokenizer)), options.model)
+        loader = BatchLoader(cache, tokenizer, cache.readings_with_gaze())
+        batches = epoch_batches(np.arange(len(cache)), cache.image_number, size, 0, 0)
+        spent = np.array([step(model, loader, one, options) for one in batches[: repeats + 1]][1:])
+        load, tower, loss = spent.mean(0) / spent.sum(1).mean()
+        print(
+            f"| {preset} | {size} | {spent.sum(1).mean():.2f} | {load:.1%} | {tower:.1%} | {loss:.1%} |"
+        )
+
+
+def step(model: Any, loader: BatchLoader, readings: Any, options: Any) -> list[float]:
+    """Take one step; return seconds of loading, towers and loss."""
+    marks = [time.perf_counter()]
+    batch = loader.__getitems__(readings)
+    made = options.model
+    images = pixels(batch.images, made.image_px, made.image_mean, made.image_std, None)
+    marks.append(time.perf_counter())
+    found = model(images, batch.input_ids, batch.attention_mask)
+    marks.append(time.perf_counter())
+    leaves = [one.detach().requires_grad_() for one in found]
+    batch_loss(type(found)(*leaves), batch, options).total.backward()
+    marks.append(time.perf_counter())
+    torch.autograd.backward(list(found), [one.grad for one in leaves])
+    marks.append(time.perf_counter())
+    load, forward, loss, backward = np.diff(marks)
+    return [load, forward + backward, loss]
+
+
+# -- the loader ------------------------------------------------------------------------------------
+
+
+class _Texts:
+    """Stands for a tokenizer: all loaders read text, none is timed for cutting it up."""
+
+    def __call__(self, texts: list[str], **_: Any) -> dict[str, torch.Tensor]:
+        return {name: torch.zeros(len(texts), 1) for name in ("input_ids", "attention_mask")}
+
+
+def loaders(cache: ReadingCache, root: Path) -> None:
+    """Read image, grids and text of the same samples, shuffled, by each loader."""
+    rows = [row_of(cache, i) for i in range(min(SAMPLES, len(cache)))]
+    kinds = {
+        "ours, memory-mapped": lambda w: ours(cache, len(rows), w),
+        "Hugging Face datasets": hugging_face(rows, root),
+        "webdataset tar": web_dataset(rows, root),
+    }
+    print(
+        f"\nLoading image, grids and text of {len(rows)} samples, shuffled, batches of {BATCH}:\n"
+    )
+    print("| loader | samples/s, 0 workers | 2 workers |\n|---|---|---|")
+    best: dict[tuple[str, int], float] = {}
+    for _ in range(3):
+        for name, make in kinds.items():
+            for workers in (0, 2):
+                begin = time.perf_counter()
+                seen = sum(make(workers))
+                rate = seen / (time.perf_counter() - begin)
+                assert seen == len(rows), (name, seen)
+                best[name, workers] = max(best.get((name, workers), 0), rate)
+    for name in kinds:
+        print(f"| {name} | {best[name, 0]:,.0f} | {best[name, 2]:,.0f} |")
+
+
+def row_of(cache: ReadingCache, i: int) -> dict[str, Any]:
+    """Take one sample's fields."""
+    sentences, _ = cache.sentences_of(np.array([i]))
+    return {
+        "image": cache.images[i].tobytes(),
+        "grid": np.asarray(cache.grids[sentences]).tobytes(),
+        "texts": "\n".join(cache.texts(sentences)),
+    }
+
+
+def ours(cache: ReadingCache, number: int, workers: int) -> Iterator[int]:
+    """Count the samples of our batches."""
+    loader = BatchLoader(cache, _Texts(), np.ones(len(cache), bool))
+    batches = epoch_batches(np.arange(number), np.arange(len(cache)), BATCH, 0, 0)
+    for batch in iterate(loader, batches, workers):
+        yield len(batch.readings)
+
+
+def decoded(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Make arrays of raw fields, as a user of those formats would."""
+    rows = list(rows)
+    images = [np.frombuffer(row["image"], np.uint8).reshape(224, 224) for row in rows]
+    grids = [
+        torch.from_numpy(np.frombuffer(row["grid"], "<f4").reshape(-1, 49).copy()) for row in rows
+    ]
+    texts = [row["texts"].split("\n") for row in rows]
+    return {
+        "image": torch.from_numpy(np.stack(images)),
+        "grid": torch.nn.utils.rnn.pad_sequence(grids, batch_first=True),
+        "texts": texts,
+    }
+
+
+def hugging_face(rows: list[dict[str, Any]], root: Path) -> Callable[[int], Iterator[int]]:
+    """Write an Arrow dataset; shuffled by the loader's sampler, whole batches fetched."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    datasets.Dataset.from_list(rows).save_to_disk(root / "hf")
+    stored = datasets.load_from_disk(root / "hf")
+
+    def batches(workers: int) -> Iterator[int]:
+        loader: Any = torch.utils.data.DataLoader(
+            stored, BATCH, shuffle=True, num_workers=workers, collate_fn=decoded
+        )
+        return (len(batch["image"]) for batch in loader)
+
+    return batches
+
+
+def web_dataset(rows: list[dict[str, Any]], root: Path) -> Callable[[int], Iterator[int]]:
+    """Write two tars, one for each worker; shuffled within a buffer."""
+    import webdataset
+
+    paths = [str(root / f"part-{part}.tar") for part in (0, 1)]
+    for part, path in enumerate(paths):
+        with tarfile.open(path, "w") as tar:
+            for i, row in list(enumerate(rows))[part::2]:
+                for name, value in row.items():
+                    data = value if isinstance(value, bytes) else value.encode()
+                    entry = tarfile.TarInfo(f"{i:06d}.{name}")
+                    entry.size = len(data)
+                    tar.addfile(entry, io.BytesIO(data))
+
+    def batches(workers: int) -> Iterator[int]:
+        made = webdataset.WebDataset(paths, shardshuffle=2, empty_check=False).shuffle(500)
+        fields = made.map(lambda one: {**one, "texts": one["texts"].decode()})
+        loader: Any = torch.utils.data.DataLoader(
+            fields.batched(BATCH, collation_fn=decoded), None, num_workers=workers
+        )
+        return (len(batch["image"]) for batch in loader)
+
+    return batches
+
+
+if __name__ == "__main__":
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    main()
