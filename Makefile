@@ -37,9 +37,11 @@ lint: $(VENV)/.ready-dev ## formatting, lint and types alone
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.ready-dev ## the ETL beside merely decoding, 1,000 full-size readings, and DICOM decoders: half an hour, 8 GB of disk
+bench: $(VENV)/.ready-dev ## the ETL beside merely decoding, DICOM decoders, the loss, the loader, training on phantoms: an hour, 8 GB of disk
 	$(BIN)/python benchmarks/etl.py
 	$(BIN)/python benchmarks/dicom_decoders.py
+	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/phantom_training.py
 
 $(VENV)/.ready: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -152,20 +152,19 @@ def losses() -> None:
 def phantoms(root: Path) -> ReadingCache:
     """Make shards of phantoms."""
     script = "from egma_prep.cli import main; main()"
-    for words in (("synth", root / "tree", "--readings", SAMPLES + 40, "--small"),
-                  ("run", root / "tree", "--out", root / "out", "--config", "phantom")):  # fmt: skip
-        subprocess.run(
-            [sys.executable, "-c", script, *map(str, words)], check=True, stdout=sys.stderr
-        )
+    tree, out = str(root / "tree"), str(root / "out")
+    make = ["synth", tree, "--readings", str(SAMPLES + 40), "--small"]
+    prepare = ["run", tree, "--out", out, "--config", "phantom"]
+    for words in (make, prepare):
+        subprocess.run([sys.executable, "-c", script, *words], check=True, stdout=sys.stderr)
     return open_cache(root / "out", say=lambda _: None)
 
 
 def steps(cache: ReadingCache) -> None:
     """Time loading, towers and loss in a step of ``tiny`` and of ``paper``."""
     print("\nA step on two cores, by what takes its time:\n")
-    print(
-        "| preset | batch | s | loading | towers, forward and backward | loss |\n|---|---|---|---|---|---|"
-    )
+    columns = ("preset", "batch", "s", "loading", "towers, forward and backward", "loss")
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     texts = cache.texts(range(len(cache.has_grid)))
     for preset, size, repeats in (("tiny", 32, 8), ("paper", 16, 2)):
         options = options_of(preset, {"model": {"text_layers": 12 if preset == "paper" else 4}})
@@ -174,10 +173,9 @@ def steps(cache: ReadingCache) -> None:
         loader = BatchLoader(cache, tokenizer, cache.readings_with_gaze())
         batches = epoch_batches(np.arange(len(cache)), cache.image_number, size, 0, 0)
         spent = np.array([step(model, loader, one, options) for one in batches[: repeats + 1]][1:])
-        load, tower, loss = spent.mean(0) / spent.sum(1).mean()
-        print(
-            f"| {preset} | {size} | {spent.sum(1).mean():.2f} | {load:.1%} | {tower:.1%} | {loss:.1%} |"
-        )
+        mean = spent.mean(0)
+        shares = " | ".join(f"{share:.1%}" for share in mean / mean.sum())
+        print(f"| {preset} | {size} | {mean.sum():.2f} | {shares} |")
 
 
 def step(model: Any, loader: BatchLoader, readings: Any, options: Any) -> list[float]:

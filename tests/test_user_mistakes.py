@@ -33,17 +33,19 @@ def test_a_damaged_table_of_all_images_is_named_in_one_line(
     result = egma_prep(command, native, *out)
     assert result.exit_code == 2 and "Traceback" not in result.output
     (line,) = result.output.splitlines()
-    assert table.name in line and "download it again" in line
+    assert table.name in line and "; download " in line
 
 
 def test_a_missing_phase_is_not_blamed_on_another(native: Path, tmp_path: Path) -> None:
-    (native / "main_data" / "metadata_phase_2.csv").unlink()
-    result = run_etl(native, tmp_path / "out", "--max-reject-share", 1)
+    tables = sorted((native / "main_data").glob("metadata_phase_*.csv"))
+    fullest = max(tables, key=lambda path: len(path.read_text().splitlines()))
+    fullest.unlink()
+    run_etl(native, tmp_path / "out", "--max-reject-share", 1)
     rejects = pd.read_parquet(tmp_path / "out" / "rejects.parquet")
     without = rejects[rejects.reason == "no_metadata_row"].message
-    assert len(without) and result.exit_code in (0, 2)
-    for phase in (1, 3):
-        assert without.str.contains(f"none of .*metadata_phase_{phase}.csv").all()
+    assert len(without)
+    for other in set(tables) - {fullest}:
+        assert without.str.contains(f"none of .*{other.name}.* has a row").all()
 
 
 def test_a_folder_with_other_peoples_shards_is_not_written_into(
