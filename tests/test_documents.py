@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import egma_train.options
 from egma_prep.errors import REASONS
 from egma_prep.options import Options
 from egma_prep.schema import IMAGES, REGION, REJECTS, SCHEMA_VERSION, SENTENCE, SHARD, TABLES
@@ -33,6 +34,40 @@ def test_every_option_is_documented_with_its_default() -> None:
     assert {
         name: text.strip("`").replace("(empty)", "") for name, text in documented.items()
     } == known
+
+
+def test_every_option_of_training_is_documented_with_its_defaults() -> None:
+    def told(value: object) -> str:
+        if isinstance(value, bool):
+            return str(value).lower()
+        return str(list(value)) if isinstance(value, tuple) else str(value) or "(empty)"
+
+    section = _page("training.md").split("## Options\n")[1].split("\n## ")[0]
+    rows = [
+        tuple(cell.strip(" `") for cell in line.strip("|").split("|"))
+        for line in section.splitlines()
+        if line.startswith("| `")
+    ]
+    assert rows == [
+        (
+            f"{stage}.{name}",
+            told(value),
+            told(tiny) if (tiny := small.get(name)) is not None else "",
+        )
+        for stage, values in asdict(egma_train.options.Options()).items()
+        for small in [egma_train.options.PRESETS["tiny"].get(stage, {})]
+        for name, value in values.items()
+    ]
+
+
+def test_every_switch_of_the_published_code_is_documented() -> None:
+    section = _page("training.md").split("## What differs")[1].split("\n## ")[0]
+    switched = {
+        f"{stage}.{name}"
+        for stage, values in egma_train.options.PRESETS["official-code"].items()
+        for name in values
+    }
+    assert set(re.findall(r"`(\w+\.\w+)`", section)) == switched
 
 
 def test_every_reject_reason_is_documented_with_its_remedy() -> None:
