@@ -92,8 +92,10 @@ def test_links_between_documents_lead_somewhere(page: Path) -> None:
         assert target.startswith("https://") or page.parent.joinpath(target).exists(), target
 
 
-def test_the_readme_lists_every_module_of_the_flow() -> None:
-    tree = (ROOT / "README.md").read_text().split("egma_prep/\n")[1].split("```")[0]
-    listed = set(re.findall(r"^  (\w+)[./]", tree, re.MULTILINE))
-    there = {path.stem for path in (ROOT / "egma_prep").iterdir() if not path.name.startswith("_")}
-    assert listed <= there
+@pytest.mark.parametrize("package", ["egma_prep", "egma_train"])
+def test_the_modules_that_the_readme_lists_are_there(package: str) -> None:
+    tree = re.split(rf"^{package}/.*\n", (ROOT / "README.md").read_text(), flags=re.MULTILINE)[1]
+    listed = re.findall(
+        r"^  (\w+)[./]", re.split(r"^\S", tree, flags=re.MULTILINE)[0], re.MULTILINE
+    )
+    assert listed and set(listed) <= {path.stem for path in (ROOT / package).iterdir()}
