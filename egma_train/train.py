@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from egma_train.augment import draw
+from egma_train.augment import Draws, draw
 from egma_train.cache import ReadingCache
+from egma_train.errors import BadUsageError
 from egma_train.loading import Batch, BatchLoader, iterate, pixels
 from egma_train.losses import EgmaLoss, clip_loss, egma_loss
 from egma_train.model import EgmaModel, Features
@@ -35,6 +36,84 @@ class Progress:
     """Batches of this epoch that are done."""
 
 
+@dataclass(frozen=True)
+class Trainer:
+    """What takes a step: model, optimiser and where they run.
+
+    Attributes
+    ----------
+    parallel : Module
+        The model, or the model as all processes share it.
+    precision : dtype
+        Of the towers; the loss is in float32.
+    """
+
+    model: EgmaModel
+    parallel: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    options: Options
+    processes: Processes
+    device: torch.device
+    precision: torch.dtype
+
+    def step(self, batch: Batch, draws: Draws, at: Progress, rate: float) -> dict[str, float]:
+        """Move the weights once; return what the metrics tell of it."""
+        begin = time.monotonic()
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        # Dropout repeats itself after a resume, and differs between processes.
+        torch.manual_seed(_step_seed(self.options.train.seed, at.step, self.processes.rank))
+        features, loss = self._loss(batch.to(self.device), draws)
+        norm = self._update(loss.total)
+        terms = loss._asdict() | {"scale": features.scale, "gradient_norm": norm}
+        told = {name: float(value.detach()) for name, value in terms.items()}
+        told["loss"] = told.pop("total")
+        return told | {"learning_rate": rate, "seconds": round(time.monotonic() - begin, 4)}
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint needs beside the weights and where the run stands."""
+        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+
+    def restore(self, run: RunFolder) -> Progress:
+        """Go on from the run's last checkpoint, or begin."""
+        place = run.last_checkpoint()
+        if place is None:
+            return Progress()
+        self.model.load_state_dict(EgmaModel.from_pretrained(place).state_dict())
+        try:
+            stored = torch.load(place / "training.pt", self.device, weights_only=True)
+            self.optimizer.load_state_dict(stored["optimizer"])
+            self.scaler.load_state_dict(stored["scaler"])
+            return Progress(**stored["progress"])
+        except Exception as error:
+            reason = str(error).partition("\n")[0]
+            raise BadUsageError(
+                f"{place} is damaged ({reason}); delete it to begin anew with --resume"
+            ) from None
+
+    def _loss(self, batch: Batch, draws: Draws) -> tuple[Features, EgmaLoss]:
+        seen, own = self.options.model, batch.readings.tensor_split(self.processes.world)
+        drawn = draws.of(own[self.processes.rank].cpu().numpy())
+        images = pixels(batch.images, seen.image_px, seen.image_mean, seen.image_std, drawn)
+        low = self.precision != torch.float32
+        with torch.autocast(self.device.type, self.precision, enabled=low):
+            features = self.parallel(images, batch.input_ids, batch.attention_mask)
+        return features, batch_loss(features, batch, self.options)
+
+    def _update(self, total: Tensor) -> Tensor:
+        """Take one step of the optimiser; return the gradient's norm before clipping."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
+        self.scaler.unscale_(self.optimizer)
+        longest = self.options.train.clip_norm
+        norm = nn.utils.clip_grad_norm_(self.parallel.parameters(), longest)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.model.clamp_scale()
+        return norm
+
+
 def train(
     model: EgmaModel,
     tokenizer: Any,
@@ -54,69 +133,51 @@ def train(
     """
     readings = chosen_readings(cache, options.data)
     loader = _loader(cache, tokenizer, readings, options, processes)
+    trainer = make_trainer(model, options, processes, device)
+    at = trainer.restore(run)
+    trainer.parallel.train()
+    metrics = Metrics(run, at.step) if processes.first else None
+    with _asked_to_stop() as stop:
+        while at.epoch < options.train.epochs:
+            begin, losses = time.monotonic(), []
+            batches = _batches(cache, readings, options, at.epoch)
+            draws = draw(options.data, len(cache), options.train.seed, at.epoch)
+            left = batches[at.batch :]
+            for batch in iterate(loader, left, options.execution.loader_workers):
+                rate = learning_rate(at.step, len(batches), options)
+                told = trainer.step(batch, draws, at, rate)
+                losses.append(told["loss"])
+                at.step, at.batch = at.step + 1, at.batch + 1
+                if metrics is not None:
+                    metrics.add({"step": at.step, "epoch": at.epoch} | told)
+                if at.batch == len(batches):
+                    at.epoch, at.batch = at.epoch + 1, 0
+                stopped = any_process(bool(stop), processes, device)
+                due = at.batch == 0 or at.step % options.execution.checkpoint_steps == 0
+                if processes.first and (stopped or due):
+                    state = trainer.state() | {"progress": vars(at)}
+                    run.save_checkpoint(at.step, model, tokenizer, state)
+                if stopped:
+                    return False
+            mean, taken = sum(losses) / len(losses), time.monotonic() - begin
+            say(
+                f"epoch {at.epoch}/{options.train.epochs}: loss {mean:.4f},"
+                f" {len(losses)} steps in {taken:.1f} s"
+            )
+    return True
+
+
+def make_trainer(
+    model: EgmaModel, options: Options, processes: Processes, device: torch.device
+) -> Trainer:
+    """Put a model's optimiser and helpers together."""
+    precision = precision_of(options.execution.precision, device)
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
     optimizer = make_optimizer(model, options)
-    kind = precision_of(options.execution.precision, device)
-    scaler = torch.amp.GradScaler(device.type, enabled=kind == torch.float16)
-    at = _restore(run, model, optimizer, scaler, device)
     if options.execution.gradient_checkpointing:
         model.checkpoint_gradients()
     parallel: nn.Module = DistributedDataParallel(model) if processes.world > 1 else model
-    parallel.train()
-    metrics = Metrics(run, at.step) if processes.first else None
-
-    def save() -> None:
-        if processes.first:
-            training = {
-                "optimizer": optimizer.state_dict(),
-                "scaler": scaler.state_dict(),
-                "progress": vars(at),
-            }
-            run.save_checkpoint(at.step, model, tokenizer, training)
-
-    with _asked_to_stop() as stop:
-        while at.epoch < options.train.epochs:
-            began = time.monotonic()
-            batches = _batches(cache, readings, options, at.epoch)
-            draws = draw(options.data, len(cache), options.train.seed, at.epoch)
-            losses = []
-            left = iterate(loader, batches[at.batch :], options.execution.loader_workers)
-            for batch in left:
-                started = time.monotonic()
-                rate = learning_rate(at.step, len(batches), options)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                # Dropout repeats itself after a resume, and differs between processes.
-                torch.manual_seed(_step_seed(options.train.seed, at.step, processes.rank))
-                own = batch.readings.tensor_split(processes.world)[processes.rank].numpy()
-                images = pixels(
-                    batch.images.to(device),
-                    options.model.image_px,
-                    options.model.image_mean,
-                    options.model.image_std,
-                    draws.of(own),
-                )
-                batch = batch.to(device)
-                with torch.autocast(device.type, kind, enabled=kind != torch.float32):
-                    features = parallel(images, batch.input_ids, batch.attention_mask)
-                loss = batch_loss(features, batch, options)
-                norm = _update(parallel, model, optimizer, scaler, loss.total, options)
-                at.step, at.batch = at.step + 1, at.batch + 1
-                losses.append(float(loss.total.detach()))
-                if metrics is not None:
-                    metrics.add(_row(at, rate, features, loss, norm, time.monotonic() - started))
-                stopped = any_process(bool(stop), processes, device)
-                if at.batch == len(batches):
-                    at.epoch, at.batch = at.epoch + 1, 0
-                if stopped or at.batch == 0 or at.step % options.execution.checkpoint_steps == 0:
-                    save()
-                if stopped:
-                    return False
-            mean = sum(losses) / len(losses)
-            say(
-                f"epoch {at.epoch}/{options.train.epochs}: loss {mean:.4f},"
-                f" {len(losses)} steps in {time.monotonic() - began:.1f} s"
-            )
-    return True
+    return Trainer(model, parallel, optimizer, scaler, options, processes, device, precision)
 
 
 def batch_loss(features: Features, batch: Batch, options: Options) -> EgmaLoss:
@@ -198,55 +259,6 @@ def _loader(
 def _batches(cache: ReadingCache, readings: Numbers, options: Options, epoch: int) -> list[Numbers]:
     seed, size = options.train.seed, options.train.batch_size
     return epoch_batches(readings, cache.image_number, size, seed, epoch)
-
-
-def _update(
-    parallel: nn.Module,
-    model: EgmaModel,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    total: Tensor,
-    options: Options,
-) -> Tensor:
-    """Take one step of the optimiser; return the gradient's norm before clipping."""
-    optimizer.zero_grad(set_to_none=True)
-    scaler.scale(total).backward()  # type: ignore[no-untyped-call]
-    scaler.unscale_(optimizer)
-    norm = nn.utils.clip_grad_norm_(parallel.parameters(), options.train.clip_norm)
-    scaler.step(optimizer)
-    scaler.update()
-    model.clamp_scale()
-    return norm
-
-
-def _row(
-    at: Progress, rate: float, features: Features, loss: EgmaLoss, norm: Tensor, seconds: float
-) -> dict[str, Any]:
-    terms = {
-        "loss": loss.total, "mlce": loss.mlce, "contrastive": loss.contrastive,
-        "mapping": loss.mapping, "scale": features.scale, "gradient_norm": norm,
-    }  # fmt: skip
-    facts = {
-        "step": at.step,
-        "epoch": at.epoch,
-        "learning_rate": rate,
-        "seconds": round(seconds, 4),
-    }
-    return facts | {name: float(value.detach()) for name, value in terms.items()}
-
-
-def _restore(
-    run: RunFolder, model: EgmaModel, optimizer: Any, scaler: Any, device: torch.device
-) -> Progress:
-    place = run.last_checkpoint()
-    if place is None:
-        return Progress()
-    stored = torch.load(place / "training.pt", map_location=device, weights_only=True)
-    weights = EgmaModel.from_pretrained(place).state_dict()
-    model.load_state_dict(weights)
-    optimizer.load_state_dict(stored["optimizer"])
-    scaler.load_state_dict(stored["scaler"])
-    return Progress(**stored["progress"])
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:

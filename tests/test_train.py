@@ -286,7 +286,7 @@ def _steps(rank: int, world: int, port: int, start: str, shards: str, found: Any
 
     from egma_train.loading import BatchLoader, pixels
     from egma_train.processes import joined
-    from egma_train.train import _update, batch_loss, make_optimizer
+    from egma_train.train import batch_loss, make_trainer
 
     options = options_of("tiny", {"data": {"gaze_fraction": 0.7}})
     model, tokenizer = load_model(start)
@@ -296,16 +296,14 @@ def _steps(rank: int, world: int, port: int, start: str, shards: str, found: Any
         loader = BatchLoader(
             cache, tokenizer, cache.readings_with_gaze(), rank=processes.rank, world=processes.world
         )
-        parallel = torch.nn.parallel.DistributedDataParallel(model) if world > 1 else model
-        optimizer = make_optimizer(model, options)
-        scaler = torch.amp.GradScaler("cpu", enabled=False)
+        trainer = make_trainer(model, options, processes, torch.device("cpu"))
         losses = []
         for first in (0, 7, 14):
             batch = loader.__getitems__(np.arange(first, first + 7))  # type: ignore[arg-type]
             images = pixels(batch.images, 112, 0.5, 0.25, None).double()
-            features = parallel(images, batch.input_ids, batch.attention_mask)
+            features = trainer.parallel(images, batch.input_ids, batch.attention_mask)
             loss = batch_loss(features, batch, options)
-            _update(parallel, model, optimizer, scaler, loss.total, options)
+            trainer._update(loss.total)
             losses.append(float(loss.total))
         if rank == 0:
             state = {name: value.numpy() for name, value in model.state_dict().items()}
