@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import zipfile
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -125,7 +126,13 @@ def open_cache(
                 f"cannot write {place} ({error.strerror}); choose another folder:"
                 " --set execution.cache=DIR"
             ) from None
-    return _open(place, key)
+    try:
+        return _open(place, key)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        say(f"{place} is damaged: copying the shards again")
+        shutil.rmtree(place)
+        _build(files, place, maps)
+        return _open(place, key)
 
 
 def area_mean(heatmap: bytes) -> NDArray[np.float32]:
@@ -206,7 +213,10 @@ def _open(place: Path, key: str) -> ReadingCache:
     n, m = len(index["dataset"]), len(index["has_grid"])
 
     def mapped(name: str, kind: Any, *shape: int) -> NDArray[Any]:
-        if not np.prod(shape):  # an empty file cannot be mapped
+        size = int(np.prod(shape)) * np.dtype(kind).itemsize
+        if (place / name).stat().st_size != size:
+            raise ValueError(f"{name} is cut")
+        if not size:  # an empty file cannot be mapped
             return np.zeros(shape, kind)
         # As a plain array: slicing a memmap object costs ten times as much.
         return np.memmap(place / name, kind, "r", shape=shape).view(np.ndarray)

@@ -150,6 +150,11 @@ class EgmaModel(nn.Module):
         return model
 
 
+def is_own_model(folder: Path) -> bool:
+    """Tell whether a folder holds what `EgmaModel.save_pretrained` wrote."""
+    return (folder / _CONFIG).is_file()
+
+
 def new_configs(options: ModelOptions, vocabulary: int) -> tuple[SwinConfig, BertConfig]:
     """Describe towers of the sizes in `options`, for random weights."""
     swin = SwinConfig(

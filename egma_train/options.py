@@ -3,6 +3,7 @@
 import tomllib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +80,17 @@ class ModelOptions:
     """Of MedCLIP's training images, grey in [0, 1]."""
 
     def __post_init__(self) -> None:
-        for name in ("image_px", "patch_px", "swin_width", "text_width", "text_heads"):
+        sizes = ("image_px", "patch_px", "swin_width", "text_width", "text_heads", "projection")
+        for name in sizes:
             _in_range(f"model.{name}", getattr(self, name), 1, 4096)
+        _in_range("model.max_tokens", self.max_tokens, 3, 512)
+        _in_range("model.image_mean", self.image_mean, 0, 1)
+        _in_range("model.image_std", self.image_std, 0.001, 10)
+        if self.text_width % self.text_heads or not self.text_states:
+            raise BadUsageError(
+                "model.text_width must be a multiple of model.text_heads, and model.text_states"
+                " name a state"
+            )
         reduction = self.patch_px * 2 ** (len(self.swin_depths) - 1)
         if self.image_px != 7 * reduction or 224 % self.image_px:
             raise BadUsageError(
@@ -325,5 +335,5 @@ def _choice(name: str, value: str, choices: Collection[str]) -> None:
 
 
 def _in_range(name: str, value: Any, least: float, most: float) -> None:
-    if not isinstance(value, int | float) or not least <= value <= most:
+    if not isinstance(value, int | float) or not (isfinite(value) and least <= value <= most):
         raise BadUsageError(f"{name} is {value!r}; give a number from {least:g} to {most:g}")

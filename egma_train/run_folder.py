@@ -26,6 +26,9 @@ data use agreement of MIMIC-CXR, REFLACX and EYE GAZE, and publish them through 
 not try to identify patients. Not a medical device; not for clinical decisions."""
 
 
+_RECORD = {"status", "preset", "options", "shards_fingerprint", "counts"}
+
+
 class RunFolder:
     """Paths of one run, and how its files appear whole or not at all."""
 
@@ -48,7 +51,10 @@ class RunFolder:
             If there is none.
         """
         try:
-            return json.loads(self.record_file.read_text())
+            record = json.loads(self.record_file.read_text())
+            if not isinstance(record, dict) or not record.keys() >= _RECORD:
+                raise ValueError
+            return record
         except FileNotFoundError:
             siblings = sorted(one.parent.name for one in self.root.parent.glob("*/run.json"))
             there = f"; there are: {', '.join(siblings)}" if siblings else ""
@@ -98,6 +104,10 @@ class RunFolder:
             save_model(folder, model, tokenizer)
         _replace(self.card, model_card(record))
         self.write_record(record)
+
+    def resumes(self) -> bool:
+        """Tell whether there was an attempt before."""
+        return self.metrics_file.exists()
 
     def _checkpoints(self) -> list[Path]:
         return sorted(self.checkpoints.glob("step-*"))

@@ -194,7 +194,8 @@ def _begin(
             keys = [line for report in start.reports for line in report.lines()]
             for line in keys:
                 say(line)
-            run.begin(start.model, start.tokenizer, record | {"keys": keys})
+            own = asdict(options) | {"model": asdict(start.model.options)}
+            run.begin(start.model, start.tokenizer, record | {"keys": keys, "options": own})
         except BadUsageError as error:
             failure = error
     if any_process(failure is not None, processes, torch.device("cpu")):

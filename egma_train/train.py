@@ -93,7 +93,7 @@ class Trainer:
             ) from None
 
     def _loss(self, batch: Batch, draws: Draws) -> tuple[Features, EgmaLoss]:
-        seen, own = self.options.model, batch.readings.tensor_split(self.processes.world)
+        seen, own = self.model.options, batch.readings.tensor_split(self.processes.world)
         drawn = draws.of(own[self.processes.rank].cpu().numpy())
         images = pixels(batch.images, seen.image_px, seen.image_mean, seen.image_std, drawn)
         low = self.precision != torch.float32
@@ -132,10 +132,12 @@ def train(
         False if Ctrl-C or SIGTERM stopped it, after a checkpoint.
     """
     readings = chosen_readings(cache, options.data)
-    loader = _loader(cache, tokenizer, readings, options, processes)
+    loader = _loader(cache, tokenizer, readings, options, model.options.max_tokens, processes)
     trainer = make_trainer(model, options, processes, device)
     at = trainer.restore(run)
     trainer.parallel.train()
+    if run.resumes():
+        say(f"continuing after step {at.step}" if at.step else "no checkpoint: from step 0")
     metrics = Metrics(run, at.step) if processes.first else None
     with _asked_to_stop() as stop:
         while at.epoch < options.train.epochs:
@@ -146,6 +148,11 @@ def train(
             for batch in iterate(loader, left, options.execution.loader_workers):
                 rate = learning_rate(at.step, len(batches), options)
                 told = trainer.step(batch, draws, at, rate)
+                if not math.isfinite(told["loss"]):
+                    raise BadUsageError(
+                        f"the loss is {told['loss']} at step {at.step + 1}; start anew by --name"
+                        " with a smaller train.learning_rate"
+                    )
                 losses.append(told["loss"])
                 at.step, at.batch = at.step + 1, at.batch + 1
                 if metrics is not None:
@@ -243,13 +250,18 @@ def precision_of(name: str, device: torch.device) -> torch.dtype:
 
 
 def _loader(
-    cache: ReadingCache, tokenizer: Any, readings: Numbers, options: Options, processes: Processes
+    cache: ReadingCache,
+    tokenizer: Any,
+    readings: Numbers,
+    options: Options,
+    max_tokens: int,
+    processes: Processes,
 ) -> BatchLoader:
     return BatchLoader(
         cache,
         tokenizer,
         readings_with_used_gaze(cache, readings, options.data, options.train.seed),
-        options.model.max_tokens,
+        max_tokens,
         options.data.empty_sentence == "reading",
         processes.rank,
         processes.world,

@@ -18,7 +18,7 @@ from transformers import AutoTokenizer, BertConfig, BertModel, SwinConfig, SwinM
 
 from egma_train.errors import BadUsageError
 from egma_train.key_names import as_in_model
-from egma_train.model import EgmaModel, new_configs
+from egma_train.model import EgmaModel, is_own_model, new_configs
 from egma_train.options import ModelOptions
 
 SWIN_NAME = "microsoft/swin-tiny-patch4-window7-224"
@@ -98,6 +98,10 @@ def load_start(sources: Iterable[str], options: ModelOptions) -> Start:
         If something is not found, or more than 2 % of a tower is missing.
     """
     whole, towers = _told_apart(sources)
+    if whole and is_own_model(whole) and not towers:  # it brings its own sizes
+        model = EgmaModel.from_pretrained(whole)
+        report = KeyReport("checkpoint", [], [], [], 0.0)
+        return Start(model, _tokenizer(None, whole), [report])
     stored = _read_state(whole) if whole else {}
     vision, text = towers.get("vision"), towers.get("text")
     tokenizer = _tokenizer(text, whole)
@@ -156,8 +160,9 @@ def _read_state(folder: Path) -> State:
             return load_file(path)
         stored = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = str(error).partition("\n")[0]
-        raise BadUsageError(f"{path} holds no plain weights ({reason})") from None
+        raise BadUsageError(
+            f"{path} holds no plain weights ({type(error).__name__}); save model.state_dict() alone"
+        ) from None
     stored = stored.get("state_dict", stored) if isinstance(stored, dict) else {}
     if not stored or not all(isinstance(value, Tensor) for value in stored.values()):
         raise BadUsageError(f"{path} is no state dict; save model.state_dict() alone")

@@ -134,6 +134,15 @@ def test_the_published_preset_trains_from_random_weights_of_any_size(
     assert float(row["mapping"]) == 0 and float(row["mlce"]) > 0
 
 
+def test_a_run_that_diverges_stops_with_one_line(shards: Path, tmp_path: Path) -> None:
+    result = egma_train(
+        "--shards", shards, "--out", tmp_path, *SMALL, "--set", "train.learning_rate=1e30"
+    )
+    assert result.exit_code == 2
+    assert "smaller train.learning_rate" in result.output.splitlines()[-1]
+    assert not (tmp_path / "runs" / "tiny-egma-seed0" / "model").exists()
+
+
 def test_gaze_fraction_0_trains_without_gaze(shards: Path, tmp_path: Path) -> None:
     result = egma_train(
         "--shards", shards, "--out", tmp_path, *SMALL, "--epochs", 1, "--gaze-fraction", 0
@@ -192,8 +201,10 @@ def test_a_run_killed_in_mid_epoch_and_resumed_equals_an_undisturbed_one_bit_for
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert wanted <= len(metrics_of(hurt)) < steps and not (hurt / "model").exists()
-    again = subprocess.run([sys.executable, *command(shards, tmp_path, "hurt", *every)])
-    assert again.returncode == 0
+    again = subprocess.run(
+        [sys.executable, *command(shards, tmp_path, "hurt", *every)], capture_output=True, text=True
+    )
+    assert again.returncode == 0 and "continuing after step " in again.stdout
     assert_same_run(calm, hurt)
 
 
@@ -231,6 +242,40 @@ def test_a_checkpoint_that_was_cut_while_written_is_not_taken(
     (run / "checkpoints" / ".step-00000099.tmp").mkdir(parents=True)
     assert egma_train(*command(shards, tmp_path, "cut")[2:]).exit_code == 0
     assert int(metrics_of(run)[0]["step"]) == 1
+
+
+def test_a_checkpoint_that_is_damaged_says_what_to_do(
+    done: tuple[Path, str], shards: Path, tmp_path: Path
+) -> None:
+    run = begun_like(done[0], tmp_path, "hurt")
+    shutil.copytree(done[0] / "checkpoints", run / "checkpoints")
+    for name in ("training.pt", "model.safetensors"):
+        (path,) = run.rglob(f"checkpoints/*/{name}")
+        path.write_bytes(path.read_bytes()[:1000])
+        result = egma_train(*command(shards, tmp_path, "hurt")[2:])
+        assert result.exit_code == 2 and "is damaged" in result.output.splitlines()[-1]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "nonsense"])
+def test_a_record_that_is_damaged_is_said_to_be(shards: Path, tmp_path: Path, text: str) -> None:
+    (tmp_path / "runs" / "one").mkdir(parents=True)
+    (tmp_path / "runs" / "one" / "run.json").write_text(text)
+    result = egma_train(*command(shards, tmp_path, "one")[2:])
+    assert result.exit_code == 2 and "run.json is damaged" in result.output
+
+
+def test_a_run_can_start_from_another_runs_model_of_its_own_size(
+    done: tuple[Path, str], shards: Path, tmp_path: Path
+) -> None:
+    result = egma_train(
+        "--shards", shards, "--out", tmp_path, "--init", done[0] / "model", "--epochs", 1,
+        "--name", "next",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    first = load_file(tmp_path / "runs" / "next" / "start" / "model.safetensors")
+    assert all(torch.equal(value, weights(done[0])[name]) for name, value in first.items())
+    record = json.loads((tmp_path / "runs" / "next" / "run.json").read_text())
+    assert record["options"]["model"]["image_px"] == 112
 
 
 def test_a_name_in_use_is_refused_with_both_ways_out(done: tuple[Path, str], shards: Path) -> None:
@@ -370,6 +415,10 @@ def test_the_command_runs_under_torchrun(
         (("--set", "execution.device=tpu9"), "execution.device=tpu9 cannot be used"),
         (("--set", "model.image_px=100"), "it must divide 224 and give 7 x 7 patches"),
         (("--set", "data.splits=['trian']"), "there are: "),
+        (("--set", "train.learning_rate=inf"), "train.learning_rate is inf; give a number"),
+        (("--set", "model.text_states=[]"), "model.text_states"),
+        (("--set", "model.projection=0"), "model.projection is 0; give a number from 1"),
+        (("--set", "model.image_std=0.0"), "model.image_std is 0.0; give a number from 0.001"),
         (("--set", "loss.sparsity=7"), "loss.sparsity is 7.0; give a number from 0 to 1"),
     ],
 )

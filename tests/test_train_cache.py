@@ -112,6 +112,22 @@ def test_a_build_that_fails_leaves_nothing(shards: Path) -> None:
     assert list((shards / "cache").iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["index.npz", "images", "grids", "text"])
+@pytest.mark.parametrize("keep", [0, 7])
+def test_a_damaged_cache_is_built_again(shards: Path, name: str, keep: int) -> None:
+    before = open_cache(shards)
+    (place,) = (shards / "cache").iterdir()
+    images, texts = np.array(before.images), before.texts(range(5))
+    del before
+    (place / name).unlink()
+    (place / name).write_bytes(b"rubbish"[:keep])
+    said: list[str] = []
+    again = open_cache(shards, say=said.append)
+    assert "is damaged: copying the shards again" in said[0]
+    np.testing.assert_array_equal(again.images, images)
+    assert again.texts(range(5)) == texts
+
+
 def refusal(folder: Path) -> str:
     with pytest.raises(BadUsageError) as caught:
         open_cache(folder)
