@@ -128,7 +128,7 @@ def open_cache(
             ) from None
     try:
         return _open(place, key)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         say(f"{place} is damaged: copying the shards again")
         shutil.rmtree(place)
         _build(files, place, maps)
