@@ -259,13 +259,14 @@ def _contrast_inside(
 ) -> Tensor:
     """Take Eq. 2 between the k mapped and k target features of each sample: ``[b]``."""
     scores = mapped @ targets.mT * scale  # (b, k, k)
-    scores = scores.masked_fill(~mask[:, None, :], torch.finfo(scores.dtype).min)
-    forth = scores.diagonal(dim1=1, dim2=2) - scores.logsumexp(-1)
-    back_scores = (targets @ mapped.mT * scale).masked_fill(
-        ~mask[:, None, :], torch.finfo(scores.dtype).min
-    )
-    back = back_scores.diagonal(dim1=1, dim2=2) - back_scores.logsumexp(-1)
+    forth, back = _log_share_of_own(scores, mask), _log_share_of_own(scores.mT, mask)
     return -_zero_where(~mask, forth + back).sum(1) / (2 * mask.sum(1))
+
+
+def _log_share_of_own(scores: Tensor, mask: Tensor) -> Tensor:
+    """Take each row's log softmax at its own column, padding's columns left out: ``[b, k]``."""
+    scores = scores.masked_fill(~mask[:, None, :], torch.finfo(scores.dtype).min)
+    return scores.diagonal(dim1=1, dim2=2) - scores.logsumexp(-1)
 
 
 def _halved_cross_entropies(image_to_text: Tensor, text_to_image: Tensor) -> Tensor:

@@ -57,10 +57,9 @@ def find_shards(folder: Path) -> list[Path]:
     BadUsageError
         If there are none, or a run into the folder is not finished.
     """
-    run_file = folder / "run.json" if (folder / "shards").is_dir() else folder.parent / "run.json"
     inside = folder / "shards" if (folder / "shards").is_dir() else folder
     if inside.name == "shards":
-        _refuse_unfinished(run_file)
+        _refuse_unfinished(inside.parent / "run.json")
     files = sorted(one for one in inside.glob("part-*") if one.suffix in _READERS)
     if not files:
         raise BadUsageError(f"{folder} holds no shards; make them with: egma-prep run DATA")

@@ -74,7 +74,7 @@ def run_training(request: Request, say: Say) -> RunFolder | None:
     name = request.name or f"{preset}-{options.loss.objective}-seed{options.train.seed}"
     run = RunFolder(request.out / "runs" / name)
     if request.resume:
-        options = _resumed_options(run, options, request)
+        options = _resumed_options(run, request)
     device = _device(options.execution.device)
     with joined(device.type) as processes:
         if device.type == "cuda" and device.index is None:
@@ -124,7 +124,7 @@ def _preset(request: Request) -> tuple[str, tuple[str, ...], str]:
     return "tiny", (RANDOM,), why
 
 
-def _resumed_options(run: RunFolder, asked: Options, request: Request) -> Options:
+def _resumed_options(run: RunFolder, request: Request) -> Options:
     """Take the options the run began with; those that shape its result may not change."""
     record = run.record()
     began = with_changes(Options(), record["options"])
@@ -152,9 +152,9 @@ def _cache(shards: Path, options: Options, processes: Processes, say: Say) -> Re
     """Let the first process build the cache, the others wait for it."""
     folder = Path(options.execution.cache) if options.execution.cache else None
     if processes.first:
-        open_cache(shards, folder, say=say)
+        cache = open_cache(shards, folder, say=say)
     wait_for_all(processes)
-    return open_cache(shards, folder, say=say)
+    return cache if processes.first else open_cache(shards, folder, say=say)
 
 
 def _begin(

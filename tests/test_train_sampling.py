@@ -2,7 +2,6 @@
 
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,26 +29,22 @@ def tokenizer(cache: ReadingCache) -> Any:
     return make_tokenizer(cache.texts(range(len(cache.has_grid))), 500, 77)
 
 
-def invented(images: list[int], gaze: list[bool] | None = None) -> Any:
-    """As much of a cache as sampling looks at."""
-    n = len(images)
-    has = np.array(gaze or [True] * n)
-    return SimpleNamespace(
-        image_number=np.array(images),
-        reading_id=np.array([f"P{i:05d}" for i in range(n)]),
-        dataset=np.array(["reflacx"] * n),
-        split=np.array(["train", "test"] * n)[:n],
-        readings_with_gaze=lambda: has,
-        __len__=lambda: n,
-    )
-
-
 class Invented:
+    """As much of a cache as sampling looks at."""
+
     def __init__(self, images: list[int], gaze: list[bool] | None = None) -> None:
-        self.__dict__ |= vars(invented(images, gaze))
+        n = len(images)
+        self.image_number = np.array(images)
+        self.reading_id = np.array([f"P{i:05d}" for i in range(n)])
+        self.dataset = np.array(["reflacx"] * n)
+        self.split = np.array(["train", "test"] * n)[:n]
+        self._gaze = np.array(gaze or [True] * n)
 
     def __len__(self) -> int:
-        return len(self.image_number)  # type: ignore[attr-defined]
+        return len(self.image_number)
+
+    def readings_with_gaze(self) -> Any:
+        return self._gaze
 
 
 @given(
