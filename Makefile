@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo preprocess test lint bench
+.PHONY: help demo preprocess test lint bench reliability soak
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
@@ -37,8 +37,15 @@ lint: $(VENV)/.ready-dev ## formatting, lint and types alone
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.ready-dev ## the ETL beside merely decoding, DICOM decoders, the loss, the loader, training on phantoms: an hour, 8 GB of disk
+reliability: $(VENV)/.ready-dev ## inject every fault, write docs/reliability.md from what happened
+	$(BIN)/python -m pytest -q -m fault --fault-matrix=docs/reliability.md
+
+soak: $(VENV)/.ready-dev ## 100 kills, 1,000 flipped bits, 10,000 damaged inputs for each parser: hours
+	$(BIN)/python -m pytest -q tests/test_soak.py tests/test_fuzz.py --soak=docs/soak.md
+
+bench: $(VENV)/.ready-dev ## the ETL beside merely decoding, what safety costs, DICOM decoders, the loss, the loader, training on phantoms: an hour, 8 GB of disk
 	$(BIN)/python benchmarks/etl.py
+	$(BIN)/python benchmarks/safety.py
 	$(BIN)/python benchmarks/dicom_decoders.py
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/phantom_training.py

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from egma_prep import __version__
 if TYPE_CHECKING:
     from egma_prep.run import Summary
 
-_DONE, _TOO_MANY_REJECTS, _BAD, _INTERRUPTED = 0, 1, 2, 130
+_DONE, _TOO_MANY_REJECTS, _FOUND, _BAD, _INTERRUPTED, _TERMINATED = 0, 1, 1, 2, 130, 143
 _REJECTS_SHOWN = 10
 
 Command = Callable[..., Any]
@@ -25,16 +26,24 @@ class _OneLineErrors(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run a command; exit 2 on bad usage, 130 when interrupted."""
+        before = signal.signal(signal.SIGTERM, _interrupt)
         try:
             return super().main(*args, **(kwargs | {"standalone_mode": False}))
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()
         except click.ClickException as error:
             click.echo(f"egma-prep: {error.format_message()}", err=True)
-        except click.Abort:
+        except click.Abort as error:
             click.echo("egma-prep: stopped; the same command goes on from here", err=True)
-            sys.exit(_INTERRUPTED)
+            terminated = error.__cause__ is not None and error.__cause__.args == (_TERMINATED,)
+            sys.exit(_TERMINATED if terminated else _INTERRUPTED)
+        finally:
+            signal.signal(signal.SIGTERM, before)
         sys.exit(_BAD)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt(_TERMINATED)
 
 
 @click.group(cls=_OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
@@ -127,6 +136,9 @@ def _render_options(command: Command) -> Command:
 @_source_options
 @_render_options
 @click.option(
+    "--privacy/--no-privacy", default=None, help="Write no raw gaze: heatmaps, but no fixations."
+)
+@click.option(
     "--max-reject-share",
     type=click.FloatRange(0, 1),
     default=0.2,
@@ -178,6 +190,52 @@ def scan(data: Path, source: str | None, images: Path | None) -> int:
 
     for line in scan_tree(data, images, source):
         click.echo(line)
+    return _DONE
+
+
+@main.command()
+@_out_option
+@click.option(
+    "--sample",
+    type=click.IntRange(min=0),
+    default=20,
+    show_default=True,
+    help="Readings to render, and to derive, again.",
+)
+@click.option(
+    "--against",
+    metavar="DATA",
+    type=click.Path(path_type=Path),
+    help="Raw tree to derive readings from again.",
+)
+@click.option("--images", type=click.Path(path_type=Path), help="As for run.")
+@click.option("--repair", is_flag=True, help="Make again what is broken, from the raw tree.")
+@_reports_errors
+def verify(out: Path, sample: int, against: Path | None, images: Path | None, repair: bool) -> int:
+    """Check every file and reading of OUT; exit 1 and name what is not as it should be.
+
+    \b
+    Example:
+      egma-prep verify --out out
+      egma-prep verify --against /physionet/mimic-eye --sample 100
+    """
+    from egma_prep import verify as checks
+
+    verdict = checks.verify(out, sample, against, images)
+    for finding in verdict.findings:
+        click.echo(_one_line(f"{finding.path}: {finding.problem}"))
+    if repair:
+        checks.repair(out, verdict, against, images, click.echo)
+        verdict = checks.verify(out, sample, against, images)
+    derived = f", {verdict.derived} derived again from {against}" if against else ""
+    click.echo(
+        f"{verdict.files} files and {verdict.readings} readings checked, {verdict.rendered}"
+        f" rendered again{derived}: {len(verdict.findings) or 'no'} findings"
+    )
+    if verdict.findings:
+        again = "they are still there" if repair else f"mend: egma-prep verify --out {out} --repair"
+        click.echo(again, err=True)
+        return _FOUND
     return _DONE
 
 
@@ -297,9 +355,10 @@ def _changes(
     given = {name: value for name, value in flags.items() if value is not None}
     if "sigma" in given:
         given |= parse_assignments([f"render.sigma={given['sigma']}"])["render"]
-    stages: dict[str, dict[str, Any]] = {"render": {}, "execution": {}}
+    stages: dict[str, dict[str, Any]] = {"render": {}, "execution": {}, "output": {}}
+    stage_of = {"workers": "execution", "scheduler": "execution", "privacy": "output"}
     for name, value in given.items():
-        stages["execution" if name in ("workers", "scheduler") else "render"][name] = value
+        stages[stage_of.get(name, "render")][name] = value
     return [*([read_config(config)] if config else []), parse_assignments(assignments), stages]
 
 

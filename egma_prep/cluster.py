@@ -2,21 +2,33 @@
 
 import contextlib
 import logging
+import resource
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import dask
-from distributed import Client, LocalCluster, as_completed
+from distributed import Client, KilledWorker, LocalCluster, as_completed
+from distributed.client import FutureCancelledError
 
 from egma_prep.errors import BadUsageError
 from egma_prep.options import ExecutionOptions
 
 _IN_FLIGHT_PER_WORKER = 2
 _CONNECT_SECONDS = 10
+_WORKER_SECONDS = 60
+_CONFIG = {
+    "distributed.scheduler.allowed-failures": 0,  # each_done tells who died of what
+    "distributed.comm.retry.count": 0,
+}
+
+
+WORKER_DIED = object()
+"""In place of a job's result."""
 
 
 def default_workers() -> int:
@@ -42,6 +54,7 @@ def dask_client(options: ExecutionOptions, scratch: Path) -> Iterator[Client]:
                 " out --scheduler"
             ) from None
         with client:
+            _wait_for_a_worker(client, options.scheduler)
             yield client
         return
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
@@ -49,7 +62,8 @@ def dask_client(options: ExecutionOptions, scratch: Path) -> Iterator[Client]:
     processes, threads = (workers, 1) if options.processes else (1, workers)
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)
-        stack.enter_context(dask.config.set({"temporary-directory": str(scratch)}))
+        stack.enter_context(dask.config.set({**_CONFIG, "temporary-directory": str(scratch)}))
+        _allow_many_files()
         with _interrupts_ignored():
             cluster = LocalCluster(
                 n_workers=processes,
@@ -75,18 +89,64 @@ def _interrupts_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+def _wait_for_a_worker(client: Client, address: str) -> None:
+    try:
+        client.wait_for_workers(1, timeout=_WORKER_SECONDS)
+    except TimeoutError:
+        raise BadUsageError(
+            f"the Dask scheduler at {address} has no workers; start some: dask worker {address}"
+        ) from None
+
+
+def _allow_many_files() -> None:
+    """Raise the soft limit of open files, 256 on some systems, as far as the hard one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def each_done(
-    client: Client, work: Callable[..., Any], jobs: Iterable[tuple[Any, ...]]
-) -> Iterator[Any]:
-    """Run `work` on every job, yield results as they come; memory holds a few jobs only."""
-    waiting = iter(jobs)
+    client: Client, work: Callable[..., Any], jobs: deque[tuple[Any, ...]]
+) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Run `work` on every job, yield jobs and results as they come; a few are in memory at a time.
+
+    Parameters
+    ----------
+    jobs : deque of tuple
+        Arguments; emptied. Jobs that the caller appends on the way are run too.
+
+    Yields
+    ------
+    tuple, object
+        A job and its result: `WORKER_DIED` where the worker did that had it, which need not be
+        that job's fault.
+
+    Raises
+    ------
+    BadUsageError
+        If the cluster is gone.
+    """
+    given: dict[str, tuple[Any, ...]] = {}
 
     def submit() -> list[Any]:
-        job = next(waiting, None)
-        return [] if job is None else [client.submit(work, *job, pure=False)]
+        if not jobs:
+            return []
+        job = jobs.popleft()
+        future = client.submit(work, *job, pure=False)
+        given[str(future.key)] = job
+        return [future]
 
     slots = _IN_FLIGHT_PER_WORKER * max(1, sum(client.nthreads().values()))
     running = as_completed([future for _ in range(slots) for future in submit()])
     for future in running:
-        yield future.result()
-        running.update(submit())
+        try:
+            result = future.result()
+        except KilledWorker:
+            result = WORKER_DIED
+        except FutureCancelledError:
+            raise BadUsageError(
+                "the Dask scheduler is gone; start it again, the same command goes on from here"
+            ) from None
+        yield given.pop(str(future.key)), result
+        for _ in range(max(1, slots - running.count())):
+            running.update(submit())

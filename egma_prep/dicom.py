@@ -4,19 +4,22 @@ import contextlib
 import io
 import logging
 import warnings
+import zlib
 from collections.abc import Iterator
 
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.pixels.processing import apply_modality_lut, apply_voi, apply_windowing
-from pydicom.uid import JPEGLSTransferSyntaxes
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGLSTransferSyntaxes
 
 from egma_prep.errors import BadInputError
 
 _PERCENTILES = (0.5, 99.5)
 _FAR = 1e9  # beyond every pixel value: where a window's output has come to its ends
 _MAX_VALUES = 65536
+_META_BEGINS = 144  # after the preamble and the element that holds its length
+_MOST_BYTES = 2**28
 
 FloatArray = NDArray[np.float64]
 
@@ -33,6 +36,7 @@ def dicom_size(data: bytes, path: str) -> tuple[int, int]:
         If it is no such image.
     """
     with _damage_named(path):
+        _refuse_bomb(data, path)
         header = pydicom.dcmread(io.BytesIO(data))
         width, height = _whole(header, "Columns"), _whole(header, "Rows")
         frames, interpretation = _whole(header, "NumberOfFrames"), _interpretation(header)
@@ -64,6 +68,17 @@ def decode_dicom(data: bytes, path: str) -> NDArray[np.uint8]:
         if header.file_meta.TransferSyntaxUID in JPEGLSTransferSyntaxes:
             header.pixel_array_options(decoding_plugin="pyjpegls")  # faster than gdcm: benchmarks/
         return _grey(header, header.pixel_array)
+
+
+def _refuse_bomb(data: bytes, path: str) -> None:
+    """Refuse a deflated file that would fill the memory when pydicom inflates it at once."""
+    begin = _META_BEGINS + int.from_bytes(data[_META_BEGINS - 4 : _META_BEGINS], "little")
+    if DeflatedExplicitVRLittleEndian.encode() not in data[_META_BEGINS:begin]:
+        return
+    inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[begin:], _MOST_BYTES)
+    if len(inflated) == _MOST_BYTES:
+        what = f"{path} inflates to more than {_MOST_BYTES:,} bytes"
+        raise BadInputError("oversized_image", path, what)
 
 
 @contextlib.contextmanager

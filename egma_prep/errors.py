@@ -32,6 +32,9 @@ REASONS = {
     "truncated_image": "the image ends too early; download it again",
     "undecodable_image": "the image is damaged; download it again",
     "oversized_image": "raise image.max_megapixels if the image is genuine",
+    "implausible_time": "times are seconds from the reading's start; download the file again",
+    "out_of_memory": "with fewer --workers each has more; then egma-prep verify --repair",
+    "killed_worker": "its worker died each time; with more memory try egma-prep verify --repair",
     "unexpected": "a fault of this program; please report it with the message",
 }
 """Reason codes of ``rejects.parquet`` and how to mend each."""

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from egma_prep.card import data_card
 from egma_prep.errors import BadUsageError, unknown_name
 from egma_prep.formats import formats, load_shard, shard_files
-from egma_prep.out_folder import OutFolder, write_table
+from egma_prep.out_folder import OutFolder, write_atomically, write_table
 from egma_prep.progress import Progress
 
 
@@ -23,6 +24,7 @@ def export(out_root: Path, target: Path, kind: str) -> int:
     if target.is_file() or (target.is_dir() and any(target.iterdir())):
         raise BadUsageError(f"{target} exists and is not an empty folder; choose another DEST")
     target.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_atomically(target / out.card.name, data_card(run).encode())
     with Progress("readings", run["counts"]["written"]) as progress:
         for path in shard_files(out.shards):
             table = load_shard(path)

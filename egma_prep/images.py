@@ -19,6 +19,9 @@ _STORED_PX_PER_FRAME_PX = 4
 
 _START, _END = b"\xff\xd8", b"\xff\xd9"
 _SCAN = 0xDA
+_SCAN_HEADER = bytes([0xFF, _SCAN])
+_MOST_SCANS = 100
+"""A progressive JPEG has about ten; each one more walks over the whole image."""
 _FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 cv2.setNumThreads(1)  # the cluster's workers are the parallelism
@@ -75,6 +78,9 @@ def jpeg_size(data: bytes, path: str) -> tuple[int, int]:
         at += 1 if data[at + 1] == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4])
     if at + 9 > len(data) or data.rfind(_END, at) < 0:
         raise BadInputError("truncated_image", path, f"{path} has no JPEG end marker")
+    if data.count(_SCAN_HEADER) > _MOST_SCANS:
+        what = f"{path} has more than {_MOST_SCANS} scans"
+        raise BadInputError("undecodable_image", path, what)
     if 0 in size:
         raise BadInputError("undecodable_image", path, f"{path} has no JPEG frame header")
     return size
@@ -95,7 +101,9 @@ def decode_jpeg(data: bytes, width: int, height: int, path: str) -> tuple[NDArra
     flags = _REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error:
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError from None
         pixels = None
     if pixels is None or pixels.shape != (-(-height // reduction), -(-width // reduction)):
         raise BadInputError("undecodable_image", path, f"{path} cannot be decoded")

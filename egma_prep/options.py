@@ -102,6 +102,18 @@ class RenderOptions:
 
 
 @dataclass(frozen=True)
+class OutputOptions:
+    """What is written at all."""
+
+    privacy: bool = False
+    """Write no raw gaze: no fixations, no alignment, no gaze of single words."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.privacy, bool):
+            raise BadUsageError(f"output.privacy is {self.privacy!r}; give true or false")
+
+
+@dataclass(frozen=True)
 class ExecutionOptions:
     """What changes only how the work is done, never its result."""
 
@@ -133,12 +145,18 @@ class Options:
     image: ImageOptions = field(default_factory=ImageOptions)
     sentences: SentenceOptions = field(default_factory=SentenceOptions)
     render: RenderOptions = field(default_factory=RenderOptions)
+    output: OutputOptions = field(default_factory=OutputOptions)
     execution: ExecutionOptions = field(default_factory=ExecutionOptions)
+
+    def __post_init__(self) -> None:
+        if self.output.privacy and self.render.level == "word":
+            raise BadUsageError("maps of single words are raw gaze; leave out --privacy or --level")
 
     @property
     def data_half(self) -> dict[str, Any]:
         """Options that change the tables and images."""
-        return {name: asdict(getattr(self, name)) for name in ("source", "image", "sentences")}
+        stages = ("source", "image", "sentences", "output")
+        return {name: asdict(getattr(self, name)) for name in stages}
 
     @property
     def output_half(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +16,13 @@ import pyarrow.parquet as pq
 from egma_prep.errors import BadUsageError
 from egma_prep.formats import formats
 from egma_prep.input_files import Fingerprint
+from egma_prep.lock import locked
 from egma_prep.schema import SCHEMA_VERSION, TABLES
 
+_RUN = {"schema_version", "status", "options", "seal"}
 _OWNER_ONLY = 0o700
 _OWNER_ONLY_FILE = 0o600
+_TEMPORARY = ".*.tmp"
 
 
 class OutFolder:
@@ -31,11 +35,14 @@ class OutFolder:
         self.images = root / "images"
         self.shards = root / "shards"
         self.rejects = root / "rejects.parquet"
+        self.card = root / "README.md"
+        self.shareable = root / "shareable.json"
         self.state = root / "state"
         self.next_shards = root / "state" / "shards-next"
         self.old_shards = root / "state" / "shards-old"
         self.swap_file = root / "state" / "swap.json"
         self.scratch = root / "state" / "scratch"
+        self.lock_file = root / "state" / "lock"
 
     def create(self) -> None:
         """Make the folder, readable by its owner only, and check that it can be written.
@@ -46,10 +53,15 @@ class OutFolder:
             If it cannot.
         """
         try:
-            ours = not self.root.exists() or self.run_file.exists() or not any(self.root.iterdir())
-            made = (self.tables, self.images, self.shards)
+            ours = (
+                not self.root.exists()
+                or self.run_file.exists()
+                or bool(self.parts())  # run.json was lost
+                or not any(self.root.iterdir())
+            )
+            made = () if ours else (self.tables, self.images, self.shards)
             foreign = [one for folder in made if folder.is_dir() for one in folder.iterdir()]
-            if foreign and not self.run_file.exists():
+            if foreign:
                 raise BadUsageError(
                     f"{foreign[0]} is not of egma-prep; choose another folder by --out"
                 )
@@ -72,6 +84,10 @@ class OutFolder:
         """Path of one part's images."""
         return self.images / f"{part_name(part)}.parquet"
 
+    def table(self, table: str) -> Path:
+        """Path of a table of all parts."""
+        return self.tables / f"{table}.parquet"
+
     def part_table(self, part: int, table: str) -> Path:
         """Path of one part's share of a table."""
         return self.state / part_name(part) / f"{table}.parquet"
@@ -83,9 +99,14 @@ class OutFolder:
     def record(self, part: int) -> dict[str, Any] | None:
         """Read a part's record; None if it is not done or was damaged."""
         try:
-            return read_json(self.record_file(part))
+            record = read_json(self.record_file(part))
         except BadUsageError:
             return None
+        return record if record and "seal" in record else None
+
+    def last_reading_file(self, part: int) -> Path:
+        """Path of the note that names the reading on which a part is at work."""
+        return self.state / part_name(part) / "reading.json"
 
     def parts(self) -> list[int]:
         """List the parts that have a record, sorted."""
@@ -101,9 +122,7 @@ class OutFolder:
             If it is of another schema version, or not ours.
         """
         run = read_json(self.run_file)
-        if run is not None and (
-            not isinstance(run, dict) or not run.keys() >= {"schema_version", "status", "options"}
-        ):
+        if run is not None and (not isinstance(run, dict) or not run.keys() >= _RUN):
             raise BadUsageError(f"{self.run_file} is not of egma-prep; choose another --out")
         if run is not None and run["schema_version"] != SCHEMA_VERSION:
             raise BadUsageError(
@@ -120,7 +139,9 @@ class OutFolder:
         BadUsageError
             If there is none.
         """
-        self.finish_swap()
+        if self.swap_file.exists():
+            with self.locked():
+                self.finish_swap()
         run = self.run()
         if run is None:
             raise BadUsageError(f"{self.root} holds no run; make one with: egma-prep run DATA")
@@ -130,13 +151,21 @@ class OutFolder:
         return run
 
     def remove_all_but(self, parts: set[int]) -> None:
-        """Delete other parts, and what interrupted writers left."""
+        """Delete other parts, and what interrupted writers and their clusters left."""
         for path in [*self.state.glob("part-*"), *self.images.iterdir(), *self.shards.iterdir()]:
             number = path.stem.removeprefix("part-")
             if number.isdigit() and int(number) not in parts:
                 self.remove_part(int(number))
-        for litter in self.root.rglob(".*.tmp"):
-            litter.unlink()
+        for litter in self.litter():
+            litter.unlink(missing_ok=True)
+        for folder in (self.scratch, self.next_shards, self.old_shards):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def litter(self) -> list[Path]:
+        """Find what interrupted writers left."""
+        ours = (self.tables, self.images, self.shards, self.state)
+        found = [*self.root.glob(_TEMPORARY), *(p for one in ours for p in one.rglob(_TEMPORARY))]
+        return sorted(found)
 
     def remove_part(self, part: int) -> None:
         """Delete everything of a part, its record first."""
@@ -160,6 +189,7 @@ class OutFolder:
             record = self.record(int(part))
             if record is not None:
                 record["outputs"]["shard"] = fingerprint
+                record["key"]["render"] = swap["options"]["render"]
                 write_json(self.record_file(int(part)), record)
         run = self.run()
         if run is not None:
@@ -167,11 +197,17 @@ class OutFolder:
         shutil.rmtree(self.old_shards, ignore_errors=True)
         self.swap_file.unlink()
 
-    def has_tables(self) -> bool:
-        """Tell whether the merged tables are there."""
-        return self.rejects.exists() and all(
-            (self.tables / f"{name}.parquet").exists() for name in TABLES
-        )
+    def locked(self) -> contextlib.AbstractContextManager[None]:
+        """Keep other runs out; see `egma_prep.lock.locked`."""
+        return locked(self.lock_file)
+
+    def merged(self) -> list[Path]:
+        """Name the files that hold something of every part."""
+        return [*(self.table(name) for name in TABLES), self.rejects]
+
+    def relative(self, path: Path) -> str:
+        """Name a file of the folder as messages and ``run.json`` do."""
+        return path.relative_to(self.root).as_posix()
 
 
 def part_name(part: int) -> str:
@@ -183,15 +219,28 @@ def part_name(part: int) -> str:
 def appearing_whole(path: Path) -> Iterator[Path]:
     """Offer a temporary name beside `path`; rename on success, delete on failure."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
         temporary.chmod(_OWNER_ONLY_FILE)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        _sync(temporary)
         os.replace(temporary, path)
+        _sync(path.parent)
+    except OSError as error:
+        reason = error.strerror or str(error).partition("\n")[0]
+        raise BadUsageError(
+            f"cannot write {path} ({reason}); mend that and repeat the same command"
+        ) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -200,14 +249,19 @@ def write_atomically(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
-def write_json(path: Path, content: object) -> None:
-    """Write JSON, keys sorted."""
-    text = json.dumps(content, indent=1, sort_keys=True)
-    write_atomically(path, text.encode() + b"\n")
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON, keys sorted, with its own checksum as ``seal``."""
+    write_atomically(path, _sealed(content))
+
+
+def _sealed(content: dict[str, Any]) -> bytes:
+    unsealed = {name: value for name, value in content.items() if name != "seal"}
+    seal = hashlib.sha256(json.dumps(unsealed, sort_keys=True).encode()).hexdigest()
+    return json.dumps(unsealed | {"seal": seal}, indent=1, sort_keys=True).encode() + b"\n"
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Read JSON; None if the file is missing.
+    """Read JSON of ours; None if the file is missing.
 
     Raises
     ------
@@ -215,12 +269,16 @@ def read_json(path: Path) -> dict[str, Any] | None:
         If it is damaged.
     """
     try:
-        return json.loads(path.read_bytes())
+        data = path.read_bytes()
+        content = json.loads(data)
+        if isinstance(content, dict) and "seal" in content and _sealed(content) != data:
+            raise ValueError("its checksum is another")
+        return content
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadUsageError(
-            f"{path} is damaged ({error}); delete it and repeat: egma-prep run"
+            f"{path} is damaged ({error}); delete it and repeat egma-prep run with the same options"
         ) from None
 
 
@@ -228,8 +286,22 @@ def write_table(path: Path, table: pa.Table) -> Fingerprint:
     """Write a table in the format that the path ends in."""
     with appearing_whole(path) as temporary:
         formats()[path.suffix[1:]].save(table, temporary)
-        data = temporary.read_bytes()
-    return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        return fingerprint_of(temporary)
+
+
+def fingerprint_of(path: Path) -> Fingerprint:
+    """Digest a file of ours."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"size": os.fstat(file.fileno()).st_size, "sha256": digest}
+
+
+def is_as_written(path: Path, known: Fingerprint | None) -> bool:
+    """Compare a file of ours with its fingerprint, or its absence with there being none."""
+    try:
+        return path.stat().st_size == (known or {}).get("size") and fingerprint_of(path) == known
+    except OSError:
+        return known is None and not path.exists()
 
 
 def read_parquet(path: Path) -> pa.Table:
@@ -241,7 +313,7 @@ def read_parquet(path: Path) -> pa.Table:
         If it is missing or damaged.
     """
     try:
-        return pq.read_table(path)
+        return pq.read_table(path, page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
         reason = str(error).partition("\n")[0]
         raise BadUsageError(f"{path} is damaged ({reason}); repeat: egma-prep run DATA") from None

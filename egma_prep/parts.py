@@ -4,14 +4,17 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from egma_prep.errors import Reject
 from egma_prep.input_files import Fingerprint, InputFiles
 from egma_prep.options import Options
-from egma_prep.out_folder import OutFolder
+from egma_prep.out_folder import OutFolder, is_as_written
 from egma_prep.readings import PlannedReading
-from egma_prep.schema import SCHEMA_VERSION
+from egma_prep.schema import SCHEMA_VERSION, part_tables
 from egma_prep.sources import SubjectPlan
+
+NEW = "not made yet"
 
 
 @dataclass(frozen=True)
@@ -36,16 +39,27 @@ class PartPlan:
         """How many readings and files must be accounted for."""
         return len(self.readings) + len(self.rejects)
 
-    def key(self, source: str, options: Options) -> str:
-        """Digest what decides the part's data besides its input files."""
-        decides = [
-            SCHEMA_VERSION,
-            source,
-            options.data_half,
+    def key(self, source: str, options: Options) -> dict[str, Any]:
+        """Name what decides the part's outputs besides its input files."""
+        promised = [
             [reading.content for reading in self.readings],
             [asdict(reject) for reject in self.rejects],
         ]
-        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+        text = json.dumps(promised, sort_keys=True)
+        return {
+            "schema": SCHEMA_VERSION,
+            "layout": source,
+            "options": options.data_half,
+            "render": asdict(options.render),
+            "metadata": hashlib.sha256(text.encode()).hexdigest(),
+        }
+
+
+class Stale(NamedTuple):
+    """Why a part is made again: in words, and the file in question where there is one."""
+
+    why: str
+    path: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,7 +79,7 @@ class Job:
 
 def part_of(subject_id: str, parts: int) -> int:
     """Assign a patient to a part, the same on every machine."""
-    digest = hashlib.sha256(subject_id.encode()).digest()
+    digest = hashlib.sha256(subject_id.encode(errors="surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big") % parts
 
 
@@ -86,25 +100,36 @@ def plan_parts(subjects: list[SubjectPlan], parts: int) -> list[PartPlan]:
     ]
 
 
-def is_current(plan: PartPlan, job: Job) -> bool:
-    """Tell whether a part's record, inputs and outputs still agree with the plan."""
+def why_stale(plan: PartPlan, job: Job) -> Stale | None:
+    """Tell why a part must be made: None where record, inputs and outputs agree with the plan."""
     out, files = OutFolder(job.out), job.files()
     record = out.record(plan.part)
-    if record is None or record["key"] != plan.key(job.source, job.options):
-        return False
-    written = [
-        (out.shard(plan.part, job.options.render.format), "shard"),
-        (out.image_part(plan.part), "images"),
+    if record is None:
+        damaged = out.record_file(plan.part).exists()
+        return Stale("its record is damaged" if damaged else NEW)
+    key = plan.key(job.source, job.options)
+    if other := [name for name in key if key[name] != record["key"].get(name)]:
+        return Stale(f"other {' and '.join(other)}")
+    for path, known in record["inputs"].items():
+        same = (
+            plan.inputs[path].get("sha256") == known.get("sha256")  # read again a moment ago
+            if path in plan.inputs
+            else files.unchanged(path, known)
+        )
+        if not same:
+            return Stale("an input file is another", path)
+    damaged_outputs = damaged_files(out, plan.part, record, job.options.output.privacy)
+    return Stale("not as it was written", damaged_outputs[0]) if damaged_outputs else None
+
+
+def damaged_files(out: OutFolder, part: int, record: dict[str, Any], privacy: bool) -> list[str]:
+    """List the files of a part that are not as its record says, by their names in the folder."""
+    paths = {name: out.part_table(part, name) for name in part_tables(privacy)}
+    paths |= {"shard": out.shard(part, record["key"]["render"]["format"])}
+    paths |= {"images": out.image_part(part)}
+    known = record["outputs"]
+    return [
+        out.relative(path)
+        for name, path in paths.items()
+        if not is_as_written(path, known.get(name))
     ]
-    return all(_has_size(path, record["outputs"].get(kind)) for path, kind in written) and all(
-        plan.inputs[path].get("sha256") == known.get("sha256")  # read again a moment ago
-        if path in plan.inputs
-        else files.unchanged(path, known)
-        for path, known in record["inputs"].items()
-    )
-
-
-def _has_size(path: Path, known: Fingerprint | None) -> bool:
-    if known is None:
-        return not path.exists()
-    return path.exists() and path.stat().st_size == known["size"]

@@ -1,7 +1,7 @@
 """Render other heatmaps from what ``out/`` holds; the raw data are not read again."""
 
 import shutil
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from egma_prep.assemble import Gaze, Rows, rendered
-from egma_prep.cluster import dask_client, each_done
+from egma_prep.cluster import WORKER_DIED, dask_client, each_done
 from egma_prep.errors import BadUsageError
 from egma_prep.formats import load_shard
 from egma_prep.geometry import frame_of
+from egma_prep.input_files import Fingerprint
 from egma_prep.options import Options, differences, with_changes
 from egma_prep.out_folder import OutFolder, read_parquet, write_json, write_table
 from egma_prep.progress import Progress
@@ -50,13 +51,24 @@ def render_heatmaps(out_root: Path, changes: Iterable[dict[str, Any]], say: Say 
         If there is no complete run, or another stage's options are to change.
     """
     out = OutFolder(out_root.resolve())
-    run = out.finished_run()
+    out.finished_run()
+    with out.locked():
+        return _render_again(out, out.finished_run(), changes, say)
+
+
+def _render_again(
+    out: OutFolder, run: dict[str, Any], changes: Iterable[dict[str, Any]], say: Say
+) -> int:
     kept = with_changes(Options(), run["options"])
     wanted = with_changes(kept, *changes)
     if wanted.data_half != kept.data_half:
         stages = [name for name in kept.data_half if kept.data_half[name] != wanted.data_half[name]]
         raise BadUsageError(
             f"{', '.join(stages)} options change more than heatmaps; use: egma-prep run DATA"
+        )
+    if kept.output.privacy:
+        raise BadUsageError(
+            f"{out.root} was made with --privacy and holds no fixations; render by: egma-prep run"
         )
     changed = differences(kept, wanted) or "as before"
     say(f"rendering {run['counts']['written']} readings again: {changed}")
@@ -83,25 +95,26 @@ def render_parts(out: OutFolder, kept: Options, options: Options) -> None:
         dask_client(options.execution, out.scratch) as client,
         Progress("readings", sum(written.values())) as progress,
     ):
-        jobs = ((part, out.root, kept.render.format, options) for part in written)
-        for part, fingerprint in each_done(client, render_part, jobs):
+        jobs = deque((part, out.root, kept.render.format, options) for part in written)
+        for (part, *_), fingerprint in each_done(client, render_part, jobs):
+            if fingerprint is WORKER_DIED:
+                raise BadUsageError(
+                    "a worker died while rendering; if memory is short give fewer --workers, then"
+                    " repeat the same command"
+                )
             outputs[str(part)] = fingerprint
             progress.advance(written[part])
     write_json(out.swap_file, {"options": options.output_half, "outputs": outputs})
     out.finish_swap()
 
 
-def render_part(
-    part: int, out_root: Path, old_format: str, options: Options
-) -> tuple[int, dict[str, Any]]:
+def render_part(part: int, out_root: Path, old_format: str, options: Options) -> Fingerprint:
     """Render one part's shard into the folder of new shards."""
     out = OutFolder(out_root)
     old = load_shard(out.shard(part, old_format))
     by_table = {name: _by_reading(out, part, name) for name in ("words", "fixations", "sentences")}
     made = [
-        _render_reading(
-            facts, {name: rows[_key(facts)] for name, rows in by_table.items()}, options
-        )
+        render_reading(facts, {name: rows[_key(facts)] for name, rows in by_table.items()}, options)
         for facts in old.select(["dataset", "reading_id", "width", "height"]).to_pylist()
     ]
     schema = described(SHARD, shard_options(options))
@@ -112,12 +125,13 @@ def render_part(
         for name in schema.names
     ]
     table = pa.Table.from_arrays(columns, schema=schema)
-    return part, dict(write_table(out.shard(part, options.render.format, out.next_shards), table))
+    return write_table(out.shard(part, options.render.format, out.next_shards), table)
 
 
-def _render_reading(
+def render_reading(
     facts: dict[str, Any], rows: dict[str, Rows], options: Options
 ) -> dict[str, Any]:
+    """Render one reading's maps from its rows of the tables, in the frame of its image."""
     frame = frame_of(facts["width"], facts["height"], options.image.fit)
     words, spans = rows["words"], rows["sentences"]
     return rendered(

@@ -3,35 +3,44 @@
 import contextlib
 import os
 import platform
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from egma_prep import __version__
-from egma_prep.cluster import dask_client, each_done
+from egma_prep.card import data_card, shareable
+from egma_prep.cluster import WORKER_DIED, dask_client, each_done
 from egma_prep.errors import BadInputError, BadUsageError, Reject
 from egma_prep.input_files import Fingerprint, InputFiles
 from egma_prep.options import Options, differences, with_changes
 from egma_prep.out_folder import (
     OutFolder,
     concatenate,
+    fingerprint_of,
+    is_as_written,
+    part_name,
     read_parquet,
+    write_atomically,
     write_json,
     write_table,
 )
-from egma_prep.parts import Job, PartPlan, is_current, plan_parts
+from egma_prep.parts import NEW, Job, PartPlan, Stale, plan_parts, why_stale
 from egma_prep.progress import Progress
 from egma_prep.readings import PlannedReading
 from egma_prep.render_again import render_parts
-from egma_prep.schema import REJECTS, SCHEMA_VERSION, TABLES, table_of
-from egma_prep.shards import make_part
+from egma_prep.schema import REJECTS, SCHEMA_VERSION, TABLES, part_tables, table_of
+from egma_prep.shards import make_part, reading_at_work
 from egma_prep.sources import Source, SubjectPlan, choose_source
 
 _SOFTWARE = ("numpy", "scipy", "opencv-python-headless", "pyarrow", "spacy", "distributed")
 _TRIAL_GROWTH = 4
+_DEATHS = 3
+"""So often a worker must die on one reading before the reading is blamed."""
+_REASONS_SHOWN = 5
 
 Say = Callable[[str], object]
 
@@ -97,40 +106,82 @@ def run_etl(
     """
     out = OutFolder(out_root.resolve())
     files = open_tree(data, images)
-    out.finish_swap()
-    run = out.run() or {}
-    kept = with_changes(Options(), run.get("options", {}))
-    wanted = with_changes(kept, *changes)
     source = choose_source(files, source_name)
-    if data.resolve() == out.root:
-        raise BadUsageError(f"--out {out_root} is DATA itself; choose another folder")
-    if images and images.resolve() == out.root:
-        raise BadUsageError(f"--out {out_root} is --images itself; choose another folder")
+    for name, folder in (("DATA", data), ("--images", images)):
+        if folder and folder.resolve() == out.root:
+            raise BadUsageError(f"--out {out_root} is {name} itself; choose another folder")
+    _options(out.run() or {}, changes)  # a wrong option is told before any work
     subjects = planned_subjects(source, files)
-    shared = dict(files.fingerprints)
+    out.create()
+    with out.locked():
+        out.finish_swap()
+        run = out.run() or {}
+        where = (data.resolve(), images and images.resolve(), out.root)
+        job = Job(*where, source.name, _options(run, changes))
+        return _bring_up_to_date(run, job, subjects, files.fingerprints, say)
+
+
+def _options(run: dict[str, Any], changes: Iterable[dict[str, Any]] = ()) -> Options:
+    return with_changes(with_changes(Options(), run.get("options", {})), *changes)
+
+
+def _bring_up_to_date(
+    run: dict[str, Any],
+    wanted: Job,
+    subjects: list[SubjectPlan],
+    shared: dict[str, Fingerprint],
+    say: Say,
+) -> Summary:
+    out, options = OutFolder(wanted.out), wanted.options
     planned = sum(len(subject.readings) + len(subject.rejects) for subject in subjects)
-    # New render options come last, over finished parts, so that shards never mix two.
-    now = with_changes(wanted, {"render": run["options"]["render"]}) if run else wanted
-    job = Job(data.resolve(), images and images.resolve(), out.root, source.name, now)
-    n_parts = _part_count(run.get("n_parts"), planned, wanted.execution.readings_per_part)
+    # New render options come last, over finished parts, so that shards never mix two; what holds
+    # no raw gaze cannot be rendered again.
+    again = run and not options.output.privacy and not run["options"]["output"]["privacy"]
+    job = wanted
+    if again:
+        kept = with_changes(options, {"render": run["options"]["render"]})
+        job = replace(wanted, options=kept)
+    n_parts = _part_count(run.get("n_parts"), planned, options.execution.readings_per_part)
     plans = plan_parts(subjects, n_parts)
-    stale = [plan for plan in plans if not is_current(plan, job)]
+    with ThreadPoolExecutor() as threads:
+        reasons = list(threads.map(lambda plan: why_stale(plan, job), plans))
+    stale = {plan.part: why for plan, why in zip(plans, reasons, strict=True) if why}
     parts = {plan.part for plan in plans}
-    merged = run.get("status") == "complete" and out.has_tables()
-    complete = merged and not stale and set(out.parts()) == parts
-    for line in _notices(run, job, wanted):
+    complete = _is_merged(out, run) and not stale and set(out.parts()) == parts
+    for line in [*_notices(run, job, options), *_remade(stale)]:
         say(line)
     if not complete:
-        out.create()
         work = f"{len(stale)} of {len(plans)} parts to make"
-        say(f"{source.name}: {planned} readings planned, {work}, into {out_root}")
+        say(f"{job.source}: {planned} readings planned, {work}, into {out.root}")
         header = _header(job, n_parts)
-        _make(stale, parts, job, wanted, header)
-        _finish(out, plans, header, shared)
-    if wanted.render != job.options.render:
-        say(f"rendering again: {differences(job.options, wanted)}")
-        render_parts(out, job.options, wanted)
-    return _summary(out, did_work=not complete or wanted.render != job.options.render)
+        _make([plan for plan in plans if plan.part in stale], parts, job, options, header)
+        why = Counter(reason.why for reason in stale.values())
+        _finish(out, plans, header | {"parts_made": why}, shared)
+    if options.render != job.options.render:
+        say(f"rendering again: {differences(job.options, options)}")
+        render_parts(out, job.options, options)
+    return _summary(out, did_work=not complete or options.render != job.options.render)
+
+
+def _is_merged(out: OutFolder, run: dict[str, Any]) -> bool:
+    known = run.get("outputs", {})
+    return run.get("status") == "complete" and all(
+        is_as_written(path, known.get(out.relative(path))) for path in out.merged()
+    )
+
+
+def _remade(stale: dict[int, Stale]) -> Iterator[str]:
+    """Say why parts are made again that were made before."""
+    parts: dict[Stale, list[int]] = defaultdict(list)
+    for part, reason in stale.items():
+        if reason.why != NEW:
+            parts[reason].append(part)
+    for reason, found in list(parts.items())[:_REASONS_SHOWN]:
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        where = f": {reason.path}" if reason.path else ""
+        yield f"making {part_name(found[0])}{more} again, {reason.why}{where}"
+    if len(parts) > _REASONS_SHOWN:
+        yield f"... and parts again for {len(parts) - _REASONS_SHOWN} more reasons"
 
 
 def open_tree(data: Path, images: Path | None) -> InputFiles:
@@ -218,11 +269,27 @@ def _make(
             client = stack.enter_context(dask_client(wanted.execution, out.scratch))
         write_json(out.run_file, header | {"status": "running"})
         out.remove_all_but(parts)
+        for plan in stale:
+            out.last_reading_file(plan.part).unlink(missing_ok=True)
         if stale:
             planned = sum(plan.planned for plan in stale)
             progress = stack.enter_context(Progress("readings", planned))
-            for record in each_done(client, make_part, ((plan, job) for plan in stale)):
+            for record in _records(client, stale, job):
                 progress.advance(record["planned"])
+
+
+def _records(client: Any, stale: list[PartPlan], job: Job) -> Iterator[dict[str, Any]]:
+    """Make parts; readings on which workers die time and again are rejected, their mates kept."""
+    out, deaths = OutFolder(job.out), Counter[tuple[str, str]]()
+    jobs: deque[tuple[Any, ...]] = deque((plan, job) for plan in stale)
+    for (plan, *_), record in each_done(client, make_part, jobs):
+        if record is not WORKER_DIED:
+            yield record
+            continue
+        at_work = reading_at_work(out, plan.part)
+        deaths.update([at_work] if at_work else [])
+        fatal = frozenset(key for key, times in deaths.items() if times >= _DEATHS)
+        jobs.append((plan, job, fatal))
 
 
 def _header(job: Job, n_parts: int) -> dict[str, Any]:
@@ -230,6 +297,7 @@ def _header(job: Job, n_parts: int) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "data": str(job.data),
+        "images": job.images and str(job.images),
         "source": job.source,
         "options": job.options.output_half,
         "n_parts": n_parts,
@@ -246,11 +314,14 @@ def _finish(
     """Merge tables and rejects, check that nothing vanished, and only then call it complete."""
     parts = [plan.part for plan in plans]
     records = [record for part in parts if (record := out.record(part)) is not None]
-    written = 0
-    for name, schema in TABLES.items():
-        shares = [out.part_table(part, name) for part in parts]
-        rows = concatenate(shares, out.tables / f"{name}.parquet", schema)
-        written = rows if name == "readings" else written
+    tables = part_tables(header["options"]["output"]["privacy"])
+    for name in TABLES:
+        if name in tables:
+            shares = [out.part_table(part, name) for part in parts]
+            concatenate(shares, out.table(name), tables[name])
+        else:
+            out.table(name).unlink(missing_ok=True)
+    written = sum(record["written"] for record in records)
     rejects = [reject for record in records for reject in record["rejects"]]
     rejects.sort(key=lambda reject: tuple(reject.values()))
     known = [{name: value or None for name, value in reject.items()} for reject in rejects]
@@ -258,17 +329,22 @@ def _finish(
     planned = sum(plan.planned for plan in plans)
     if planned != written + len(rejects):
         raise RuntimeError(f"planned {planned}, but wrote {written} and rejected {len(rejects)}")
-    counts = _counts(out, planned, rejects, records)
+    counts = counted(out, planned, rejects, records)
+    outputs = {out.relative(path): fingerprint_of(path) for path in out.merged() if path.exists()}
     inputs = shared | {
         path: known for record in records for path, known in record["inputs"].items()
     }
-    write_json(out.run_file, header | {"status": "complete", "counts": counts, "inputs": inputs})
+    run = header | {"status": "complete", "counts": counts, "inputs": inputs, "outputs": outputs}
+    write_atomically(out.card, data_card(run).encode())
+    write_json(out.shareable, shareable(run, known))
+    write_json(out.run_file, run)
 
 
-def _counts(
+def counted(
     out: OutFolder, planned: int, rejects: list[dict[str, Any]], records: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    readings = read_parquet(out.tables / "readings.parquet").to_pylist()
+    """Count what ``run.json`` tells, from the tables and the parts' records."""
+    readings = read_parquet(out.table("readings")).to_pylist()
     notes = sum((Counter(record["notes"]) for record in records), Counter[str]())
     return {
         "planned": planned,
@@ -276,10 +352,10 @@ def _counts(
         "rejected": len(rejects),
         "images": len({reading["dicom_id"] for reading in readings}),
         "sentences": sum(reading["sentences"] for reading in readings),
-        "written_by_dataset": Counter(reading["dataset"] for reading in readings),
-        "written_by_split": Counter(reading["split"] or "unknown" for reading in readings),
-        "rejected_by_reason": Counter(reject["reason"] for reject in rejects),
-        "notes": notes,
+        "written_by_dataset": dict(Counter(reading["dataset"] for reading in readings)),
+        "written_by_split": dict(Counter(reading["split"] or "unknown" for reading in readings)),
+        "rejected_by_reason": dict(Counter(reject["reason"] for reject in rejects)),
+        "notes": dict(notes),
     }
 
 

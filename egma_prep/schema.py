@@ -61,7 +61,19 @@ TABLES = {
         " int: first_word last_word",
     }.items()
 }
+_RAW_GAZE = ("fixations", "alignment")
 REJECTS = pa.schema(_fields(f"{_KEY} path stage reason message"))
+
+
+def part_tables(privacy: bool) -> dict[str, pa.Schema]:
+    """List the tables that are written; with privacy none that holds raw gaze."""
+    return {name: one for name, one in TABLES.items() if not (privacy and name in _RAW_GAZE)}
+
+
+def without_raw_gaze(rows: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    """Leave out a reading's fixations, alignment and gaze of single words (paper, Appendix E)."""
+    kept = {name: some for name, some in rows.items() if name not in _RAW_GAZE}
+    return kept | {"words": [word | {"gaze_seconds": None} for word in rows["words"]]}
 
 
 def described(schema: pa.Schema, options: dict[str, Any]) -> pa.Schema:

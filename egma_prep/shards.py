@@ -1,7 +1,9 @@
 """One part's readings to its shard, images and tables; the record comes last."""
 
+import json
 import traceback
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,25 @@ from egma_prep.options import ImageOptions, Options
 from egma_prep.out_folder import OutFolder, write_json, write_table
 from egma_prep.parts import Job, PartPlan
 from egma_prep.readings import PlannedReading, RawReading
-from egma_prep.schema import IMAGES, SHARD, TABLES, described, table_of
+from egma_prep.schema import (
+    IMAGES,
+    SHARD,
+    TABLES,
+    described,
+    part_tables,
+    table_of,
+    without_raw_gaze,
+)
 from egma_prep.sources import sources
 
 
-def make_part(plan: PartPlan, job: Job) -> dict[str, Any]:
+def make_part(plan: PartPlan, job: Job, fatal: Collection[tuple[str, str]] = ()) -> dict[str, Any]:
     """Load, align, render and write one part; its record comes last.
+
+    Parameters
+    ----------
+    fatal : collection of tuple
+        Keys of readings that killed their worker time and again, to be rejected unread.
 
     Returns
     -------
@@ -29,7 +44,7 @@ def make_part(plan: PartPlan, job: Job) -> dict[str, Any]:
     """
     out, files = OutFolder(job.out), job.files()
     out.remove_part(plan.part)
-    rows, rejects, notes = _load_all(plan, job, files)
+    rows, rejects, notes = _load_all(plan, job, files, fatal)
     outputs: dict[str, Fingerprint] = {}
     if rows["shard"]:
         shard = described(SHARD, shard_options(job.options))
@@ -38,8 +53,8 @@ def make_part(plan: PartPlan, job: Job) -> dict[str, Any]:
         outputs["shard"] = write_table(
             out.shard(plan.part, job.options.render.format), table_of(shard, rows["shard"])
         )
-    for name, schema in TABLES.items():
-        write_table(out.part_table(plan.part, name), table_of(schema, rows[name]))
+    for name, schema in part_tables(job.options.output.privacy).items():
+        outputs[name] = write_table(out.part_table(plan.part, name), table_of(schema, rows[name]))
     record = {
         "key": plan.key(job.source, job.options),
         "planned": plan.planned,
@@ -49,8 +64,18 @@ def make_part(plan: PartPlan, job: Job) -> dict[str, Any]:
         "inputs": plan.inputs | files.fingerprints,
         "outputs": outputs,
     }
+    out.last_reading_file(plan.part).unlink(missing_ok=True)
     write_json(out.record_file(plan.part), record)
     return record
+
+
+def reading_at_work(out: OutFolder, part: int) -> tuple[str, str] | None:
+    """Read which reading a part was at when its worker died; None if it had not begun."""
+    try:
+        dataset, reading_id = json.loads(out.last_reading_file(part).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return dataset, reading_id
 
 
 def shard_options(options: Options) -> dict[str, Any]:
@@ -69,17 +94,24 @@ def shard_options(options: Options) -> dict[str, Any]:
 
 
 def _load_all(
-    plan: PartPlan, job: Job, files: InputFiles
+    plan: PartPlan, job: Job, files: InputFiles, fatal: Collection[tuple[str, str]]
 ) -> tuple[dict[str, Rows], list[Reject], Counter[str]]:
     rows: dict[str, Rows] = {name: [] for name in (*TABLES, "images", "shard")}
     rejects, notes = list(plan.rejects), Counter[str]()
     images: dict[str, FramedImage | BadInputError] = {}  # decoded once for all their readings
     subject = None
+    at_work = OutFolder(job.out).last_reading_file(plan.part)
+    at_work.parent.mkdir(parents=True, exist_ok=True)
     for planned in plan.readings:
+        at_work.write_text(json.dumps(planned.key))  # who dies here is found by it
+        if planned.key in fatal:
+            error = BadInputError("killed_worker", "", f"reading {planned.reading_id}")
+            rejects.append(Reject.of(error, *planned.key, "read"))
+            continue
         if planned.subject_id != subject:
             files.forget_tables()
             subject = planned.subject_id
-        made = _load_one(planned, job, files, images)
+        made = load_reading(planned, job, files, images)
         if isinstance(made, Reject):
             rejects.append(made)
             continue
@@ -94,12 +126,19 @@ def _load_all(
     return rows, rejects, notes
 
 
-def _load_one(
+def load_reading(
     planned: PlannedReading,
     job: Job,
     files: InputFiles,
     images: dict[str, FramedImage | BadInputError],
 ) -> tuple[RawReading, dict[str, Rows]] | Reject:
+    """Make one reading's rows, as `reading_rows` does, from its files.
+
+    Parameters
+    ----------
+    images : dict
+        By path; filled with what was decoded.
+    """
     stage = "read"
     try:
         raw = sources()[job.source].load(planned, files, job.options.source)
@@ -107,9 +146,13 @@ def _load_one(
         path = raw.image_path
         image = remembered(images, path, lambda: _framed(path, files, job.options.image))
         stage = "render"
-        return raw, reading_rows(raw, image, job.options)
+        rows = reading_rows(raw, image, job.options)
+        return raw, without_raw_gaze(rows) if job.options.output.privacy else rows
     except BadInputError as error:
         return Reject.of(error, *planned.key, stage)
+    except MemoryError:
+        what = f"no memory left for reading {planned.reading_id}"
+        return Reject.of(BadInputError("out_of_memory", "", what), *planned.key, stage)
     except Exception as error:
         # One reading must not stop a night's run; the message says where to look.
         last = traceback.extract_tb(error.__traceback__)[-1]

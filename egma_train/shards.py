@@ -131,7 +131,7 @@ def _check_version(path: Path, metadata: dict[str, str]) -> None:
 
 def _from_parquet(path: Path, maps: bool) -> Iterator[ShardReading]:
     wanted = (*_SENTENCE, "heatmap") if maps else _SENTENCE
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
         raw = file.schema_arrow.metadata or {}
         _check_version(path, {name.decode(): value.decode() for name, value in raw.items()})
         leaves = [file.schema.column(i).path for i in range(len(file.schema))]

@@ -1,14 +1,21 @@
 """Phantom trees and their clean runs, made once a session."""
 
+import contextlib
 import json
+from collections import defaultdict, deque
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
+from egma_prep import run
 from egma_prep.cli import main
 from egma_prep.synth import write_tree
+
+MATRIX = pytest.StashKey[dict[tuple[str, str, str], list[str]]]()
 
 IN_THREADS = ("--set", "execution.processes=false", "--set", "execution.readings_per_part=8")
 
@@ -42,3 +49,115 @@ def clean_out(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = run_etl(phantom, out)
     assert result.exit_code == 0, result.output
     return out
+
+
+@pytest.fixture
+def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let runs do their work in this process, one part after the other."""
+
+    def one_by_one(client: object, work: Any, jobs: deque[Any]) -> Iterator[tuple[Any, Any]]:
+        while jobs:
+            job = jobs.popleft()
+            yield job, work(*job)
+
+    monkeypatch.setattr(run, "dask_client", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(run, "each_done", one_by_one)
+
+
+# -- the record of faults -------------------------------------------------------------------------
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fault-matrix", type=Path, help="Write docs/reliability.md from this run.")
+    parser.addoption("--soak", type=Path, help="Random tests at full length; write what they saw.")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[MATRIX] = defaultdict(list)
+    config.stash[CAMPAIGN] = SOAK if config.getoption("--soak") else Campaign()
+
+
+def fault_of(item: pytest.Item) -> tuple[str, str, str] | None:
+    """What a test's ``fault`` marker says: what happens, how it is done, what is promised."""
+    marker = item.get_closest_marker("fault")
+    return marker.args if marker else None  # type: ignore[return-value]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    fault = fault_of(item)
+    if fault and (report.when == "call" or not report.passed):
+        item.config.stash[MATRIX][fault].append(report.outcome)
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if target := session.config.getoption("--fault-matrix"):
+        target.write_text(reliability_page(session.config.stash[MATRIX]))
+    if target := session.config.getoption("--soak"):
+        failed = (
+            "" if not session.testsfailed else f"\n**{session.testsfailed} campaigns failed.**\n"
+        )
+        target.write_text(soak_page(session.config.stash[CAMPAIGN]) + failed)
+
+
+def reliability_page(matrix: dict[tuple[str, str, str], list[str]]) -> str:
+    """Write the page from what the tests recorded of themselves."""
+    text = (Path(__file__).parent / "reliability_head.md").read_text()
+    rows = [
+        f"| {number} | {' | '.join(fault)} | {_result(outcomes)} |"
+        for number, (fault, outcomes) in enumerate(matrix.items(), 1)
+    ]
+    head = ["| | fault | how it is injected | promised | result |", "|---|---|---|---|---|"]
+    return "\n".join([text, *head, *rows]) + "\n"
+
+
+def _result(outcomes: list[str]) -> str:
+    if "failed" in outcomes:
+        return "**broken**"
+    passed = outcomes.count("passed")
+    return f"held ({passed})" if passed else "not run here"
+
+
+# -- campaigns ------------------------------------------------------------------------------------
+
+
+@dataclass
+class Campaign:
+    """How much the random tests do, small in the suite and large by ``--soak``, and what they saw.
+
+    Attributes
+    ----------
+    inputs : int
+        Damaged inputs for each parser.
+    kills, flips : int
+        Kills of a run, flipped bits of its outputs.
+    """
+
+    inputs: int = 60
+    kills: int = 4
+    flips: int = 60
+    said: list[str] = field(default_factory=list)
+
+    def say(self, what: str, seen: Mapping[str, int]) -> None:
+        """Keep a line for the end."""
+        found = ", ".join(f"{name} {number:,}" for name, number in sorted(seen.items()))
+        self.said.append(f"| {what} | {found} |")
+
+
+SOAK = Campaign(inputs=10_000, kills=100, flips=1_000)
+CAMPAIGN = pytest.StashKey[Campaign]()
+
+
+@pytest.fixture(scope="session")
+def campaign(pytestconfig: pytest.Config) -> Campaign:
+    return pytestconfig.stash[CAMPAIGN]
+
+
+def soak_page(campaign: Campaign) -> str:
+    """Write the page from what the campaigns saw."""
+    head = ["# Soak", "", "Written by `make soak`.", "", "| campaign | outcomes |", "|---|---|"]
+    return "\n".join([*head, *campaign.said]) + "\n"

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from conftest import fault_of
 
 import egma_train.options
 from egma_prep.errors import REASONS
@@ -99,3 +100,17 @@ def test_the_modules_that_the_readme_lists_are_there(package: str) -> None:
         r"^  (\w+)[./]", re.split(r"^\S", tree, flags=re.MULTILINE)[0], re.MULTILINE
     )
     assert listed and set(listed) <= {path.stem for path in (ROOT / package).iterdir()}
+
+
+def test_the_page_of_faults_has_the_rows_that_the_tests_declare(
+    request: pytest.FixtureRequest,
+) -> None:
+    lines = _page("reliability.md").splitlines()
+    rows = [line.strip("| ").split(" | ") for line in lines if re.match(r"\| \d", line)]
+    told = {tuple(cells[1:4]) for cells in rows}
+    declared = {fault for item in request.session.items if (fault := fault_of(item))}
+    assert declared <= told
+    collected = {item.path for item in request.session.items}
+    if collected >= set((ROOT / "tests").glob("test_*.py")):  # the whole suite
+        assert declared == told and len(told) >= 60
+    assert not [cells for cells in rows if "held" not in cells[4] and "not run" not in cells[4]]

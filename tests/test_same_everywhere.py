@@ -459,7 +459,8 @@ def test_no_temporary_file_is_left(clean_out: Path) -> None:
     names = [path.name for path in clean_out.rglob("*") if path.is_file()]
     assert not [name for name in names if name.startswith(".") or name.endswith(".tmp")]
     assert {path.name for path in clean_out.iterdir()} == {
-        "run.json", "tables", "images", "shards", "rejects.parquet", "state"
+        "run.json", "tables", "images", "shards", "rejects.parquet", "state", "README.md",
+        "shareable.json",
     }  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from egma_prep.synth import write_tree
 Reading = dict[str, Any]
 Damage = Callable[[Path, Reading], object]
 
-READINGS = 200  # enough patients of each kind for every wound to have its own
+READINGS = 280  # enough patients of each kind for every wound to have its own
 
 PER_READING = (*TABLES, "shards")
 
@@ -223,6 +223,51 @@ def phrase(**changes: Any) -> Damage:
 
 def reverse_phrase(path: Path, reading: Reading) -> None:
     phrase(begin_time=9.0, end_time=8.5)(path, reading)
+
+
+def times(columns: tuple[str, ...], factor: float) -> Damage:
+    """Multiply columns of times."""
+
+    def damage(path: Path, reading: Reading) -> None:
+        rows = rows_of(path)
+        places = [rows[0].index(name) for name in columns]
+        for row in rows[1:]:
+            for at in places:
+                row[at] = repr(float(row[at]) * factor)
+        save(path, rows)
+
+    return damage
+
+
+def phrases_in_milliseconds(path: Path, reading: Reading) -> None:
+    document = json.loads(path.read_text())
+    for one in document["time_stamped_text"]:
+        one["begin_time"] *= 1000
+        one["end_time"] *= 1000
+    path.write_text(json.dumps(document))
+
+
+def first_phrase_at(number: bytes) -> Damage:
+    """Write a number that Python's own JSON would not write."""
+
+    def damage(path: Path, reading: Reading) -> None:
+        phrase(begin_time="here")(path, reading)
+        path.write_bytes(path.read_bytes().replace(b'"here"', number))
+
+    return damage
+
+
+def replace(old: bytes, new: bytes) -> Damage:
+    return lambda path, reading: path.write_bytes(path.read_bytes().replace(old, new))
+
+
+def of_300_mebibytes(path: Path, reading: Reading) -> None:
+    os.truncate(path, 300 * 2**20)
+
+
+def of_500_scans(path: Path, reading: Reading) -> None:
+    scan = b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00"
+    path.write_bytes(path.read_bytes()[:-2] + 500 * scan + b"\xff\xd9")
 
 
 # -- oddities that harm nobody --------------------------------------------------------------------
@@ -449,6 +494,46 @@ WOUNDS = {
     ),
 }
 
+LONG, EMOJI, LINES = "e" * 300, "\N{SKULL}" * 4, "P300\nR000001"
+WOUNDS |= {
+    "a file of 300 MiB named jpg": wound("image", of_300_mebibytes, "oversized"),
+    "a JPEG of 500 scans": wound("image", of_500_scans, "undecodable_image"),
+    "fixations of 300 MiB": wound(FIXATIONS, of_300_mebibytes, "oversized"),
+    "fixations with semicolons": wound(FIXATIONS, replace(b",", b";"), "missing_column"),
+    "fixations with a row too long": wound(FIXATIONS, insert(b"1,"), "bad_csv"),
+    "fixation times in milliseconds": wound(
+        FIXATIONS, times((BEGIN, END), 1e3), "implausible_time"
+    ),
+    "fixation times since 1970": wound(FIXATIONS, set_cell(END, "1.7e9"), "implausible_time"),
+    "word times in milliseconds": wound(
+        WORDS, times(("timestamp_start_word", "timestamp_end_word"), 1e3), "implausible_time"
+    ),
+    "phrase times in milliseconds": wound(
+        TRANSCRIPT, phrases_in_milliseconds, "implausible_time", of=ONE_EYE_GAZE
+    ),
+    "a phrase at 1e400": wound(
+        TRANSCRIPT, first_phrase_at(b"1e400"), "bad_number", of=ONE_EYE_GAZE
+    ),
+    "a phrase at a number of 5000 digits": wound(
+        TRANSCRIPT, first_phrase_at(b"9" * 5000), "bad_json", of=ONE_EYE_GAZE
+    ),
+    "half a character in a phrase": wound(
+        TRANSCRIPT, phrase(phrase="\ud800"), "bad_json", of=ONE_EYE_GAZE
+    ),
+    "a reading id of 300 letters": wound(
+        METADATA, set_cell("id", LONG), "no_metadata_row", also={LONG: "bad_id"}
+    ),
+    "a reading id of skulls": wound(
+        METADATA, set_cell("id", EMOJI), "no_metadata_row", also={EMOJI: "bad_id"}
+    ),
+    "a reading id of two lines": wound(
+        METADATA, set_cell("id", LINES), "no_metadata_row", also={LINES: "bad_id"}
+    ),
+    "a reading id with a NUL": wound(
+        METADATA, replace(b",train,", b"\0,train,"), "nul_bytes", reach="dataset"
+    ),
+}
+
 HARMLESS = {
     "a metadata row twice": wound(METADATA, repeat_own_row),
     "a master sheet row twice": wound(SHEET, repeat_own_row, of=ONE_EYE_GAZE),
@@ -561,6 +646,24 @@ def reasons_by_reading(out: dict[str, Any]) -> dict[Key, list[str]]:
     return found
 
 
+def faults(table: dict[str, Wound]) -> list[Any]:
+    """Mark each as a row of docs/reliability.md."""
+    injected = "done to one reading's {} in a tree of 280, then the whole command"
+    return [
+        pytest.param(
+            name, marks=pytest.mark.fault(name, injected.format(cause.file), promise(cause))
+        )
+        for name, cause in table.items()
+    ]
+
+
+def promise(cause: Wound) -> str:
+    if not cause.reasons:
+        return "the reading comes out as if nothing were"
+    reasons = {*cause.reasons, *(reason for _, reason in cause.also)}
+    return f"rejected as {', '.join(sorted(reasons))}; every other reading unchanged"
+
+
 # -- tests ----------------------------------------------------------------------------------------
 
 
@@ -569,7 +672,7 @@ def test_there_are_wounds_of_every_sort() -> None:
     assert {reason for cause in WOUNDS.values() for reason in cause.reasons} <= set(REASONS)
 
 
-@pytest.mark.parametrize("name", WOUNDS)
+@pytest.mark.parametrize("name", faults(WOUNDS))
 def test_a_wounded_reading_is_rejected_by_name_with_its_reason(ward: Ward, name: str) -> None:
     found = reasons_by_reading(ward.wounded)
     expected = ward.expected[name]
@@ -596,7 +699,7 @@ def test_a_message_names_the_file_and_says_what_to_do(ward: Ward, name: str) -> 
             assert row["message"].endswith(REASONS[row["reason"]])
 
 
-@pytest.mark.parametrize("name", HARMLESS)
+@pytest.mark.parametrize("name", faults(HARMLESS))
 def test_a_harmless_oddity_changes_nothing(ward: Ward, name: str) -> None:
     one = key(ward.victims[name])
     assert one not in reasons_by_reading(ward.wounded)

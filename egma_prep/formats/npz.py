@@ -5,6 +5,7 @@ reading i are ``sentence_offsets[i]`` to ``sentence_offsets[i + 1]``. Blank stri
 nulls; ``has_heatmap`` and ``sentence_has_heatmap`` tell which maps, and grids, there are.
 """
 
+import zipfile
 from collections.abc import Iterable, Mapping
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -25,6 +26,7 @@ _NESTED = {"sentences": ("sentence_", SENTENCE), "labels": ("label_", _LABEL)} |
     "regions": ("region_", REGION)
 }
 _MAP_SHAPE, _GRID_SHAPE = (FRAME_PX, FRAME_PX), (GRID_CELLS, GRID_CELLS)
+_MOST_BYTES = 2**33
 _MAYBE_BLANK = ("split", "view")
 _FLAT = [field for field in SHARD if field.name not in _NESTED]
 
@@ -48,6 +50,7 @@ def save(table: pa.Table, path: Path) -> None:
 
 def load(path: Path) -> pa.Table:
     """Read shard rows."""
+    _refuse_bomb(path)
     with np.load(path, allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in stored.files}
     rows = _items(arrays, "", _FLAT)
@@ -65,6 +68,13 @@ def count(path: Path) -> int:
     """Read the number of rows."""
     with np.load(path, allow_pickle=False) as stored:
         return len(stored["width"])
+
+
+def _refuse_bomb(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+    if unpacked > _MOST_BYTES:
+        raise ValueError(f"it unpacks to {unpacked:,} bytes")
 
 
 def _arrays(prefix: str, fields: Iterable[pa.Field], rows: list[dict[str, Any]]) -> Arrays:

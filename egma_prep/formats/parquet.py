@@ -16,13 +16,14 @@ def save(table: pa.Table, path: Path) -> None:
         compression="zstd",
         compression_level=1,
         use_dictionary=False,
+        write_page_checksum=True,
         row_group_size=_IMAGES_PER_GROUP if "image" in table.schema.names else None,
     )
 
 
 def load(path: Path) -> pa.Table:
     """Read a table."""
-    return pq.read_table(path)
+    return pq.read_table(path, page_checksum_verification=True)
 
 
 def count(path: Path) -> int:

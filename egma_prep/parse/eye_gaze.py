@@ -241,6 +241,7 @@ def words(data: bytes, path: str, offset_s: float) -> Words:
         edges_s += share_interval(pieces, begin_s, end_s)
     require_words(text, path)
     begin, end = np.array(edges_s, dtype=np.float64).T
+    check_intervals(begin, end, path)
     return Words(text, begin + offset_s, end + offset_s)
 
 

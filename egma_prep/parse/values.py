@@ -11,6 +11,7 @@ from egma_prep.errors import BadInputError
 
 _SAFE_ID = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,128}")
 _DICOM_ID_LENGTH = 44
+_LONGEST_S = 3600.0
 _FLAGS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False, "": None}
 
 
@@ -89,7 +90,12 @@ def dicom_id(text: str, path: str) -> str:
 
 
 def check_intervals(begin_s: NDArray[np.float64], end_s: NDArray[np.float64], path: str) -> None:
-    """Reject a table with an interval that ends before it begins."""
+    """Reject an interval that ends before it begins, or lies hours away: milliseconds, a date."""
+    far = np.flatnonzero(np.maximum(np.abs(begin_s), np.abs(end_s)) > _LONGEST_S)
+    if far.size:
+        row = int(far[0])
+        what = f"{path}, row {row + 1} runs from {begin_s[row]:g} to {end_s[row]:g} s"
+        raise BadInputError("implausible_time", path, what)
     reversed_rows = np.flatnonzero(end_s < begin_s)
     if reversed_rows.size:
         row = int(reversed_rows[0])

@@ -1,0 +1,90 @@
+"""What lies beside the data: a card with the terms of use, a record that may be shown to others."""
+
+import hashlib
+import json
+import platform
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from egma_prep.manifests import manifest
+
+TERMS = f"""\
+Derived from credentialed data of PhysioNet ({manifest("mimic-eye")["licence"]}),
+unless the readings are phantoms. Whoever opens it must be credentialed and have signed the data use
+agreements of MIMIC-CXR, REFLACX and EYE GAZE. Do not share it with anyone else, do not send it to
+online services such as chat models, do not try to identify patients or radiologists, and publish
+derived data through PhysioNet only."""
+
+_WITH_GAZE = "It holds raw gaze: fixations, their alignment with words, gaze of single words."
+_WITHOUT_GAZE = "Made with --privacy: no raw gaze; still credentialed data."
+
+_NOT_TO_BE_SHOWN = ("data", "images", "inputs", "outputs", "seal")
+
+
+def data_card(run: dict[str, Any]) -> str:
+    """Describe a complete run in Markdown.
+
+    Parameters
+    ----------
+    run : dict
+        As in ``run.json``.
+    """
+    counts = run["counts"]
+    by_dataset = ", ".join(
+        f"{name} {n}" for name, n in sorted(counts["written_by_dataset"].items())
+    )
+    options = run["options"]
+    return "\n".join(
+        [
+            "# Readings with sentence heatmaps",
+            "",
+            f"{counts['written']} readings ({by_dataset or 'none'}) of {counts['images']} images,"
+            f" {counts['sentences']} sentences; {counts['rejected']} of {counts['planned']} planned"
+            " readings are listed in `rejects.parquet`.",
+            _WITHOUT_GAZE if options["output"]["privacy"] else _WITH_GAZE,
+            "",
+            "## Terms of use",
+            "",
+            TERMS,
+            "",
+            "## How it was made",
+            "",
+            f"egma {run['software']['egma']}, layout {run['source']}, schema"
+            f" {run['schema_version']}. `egma-prep verify` checks every file against its checksum;"
+            " `shareable.json` has no paths, ids or rows and may be shown to others.",
+            "",
+            "| option | value |",
+            "|---|---|",
+            *(
+                f"| {stage}.{name} | {value} |"
+                for stage, values in options.items()
+                for name, value in values.items()
+            ),
+            "",
+        ]
+    )
+
+
+def shareable(run: dict[str, Any], rejects: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Leave out of a run's record whatever names a file, a person or a place.
+
+    Parameters
+    ----------
+    run : dict
+        As in ``run.json``.
+    rejects : iterable of dict
+        Rows of ``rejects.parquet``.
+    """
+    kept = {name: value for name, value in run.items() if name not in _NOT_TO_BE_SHOWN}
+    contents = sorted(known.get("sha256", "") for known in run["inputs"].values())
+    where = Counter(f"{reject['stage']}: {reject['reason']}" for reject in rejects)
+    return kept | {
+        "inputs": {
+            "files": len(contents),
+            "bytes": sum(max(known["size"], 0) for known in run["inputs"].values()),
+            "sha256": hashlib.sha256(json.dumps(contents).encode()).hexdigest(),
+        },
+        "rejected_by_stage": where,
+        "machine": {"system": platform.system(), "processor": platform.machine()},
+    }

@@ -1,0 +1,329 @@
+"""Whether everything in ``out/`` is as it was written, complete, and as the rules demand."""
+
+import random
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from egma_prep.errors import Reject
+from egma_prep.formats import load_shard
+from egma_prep.invariants import Rows, broken_rules
+from egma_prep.options import Options, with_changes
+from egma_prep.out_folder import OutFolder, is_as_written, read_parquet
+from egma_prep.parts import Job, damaged_files, part_of
+from egma_prep.progress import Progress
+from egma_prep.render_again import render_reading
+from egma_prep.run import counted, open_tree, planned_subjects, run_etl
+from egma_prep.schema import IMAGES, SHARD, TABLES, described, part_tables, table_of
+from egma_prep.shards import load_reading, shard_options
+from egma_prep.sources import choose_source
+
+Say = Callable[[str], object]
+Key = tuple[str, str]
+
+_OURS = re.compile(
+    r"part-\d+\.\w+|record\.json|\..*\.tmp|" + "|".join(rf"{n}\.parquet" for n in TABLES)
+)
+_LEFT_BEHIND = "not of this run"
+_TRY_AGAIN = {"killed_worker", "out_of_memory", "unexpected"}
+"""Reasons that are not the data's: ``--repair`` tries these readings again."""
+
+
+class Finding(NamedTuple):
+    """What is wrong, with which file, and the part to be made again for it, if it is one's."""
+
+    path: str
+    problem: str
+    part: int | None = None
+
+
+@dataclass
+class Verdict:
+    """What was looked at, and what was found."""
+
+    findings: list[Finding] = field(default_factory=list)
+    files: int = 0
+    readings: int = 0
+    rendered: int = 0
+    derived: int = 0
+
+    @property
+    def spoilt(self) -> set[int | None]:
+        """Parts in which something was found."""
+        return {finding.part for finding in self.findings}
+
+
+def verify(
+    out_root: Path, sample: int = 20, against: Path | None = None, images: Path | None = None
+) -> Verdict:
+    """Check a complete run without changing it.
+
+    Parameters
+    ----------
+    out_root : Path
+        Its folder.
+    sample : int
+        Readings to be rendered again from the tables and, with `against`, derived again.
+    against : Path, optional
+        The raw tree, to compare with.
+    images : Path, optional
+        As for a run.
+
+    Raises
+    ------
+    BadUsageError
+        If there is no complete run.
+    """
+    out = OutFolder(out_root.resolve())
+    run = out.finished_run()
+    options = with_changes(Options(), run["options"])
+    verdict = Verdict()
+    records = _files(out, run, options, verdict)
+    sound = {part: record for part, record in records.items() if part not in verdict.spoilt}
+    stored: dict[Key, int] = {}
+    with Progress("readings", sum(record["written"] for record in sound.values())) as progress:
+        for part in sound:
+            verdict.findings += _part(out, part, options, stored)
+            progress.advance(sound[part]["written"])
+    verdict.readings = len(stored)
+    if not verdict.findings:
+        verdict.findings += _accounts(out, run, records)
+    intact = sorted(key for key, part in stored.items() if part not in verdict.spoilt)
+    chosen = random.sample(intact, min(sample, len(intact)))
+    verdict.rendered = 0 if options.output.privacy else len(chosen)
+    if not options.output.privacy:
+        verdict.findings += _rendered_again(out, options, chosen, stored)
+    if against is not None:
+        job = Job(against.resolve(), images and images.resolve(), out.root, run["source"], options)
+        verdict.findings += _derived_again(out, job, chosen, stored)
+        verdict.derived = len(chosen)
+    return verdict
+
+
+def repair(
+    out_root: Path, verdict: Verdict, data: Path | None, images: Path | None, say: Say
+) -> None:
+    """Make again what was found broken, and readings that were lost for want of memory.
+
+    Parameters
+    ----------
+    data : Path, optional
+        The raw tree; by default the one of the run.
+    """
+    out = OutFolder(out_root.resolve())
+    run = out.finished_run()
+    broken = {part for part in verdict.spoilt if part is not None}
+    for part in out.parts():
+        record = out.record(part)
+        if record and _TRY_AGAIN & {reject["reason"] for reject in record["rejects"]}:
+            broken.add(part)
+    with out.locked():
+        for part in broken:
+            out.record_file(part).unlink(missing_ok=True)
+        for finding in verdict.findings:
+            if finding.problem == _LEFT_BEHIND:
+                (out.root / finding.path).unlink(missing_ok=True)
+    where = images or (Path(run["images"]) if run["images"] and data is None else None)
+    run_etl(data or Path(run["data"]), out_root, (), run["source"], where, say)
+
+
+# -- files ----------------------------------------------------------------------------------------
+
+
+def _files(
+    out: OutFolder, run: dict[str, Any], options: Options, verdict: Verdict
+) -> dict[int, dict[str, Any]]:
+    """Compare every file with its checksum; return the records of all parts."""
+    records: dict[int, dict[str, Any]] = {}
+    expected = {out.run_file, out.card, out.shareable}
+    for part in sorted(int(path.name.partition("-")[2]) for path in out.state.glob("part-*")):
+        record, record_file = out.record(part), out.record_file(part)
+        expected |= {record_file} | _paths(out, part, options)
+        if record is None:
+            verdict.findings.append(Finding(out.relative(record_file), _damage(record_file), part))
+            continue
+        records[part] = record
+        for name in damaged_files(out, part, record, options.output.privacy):
+            verdict.findings.append(Finding(name, _damage(out.root / name), part))
+    for path in out.merged():
+        known = run["outputs"].get(out.relative(path))
+        expected |= {path} if known else set()
+        if not is_as_written(path, known):
+            verdict.findings.append(Finding(out.relative(path), _damage(path)))
+    for path in _orphans(out, expected):
+        problem = _LEFT_BEHIND if _OURS.fullmatch(path.name) else "not of egma-prep; move it away"
+        verdict.findings.append(Finding(out.relative(path), problem))
+    verdict.files = sum(path.exists() for path in expected)
+    return records
+
+
+def _damage(path: Path) -> str:
+    return "not as it was written" if path.exists() else "missing"
+
+
+def _paths(out: OutFolder, part: int, options: Options) -> set[Path]:
+    tables = {out.part_table(part, name) for name in part_tables(options.output.privacy)}
+    return tables | {out.shard(part, options.render.format), out.image_part(part)}
+
+
+def _orphans(out: OutFolder, expected: set[Path]) -> list[Path]:
+    """List files where only ours belong."""
+    folders = (out.tables, out.images, out.shards, out.state)
+    found = {path for one in folders for path in one.rglob("*") if not path.is_dir()}
+    return sorted((found | set(out.litter())) - expected - {out.lock_file})
+
+
+# -- contents -------------------------------------------------------------------------------------
+
+
+def _part(out: OutFolder, part: int, options: Options, stored: dict[Key, int]) -> Iterator[Finding]:
+    """Check schemas, keys and every reading of a part; add its readings to `stored`."""
+    names = part_tables(options.output.privacy)
+    schemas = {out.part_table(part, name): schema for name, schema in names.items()}
+    contents = {path: read_parquet(path) for path in schemas}
+    shard_path, image_path = out.shard(part, options.render.format), out.image_part(part)
+    if shard_path.exists():
+        schemas |= {shard_path: described(SHARD, shard_options(options)), image_path: IMAGES}
+        contents |= {shard_path: load_shard(shard_path), image_path: read_parquet(image_path)}
+    others = [path for path, table in contents.items() if not _is_of(table, schemas[path])]
+    for path in others:
+        yield Finding(out.relative(path), "columns or file metadata are others", part)
+    if others:
+        return
+    rows: Rows = contents[shard_path].to_pylist() if shard_path in contents else []
+    by_reading = {name: grouped(contents[out.part_table(part, name)]) for name in names}
+    for key, problem in _readings(rows, by_reading, options):
+        yield Finding(f"{out.relative(shard_path)}, {key[1]}", problem, part)
+    for row in rows:
+        if _key(row) in stored:
+            yield Finding(out.relative(shard_path), f"{row['reading_id']} is there twice", part)
+        stored[_key(row)] = part
+    for name, found in by_reading.items():
+        if strays := set(found) - {_key(row) for row in rows}:
+            what = f"has rows of {len(strays)} readings that are not written"
+            yield Finding(out.relative(out.part_table(part, name)), what, part)
+    shown = sorted({row["dicom_id"] for row in rows})
+    if rows and contents[image_path].column("dicom_id").to_pylist() != shown:
+        what = "the images are not those of the readings"
+        yield Finding(out.relative(image_path), what, part)
+
+
+def _readings(
+    rows: Rows, by_reading: dict[str, dict[Key, Rows]], options: Options
+) -> Iterator[tuple[Key, str]]:
+    for row in rows:
+        own = {name: found.get(_key(row), []) for name, found in by_reading.items()}
+        for problem in broken_rules(row, own, options):
+            yield _key(row), problem
+
+
+def _is_of(table: pa.Table, schema: pa.Schema) -> bool:
+    described_alike = not schema.metadata or table.schema.metadata == schema.metadata
+    return table.schema.equals(schema) and described_alike
+
+
+def grouped(table: pa.Table) -> dict[Key, Rows]:
+    """Group a table's rows by reading."""
+    found: dict[Key, Rows] = defaultdict(list)
+    for row in table.to_pylist():
+        found[_key(row)].append(row)
+    return found
+
+
+def _accounts(
+    out: OutFolder, run: dict[str, Any], records: dict[int, dict[str, Any]]
+) -> Iterator[Finding]:
+    """Check that planned = written + rejected, part by part and in ``run.json``."""
+    for name in part_tables(run["options"]["output"]["privacy"]):
+        rows = sum(read_parquet(out.part_table(part, name)).num_rows for part in records)
+        if read_parquet(out.table(name)).num_rows != rows:
+            yield Finding(out.relative(out.table(name)), f"the parts have {rows} rows together")
+    rejects = read_parquet(out.rejects).to_pylist()
+    readings = read_parquet(out.table("readings")).to_pylist()
+    twice = [key for key, n in Counter(map(_key, readings)).items() if n > 1]
+    both = {_key(row) for row in rejects} & {_key(row) for row in readings}
+    for key in [*twice, *sorted(both)]:
+        yield Finding(f"tables/readings.parquet, {key[1]}", "written twice, or rejected too")
+    for row in readings:
+        if row["part"] != part_of(row["subject_id"], run["n_parts"]):
+            yield Finding(
+                f"tables/readings.parquet, {row['reading_id']}", "in a part of other patients"
+            )
+    planned = sum(record["planned"] for record in records.values())
+    counts = counted(out, planned, rejects, [*records.values()])
+    if counts != run["counts"] or planned != counts["written"] + counts["rejected"]:
+        yield Finding("run.json", "its counts are not those of the files")
+
+
+# -- samples --------------------------------------------------------------------------------------
+
+
+def _rendered_again(
+    out: OutFolder, options: Options, chosen: list[Key], stored: dict[Key, int]
+) -> Iterator[Finding]:
+    """Compare stored maps with maps made anew from the tables."""
+    for part, keys in _by_part(chosen, stored).items():
+        path = out.shard(part, options.render.format)
+        rows = {_key(row): row for row in load_shard(path).to_pylist()}
+        tables = {
+            name: grouped(read_parquet(out.part_table(part, name)))
+            for name in ("words", "fixations", "sentences")
+        }
+        for key in keys:
+            own = {name: found.get(key, []) for name, found in tables.items()}
+            made = _through_arrow(SHARD, [rows[key] | render_reading(rows[key], own, options)])
+            if made[0] != rows[key]:
+                yield Finding(
+                    f"{out.relative(path)}, {key[1]}", "the tables render to other maps", part
+                )
+
+
+def _derived_again(
+    out: OutFolder, job: Job, chosen: list[Key], stored: dict[Key, int]
+) -> Iterator[Finding]:
+    """Compare stored rows with rows made anew from the raw tree."""
+    files = open_tree(job.data, job.images)
+    subjects = planned_subjects(choose_source(files, job.source), files)
+    planned = {one.key: one for subject in subjects for one in subject.readings}
+    promised = sorted([*planned, *(_key(vars(r)) for s in subjects for r in s.rejects)])
+    accounted = sorted([*stored, *(_key(row) for row in read_parquet(out.rejects).to_pylist())])
+    if [(one, two or "") for one, two in promised] != [(one, two or "") for one, two in accounted]:
+        yield Finding("tables/readings.parquet", f"{job.data} has other readings; run it again")
+    for part, keys in _by_part(chosen, stored).items():
+        path = out.shard(part, job.options.render.format)
+        kept = {"shard": grouped(load_shard(path))} | {
+            name: grouped(read_parquet(out.part_table(part, name)))
+            for name in part_tables(job.options.output.privacy)
+        }
+        for key in keys:
+            made = load_reading(planned[key], job, files, {}) if key in planned else None
+            if made is None or isinstance(made, Reject):
+                yield Finding(f"{out.relative(path)}, {key[1]}", "DATA rejects it now", part)
+                continue
+            for name, rows in made[1].items():
+                schema = SHARD if name == "shard" else TABLES[name]
+                given = [{"part": part} | row for row in rows] if name == "readings" else rows
+                if _through_arrow(schema, given) != kept[name].get(key, []):
+                    yield Finding(
+                        f"{out.relative(path)}, {key[1]}", f"DATA gives other {name}", part
+                    )
+
+
+def _by_part(chosen: list[Key], stored: dict[Key, int]) -> dict[int, list[Key]]:
+    parts: dict[int, list[Key]] = defaultdict(list)
+    for key in chosen:
+        parts[stored[key]].append(key)
+    return parts
+
+
+def _through_arrow(schema: pa.Schema, rows: Rows) -> Rows:
+    return table_of(schema, rows).to_pylist()
+
+
+def _key(row: dict[str, Any]) -> Key:
+    return row["dataset"], row["reading_id"]

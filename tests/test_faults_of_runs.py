@@ -1,0 +1,490 @@
+"""Killed, starved, doubled: a run comes through, or says in one line what to mend."""
+
+import contextlib
+import json
+import os
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from conftest import egma_prep, run_etl
+from tables import contents, rejects, shards
+
+from egma_prep import cluster, lock
+
+COMMAND = (sys.executable, "-c", "from egma_prep.cli import main; main()")
+SMALL_PARTS = ("--workers", "2", "--set", "execution.readings_per_part=2")
+SECONDS = 120
+
+
+def start(
+    data: Path, out: Path, *more: object, hook: Path | None = None, limit: Any = None
+) -> subprocess.Popen[str]:
+    environment = os.environ | ({"PYTHONPATH": str(hook)} if hook else {})
+    return subprocess.Popen(
+        [*COMMAND, "run", str(data), "--out", str(out), *SMALL_PARTS, *map(str, more)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env=environment,
+        preexec_fn=limit,
+    )
+
+
+def finish(run: subprocess.Popen[str], code: int = 0) -> str:
+    said, _ = run.communicate(timeout=SECONDS)
+    assert run.returncode == code, said
+    assert "Traceback" not in said, said
+    return said
+
+
+def wait_for_parts(out: Path, number: int = 1) -> None:
+    deadline = time.monotonic() + SECONDS
+    while len(list(out.glob("state/part-*/record.json"))) < number:
+        assert time.monotonic() < deadline, "no part was made"
+        time.sleep(0.01)
+
+
+def litter(out: Path) -> list[Path]:
+    found = [*out.rglob(".*.tmp"), *out.rglob("reading.json"), *out.glob("state/scratch*")]
+    return [*found, *out.glob("state/lock"), *out.glob("state/swap.json")]
+
+
+def assert_as_undisturbed(out: Path, clean_out: Path) -> None:
+    assert contents(out) == contents(clean_out)
+    assert litter(out) == []
+    assert egma_prep("verify", "--out", out).exit_code == 0
+
+
+# -- kills ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.fault(
+    "the driver is killed, its workers are not",
+    "SIGKILL to the driver's process after the first part",
+    "the workers end; the next run goes on and ends as if undisturbed",
+)
+def test_a_run_whose_driver_was_killed_is_finished_by_the_next(
+    phantom: Path, clean_out: Path, tmp_path: Path
+) -> None:
+    process = start(phantom, tmp_path / "out")
+    wait_for_parts(tmp_path / "out")
+    workers = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.communicate()
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert not alive
+    finish(start(phantom, tmp_path / "out"))
+    assert_as_undisturbed(tmp_path / "out", clean_out)
+
+
+@pytest.mark.fault(
+    "a worker is killed in the middle",
+    "SIGKILL to every worker process after the first part",
+    "the same run goes on with new workers and ends as if undisturbed",
+)
+def test_a_run_whose_workers_were_killed_goes_on(
+    phantom: Path, clean_out: Path, tmp_path: Path
+) -> None:
+    process = start(phantom, tmp_path / "out")
+    wait_for_parts(tmp_path / "out")
+    for child in psutil.Process(process.pid).children(recursive=True):
+        if "spawn_main" in " ".join(child.cmdline()):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+    finish(process)
+    assert_as_undisturbed(tmp_path / "out", clean_out)
+
+
+@pytest.mark.fault(
+    "the batch system ends the job",
+    "SIGTERM to the driver after the first part",
+    "exit 143 within 10 seconds, one line; the next run goes on",
+)
+def test_a_run_that_is_terminated_ends_soon_and_is_finished_by_the_next(
+    phantom: Path, clean_out: Path, tmp_path: Path
+) -> None:
+    process = start(phantom, tmp_path / "out")
+    wait_for_parts(tmp_path / "out")
+    process.terminate()
+    begun = time.monotonic()
+    said = finish(process, 143)
+    assert time.monotonic() - begun < 10
+    assert "the same command goes on from here" in said
+    finish(start(phantom, tmp_path / "out"))
+    assert_as_undisturbed(tmp_path / "out", clean_out)
+
+
+class Killed(BaseException):
+    """As abrupt as a kill: nothing in the code catches it."""
+
+
+@pytest.mark.fault(
+    "a kill at each moment when a file appears",
+    "the n-th rename of a run raises, before and after it is done, for every third n",
+    "the next run ends as if undisturbed",
+)
+@pytest.mark.usefixtures("no_cluster")  # a kill in this process is seen
+@pytest.mark.parametrize("after", [False, True], ids=["before the rename", "after the rename"])
+@pytest.mark.parametrize("nth", range(0, 32, 3))
+def test_a_kill_at_a_rename_is_survived(
+    phantom: Path,
+    clean_out: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    nth: int,
+    after: bool,
+) -> None:
+    real, done = os.replace, []
+
+    def replace(old: Any, new: Any) -> None:
+        if len(done) == nth and not after:
+            raise Killed
+        real(old, new)
+        done.append(new)
+        if len(done) == nth + 1 and after:
+            raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(os, "replace", replace)
+        run_etl(phantom, tmp_path / "out")
+    assert run_etl(phantom, tmp_path / "out").exit_code == 0
+    assert_as_undisturbed(tmp_path / "out", clean_out)
+
+
+# -- readings that take their worker with them ----------------------------------------------------
+
+_FATAL = """
+import os, cv2
+real = cv2.imdecode
+
+def imdecode(data, flags):
+    if len(data) == {size}:
+        {fate}
+    return real(data, flags)
+
+cv2.imdecode = imdecode
+"""
+
+FATES = {
+    "a reading on which the worker is killed each time": (
+        "os.kill(os.getpid(), 9)", "killed_worker", "as the kernel does when memory is short",
+    ),
+    "a reading on which a library crashes each time": (
+        "os.abort()", "killed_worker", "as a fault in a decoder does",
+    ),
+    "a reading for which there is no memory": (
+        "bytearray(2**62)", "out_of_memory", "a real MemoryError while decoding",
+    ),
+    "a reading on which our own code fails": (
+        "raise LookupError('ours')", "unexpected", "an exception that no code expects",
+    ),
+}  # fmt: skip
+
+
+def fatal_image(phantom: Path, truth: dict[str, Any]) -> tuple[int, set[tuple[str, str]]]:
+    """Choose an image by its size in bytes, which no other has; return whose it is."""
+    readings = [one for one in truth["readings"] if not one["reject"]]
+    sizes = {one["image"]: (phantom / one["image"]).stat().st_size for one in readings}
+    image = next(i for i, size in sizes.items() if [*sizes.values()].count(size) == 1)
+    whose = {(r["dataset"], r["reading_id"]) for r in readings if r["image"] == image}
+    return sizes[image], whose
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            name,
+            marks=pytest.mark.fault(
+                name, f"{how}, for one image in all workers", f"rejected as {reason}; its part's"
+                " other readings kept; a later `verify --repair` tries it again",
+            ),
+        )
+        for name, (_, reason, how) in FATES.items()
+    ],
+)  # fmt: skip
+def test_a_fatal_reading_costs_only_itself(
+    phantom: Path, clean_out: Path, truth: dict[str, Any], tmp_path: Path, name: str
+) -> None:
+    fate, reason, _ = FATES[name]
+    size, whose = fatal_image(phantom, truth)
+    hook, out = tmp_path / "hook", tmp_path / "out"
+    hook.mkdir()
+    (hook / "sitecustomize.py").write_text(_FATAL.format(size=size, fate=fate))
+    finish(start(phantom, out, "--set", "execution.readings_per_part=8", hook=hook))
+    found = {(row["dataset"], row["reading_id"]): row["reason"] for row in rejects(out)}
+    assert {one for one, why in found.items() if why == reason} == whose
+    theirs = shards(clean_out)
+    assert shards(out) == {one: row for one, row in theirs.items() if one not in whose}
+    assert egma_prep("verify", "--out", out).exit_code == 0
+    # Without the fault, one command brings it back.
+    repaired = egma_prep("verify", "--out", out, "--repair")
+    assert repaired.exit_code == 0, repaired.output
+    assert_as_undisturbed(out, clean_out)
+
+
+# -- several runs at once -------------------------------------------------------------------------
+
+
+@pytest.mark.fault(
+    "another command while a run is at work",
+    "render-heatmaps and `verify --repair` while the lock is held",
+    "one line, exit 2, nothing changed",
+)
+@pytest.mark.parametrize("command", [("render-heatmaps",), ("verify", "--repair")])
+def test_commands_that_write_wait_for_the_lock(
+    clean_out: Path, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(clean_out, out)
+    with lock.locked(out / "state" / "lock"):
+        result = egma_prep(*command, "--out", out)
+    assert result.exit_code == 2 and f"in use by process {os.getpid()}" in result.stderr
+    assert contents(out) == contents(clean_out)
+
+
+LOCKS = {
+    "of a process that died": json.dumps({"pid": 2**22 - 1, "host": socket.gethostname()}),
+    "of another machine": json.dumps({"pid": 1, "host": "another"}),
+    "of nonsense": "\0 nonsense",
+    "that is empty": "",
+}
+
+
+@pytest.mark.fault(
+    "a lock file left behind",
+    "of a dead process, of another machine, of nonsense, empty",
+    "the next run takes it over",
+)
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_file_left_behind_locks_nobody_out(
+    phantom: Path, clean_out: Path, tmp_path: Path, name: str
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(clean_out, out)
+    (out / "state" / "lock").write_text(LOCKS[name])
+    (out / "tables" / "words.parquet").unlink()
+    assert run_etl(phantom, out).exit_code == 0
+    assert_as_undisturbed(out, clean_out)
+
+
+@pytest.mark.fault(
+    "a file system without locks",
+    "`flock` answers ENOLCK, the lock file names a living, a dead and a far process",
+    "refused while the named process may live, taken over when it is dead",
+)
+@pytest.mark.parametrize(
+    ("pid", "host", "free"),
+    [
+        (os.getpid(), socket.gethostname(), False),
+        (2**22 - 1, socket.gethostname(), True),
+        (1, "another", False),
+    ],
+)
+def test_without_flock_the_named_process_is_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pid: int, host: str, free: bool
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(lock.fcntl, "flock", no_locks)
+    path = tmp_path / "lock"
+    path.write_text(json.dumps({"pid": pid, "host": host}))
+    refused = pytest.raises(lock.BadUsageError, match=str(pid))
+    with contextlib.nullcontext() if free else refused, lock.locked(path):
+        assert json.loads(path.read_text())["pid"] == os.getpid()
+    assert path.exists() != free
+
+
+# -- starvation -----------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def small_disk(place: Path, kibibytes: int) -> Iterator[None]:
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={kibibytes}k", "none", str(place)]
+    subprocess.run(mount, check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def can_mount(place: Path) -> bool:
+    with contextlib.suppress(subprocess.CalledProcessError, OSError), small_disk(place, 64):
+        return True
+    return False
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Path:
+    if not can_mount(tmp_path / "trial"):
+        pytest.skip("mounting is not allowed here")
+    return tmp_path / "disk"
+
+
+@pytest.mark.needs_root
+@pytest.mark.fault(
+    "the disk is full in the middle of a write",
+    "OUT on a file system of 300, 700 and 1,500 KiB; then it is made larger",
+    "exit 2, one line names the file and the reason, no half file; the next run goes on",
+)
+@pytest.mark.parametrize("kibibytes", [300, 700, 1500])
+def test_a_full_disk_is_told_and_survived(
+    phantom: Path, clean_out: Path, disk: Path, kibibytes: int
+) -> None:
+    with small_disk(disk, kibibytes):
+        result = run_etl(phantom, disk / "out", "--set", "execution.readings_per_part=2")
+        assert result.exit_code == 2, result.output
+        (line,) = [one for one in result.stderr.splitlines() if one.startswith("egma-prep: ")]
+        assert "No space left" in line and str(disk) in line
+        assert not list((disk / "out").rglob(".*.tmp"))
+        subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+        assert run_etl(phantom, disk / "out").exit_code == 0
+        assert_as_undisturbed(disk / "out", clean_out)
+
+
+@pytest.mark.needs_root
+@pytest.mark.fault(
+    "OUT may not be written",
+    "a file system mounted read-only, with and without a finished run on it",
+    "exit 2 before any work, one line; reading commands work",
+)
+def test_a_read_only_folder_is_told_before_any_work(phantom: Path, disk: Path) -> None:
+    with small_disk(disk, 65536):
+        run_etl(phantom, disk / "out")
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        for out in (disk / "out", disk / "new"):
+            result = run_etl(phantom, out, "--sigma", 8)
+            assert result.exit_code == 2, result.output
+            assert "Read-only file system" in result.stderr
+            assert len(result.stderr.splitlines()) == 1
+        assert egma_prep("verify", "--out", disk / "out").exit_code == 0
+
+
+@pytest.mark.fault(
+    "a limit on the size of files",
+    "RLIMIT_FSIZE of 64 KiB for the driver and its workers",
+    "exit 2, one line names the file; the next run goes on",
+)
+def test_a_limit_on_file_sizes_is_told_and_survived(
+    phantom: Path, clean_out: Path, tmp_path: Path
+) -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, 2**16))
+
+    said = finish(start(phantom, tmp_path / "out", limit=limit), 2)
+    assert "cannot write" in said and "File too large" in said
+    finish(start(phantom, tmp_path / "out"))
+    assert_as_undisturbed(tmp_path / "out", clean_out)
+
+
+@pytest.mark.fault(
+    "few file descriptors",
+    "RLIMIT_NOFILE of 256 soft and 4096 hard, then of 128 for both",
+    "the run succeeds",
+)
+@pytest.mark.parametrize(("soft", "hard"), [(128, 4096), (128, 128)])
+def test_few_file_descriptors_suffice(
+    phantom: Path, clean_out: Path, tmp_path: Path, soft: int, hard: int
+) -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    finish(start(phantom, tmp_path / "out", limit=limit))
+    assert_as_undisturbed(tmp_path / "out", clean_out)
+
+
+# -- clusters -------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def scheduler(tmp_path: Path, workers: int) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
+    """A real scheduler and workers of their own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"tcp://127.0.0.1:{port}"
+    dask = (sys.executable, "-m", "distributed.cli")
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    quiet["cwd"] = tmp_path
+    quiet["start_new_session"] = True
+    head = (*dask[:2], "distributed.cli.dask_scheduler")
+    hand = (*dask[:2], "distributed.cli.dask_worker")
+    processes = [
+        subprocess.Popen([*head, "--port", str(port), "--no-dashboard"], **quiet),
+        *(
+            subprocess.Popen([*hand, address, "--nthreads", "1", "--no-dashboard"], **quiet)
+            for _ in range(workers)
+        ),
+    ]
+    try:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            time.sleep(0.1)
+        yield address, processes
+    finally:
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@pytest.mark.fault(
+    "the scheduler goes away",
+    "a scheduler of its own killed after the first part",
+    "exit 2, one line; the next run, without it, goes on",
+)
+def test_a_scheduler_that_goes_away_is_told(phantom: Path, clean_out: Path, tmp_path: Path) -> None:
+    with scheduler(tmp_path, 1) as (address, processes):
+        process = start(phantom, tmp_path / "out", "--scheduler", address)
+        wait_for_parts(tmp_path / "out")
+        os.killpg(processes[0].pid, signal.SIGKILL)
+        said = finish(process, 2)
+        assert "scheduler" in said and "goes on from here" in said
+    finish(start(phantom, tmp_path / "out", "--set", "execution.scheduler="))
+    assert_as_undisturbed(tmp_path / "out", clean_out)
+
+
+@pytest.mark.fault(
+    "a worker of a cluster of its own is killed",
+    "one of two workers, with its nanny, killed after the first part",
+    "the run goes on with the other and ends as if undisturbed",
+)
+def test_a_cluster_that_loses_a_worker_goes_on(
+    phantom: Path, clean_out: Path, tmp_path: Path
+) -> None:
+    with scheduler(tmp_path, 2) as (address, processes):
+        process = start(phantom, tmp_path / "out", "--scheduler", address)
+        wait_for_parts(tmp_path / "out")
+        os.killpg(processes[1].pid, signal.SIGKILL)
+        finish(process)
+    assert_as_undisturbed(tmp_path / "out", clean_out)
+
+
+@pytest.mark.fault(
+    "a scheduler without workers",
+    "a scheduler of its own, no worker",
+    "one line says how to start one, exit 2",
+)
+def test_a_scheduler_without_workers_is_told(
+    phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "_WORKER_SECONDS", 1)
+    with scheduler(tmp_path, 0) as (address, _):
+        result = egma_prep("run", phantom, "--out", tmp_path / "out", "--scheduler", address)
+    assert result.exit_code == 2
+    assert "has no workers; start some: dask worker" in result.stderr
