@@ -45,6 +45,8 @@ def dask_client(options: ExecutionOptions, scratch: Path) -> Iterator[Client]:
     scratch : Path
         Where an embedded cluster keeps its temporary files.
     """
+    for name in ("distributed", "distributed.client"):  # what fails is told in our own words
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     if options.scheduler:
         try:
             client = Client(options.scheduler, timeout=_CONNECT_SECONDS)
@@ -57,7 +59,6 @@ def dask_client(options: ExecutionOptions, scratch: Path) -> Iterator[Client]:
             _wait_for_a_worker(client, options.scheduler)
             yield client
         return
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
     workers = options.workers or default_workers()
     processes, threads = (workers, 1) if options.processes else (1, workers)
     with contextlib.ExitStack() as stack:

@@ -45,7 +45,7 @@ def assert_found(out: Path, name: str, problem: str = "") -> None:
 
 
 def assert_repaired(out: Path, clean_out: Path) -> None:
-    result = verify(out, "--repair")
+    result = verify(out, "--sample", 1000, "--repair")
     assert result.exit_code == 0, result.output
     assert contents(out) == contents(clean_out)
     assert verify(out, "--sample", 1000).exit_code == 0
