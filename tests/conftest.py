@@ -138,7 +138,7 @@ class Campaign:
     """
 
     inputs: int = 60
-    kills: int = 4
+    kills: int = 3
     flips: int = 60
     said: list[str] = field(default_factory=list)
 

@@ -14,7 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from egma_prep import open_shards
-from egma_prep.errors import BadUsageError, Reject
+from egma_prep.errors import BadInputError, BadUsageError, Reject
+from egma_prep.geometry import frame_of
+from egma_prep.images import framed, image_size
 from egma_prep.input_files import InputFiles
 from egma_prep.options import Options, read_config, with_changes
 from egma_prep.out_folder import read_json
@@ -22,7 +24,7 @@ from egma_prep.parts import Job
 from egma_prep.readings import PlannedReading
 from egma_prep.run import planned_subjects
 from egma_prep.shards import load_reading
-from egma_prep.sources import SubjectPlan, choose_source
+from egma_prep.sources import SubjectPlan, choose_source, sources
 from egma_prep.synth import write_tree
 from egma_train.errors import BadUsageError as BadTrainingUsageError
 from egma_train.shards import read_shard
@@ -165,6 +167,7 @@ class Bench:
         self.readers: dict[Path, list[PlannedReading]] = defaultdict(list)
         for reading in self.readings():
             self.files.asked.clear()
+            self.turns = 9  # the whole way, so that the image is asked for
             self.loaded(reading, self.images)
             for path in self.files.asked:
                 self.readers[path].append(reading)
@@ -177,12 +180,28 @@ class Bench:
         return [reading for subject in self.subjects for reading in subject.readings]
 
     def loaded(self, reading: PlannedReading, images: dict[str, Any]) -> str:
+        """Parse a reading's files; every tenth time align and render it too."""
         self.files.forget_tables()
+        self.turns += 1
+        if self.turns % 10:
+            return self.parsed(reading)
         made = load_reading(reading, self.job, self.files, images)
         if not isinstance(made, Reject):
             return "written"
         assert made.reason != "unexpected", made.message
         return made.reason
+
+    def parsed(self, reading: PlannedReading) -> str:
+        options = self.job.options
+        try:
+            raw = sources()[self.job.source].load(reading, self.files, options.source)
+            if self.files.place(raw.image_path) == self.files.victim:
+                width, height = image_size(self.files.bytes, raw.image_path)
+                if width * height < options.image.max_megapixels * 1e6:
+                    framed(self.files.bytes, raw.image_path, frame_of(width, height, "pad"))
+        except BadInputError as error:
+            return error.reason
+        return "written"
 
     def outcomes(self, victim: Path, instead: bytes) -> list[str]:
         """Say what becomes of every reading that a file has a part in."""
