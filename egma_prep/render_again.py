@@ -1,7 +1,7 @@
 """Render other heatmaps from what ``out/`` holds; the raw data are not read again."""
 
 import shutil
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from egma_prep.options import Options, differences, with_changes
 from egma_prep.out_folder import OutFolder, read_parquet, write_json, write_table
 from egma_prep.progress import Progress
 from egma_prep.readings import Words
-from egma_prep.schema import SHARD, described
+from egma_prep.schema import SHARD, described, key_of, rows_by_reading
 from egma_prep.sentences import SentenceSpan
 from egma_prep.shards import shard_options
 
@@ -112,9 +112,14 @@ def render_part(part: int, out_root: Path, old_format: str, options: Options) ->
     """Render one part's shard into the folder of new shards."""
     out = OutFolder(out_root)
     old = load_shard(out.shard(part, old_format))
-    by_table = {name: _by_reading(out, part, name) for name in ("words", "fixations", "sentences")}
+    by_table = {
+        name: rows_by_reading(read_parquet(out.part_table(part, name)))
+        for name in ("words", "fixations", "sentences")
+    }
     made = [
-        render_reading(facts, {name: rows[_key(facts)] for name, rows in by_table.items()}, options)
+        render_reading(
+            facts, {name: rows[key_of(facts)] for name, rows in by_table.items()}, options
+        )
         for facts in old.select(["dataset", "reading_id", "width", "height"]).to_pylist()
     ]
     schema = described(SHARD, shard_options(options))
@@ -159,14 +164,3 @@ def _gaze(rows: Rows) -> Gaze:
 
 def _floats(rows: Rows, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.array([row[name] for row in rows], dtype=np.float64)
-
-
-def _by_reading(out: OutFolder, part: int, table: str) -> dict[tuple[str, str], Rows]:
-    found: dict[tuple[str, str], Rows] = defaultdict(list)  # reports have no fixations
-    for row in read_parquet(out.part_table(part, table)).to_pylist():
-        found[_key(row)].append(row)
-    return found
-
-
-def _key(row: dict[str, Any]) -> tuple[str, str]:
-    return row["dataset"], row["reading_id"]

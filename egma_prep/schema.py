@@ -1,10 +1,13 @@
 """The output contract: every column of every table and shard, and its version."""
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
+
+Key = tuple[str, str]
 
 SCHEMA_VERSION = "1"
 """Raised when a reader of the old columns would be wrong; new columns alone do not raise it."""
@@ -96,3 +99,16 @@ def described(schema: pa.Schema, options: dict[str, Any]) -> pa.Schema:
 def table_of(schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> pa.Table:
     """Build a table from rows by name."""
     return pa.Table.from_pylist(list(rows), schema=schema)
+
+
+def key_of(row: dict[str, Any]) -> Key:
+    """Take the key of a row of any output."""
+    return row["dataset"], row["reading_id"]
+
+
+def rows_by_reading(table: pa.Table) -> dict[Key, list[dict[str, Any]]]:
+    """Group a table's rows by reading; a reading without rows has none."""
+    found: dict[Key, list[dict[str, Any]]] = defaultdict(list)
+    for row in table.to_pylist():
+        found[key_of(row)].append(row)
+    return found

@@ -19,12 +19,21 @@ from egma_prep.parts import Job, damaged_files, part_of
 from egma_prep.progress import Progress
 from egma_prep.render_again import render_reading
 from egma_prep.run import counted, open_tree, planned_subjects, run_etl
-from egma_prep.schema import IMAGES, SHARD, TABLES, described, part_tables, table_of
+from egma_prep.schema import (
+    IMAGES,
+    SHARD,
+    TABLES,
+    Key,
+    described,
+    key_of,
+    part_tables,
+    rows_by_reading,
+    table_of,
+)
 from egma_prep.shards import load_reading, shard_options
 from egma_prep.sources import choose_source
 
 Say = Callable[[str], object]
-Key = tuple[str, str]
 
 _OURS = re.compile(
     r"part-\d+\.\w+|record\.json|\..*\.tmp|" + "|".join(rf"{n}\.parquet" for n in TABLES)
@@ -196,15 +205,15 @@ def _part(out: OutFolder, part: int, options: Options, stored: dict[Key, int]) -
     if others:
         return
     rows: Rows = contents[shard_path].to_pylist() if shard_path in contents else []
-    by_reading = {name: grouped(contents[out.part_table(part, name)]) for name in names}
+    by_reading = {name: rows_by_reading(contents[out.part_table(part, name)]) for name in names}
     for key, problem in _readings(rows, by_reading, options):
         yield Finding(f"{out.relative(shard_path)}, {key[1]}", problem, part)
     for row in rows:
-        if _key(row) in stored:
+        if key_of(row) in stored:
             yield Finding(out.relative(shard_path), f"{row['reading_id']} is there twice", part)
-        stored[_key(row)] = part
+        stored[key_of(row)] = part
     for name, found in by_reading.items():
-        if strays := set(found) - {_key(row) for row in rows}:
+        if strays := set(found) - {key_of(row) for row in rows}:
             what = f"has rows of {len(strays)} readings that are not written"
             yield Finding(out.relative(out.part_table(part, name)), what, part)
     shown = sorted({row["dicom_id"] for row in rows})
@@ -217,22 +226,14 @@ def _readings(
     rows: Rows, by_reading: dict[str, dict[Key, Rows]], options: Options
 ) -> Iterator[tuple[Key, str]]:
     for row in rows:
-        own = {name: found.get(_key(row), []) for name, found in by_reading.items()}
+        own = {name: found.get(key_of(row), []) for name, found in by_reading.items()}
         for problem in broken_rules(row, own, options):
-            yield _key(row), problem
+            yield key_of(row), problem
 
 
 def _is_of(table: pa.Table, schema: pa.Schema) -> bool:
     described_alike = not schema.metadata or table.schema.metadata == schema.metadata
     return table.schema.equals(schema) and described_alike
-
-
-def grouped(table: pa.Table) -> dict[Key, Rows]:
-    """Group a table's rows by reading."""
-    found: dict[Key, Rows] = defaultdict(list)
-    for row in table.to_pylist():
-        found[_key(row)].append(row)
-    return found
 
 
 def _accounts(
@@ -245,8 +246,8 @@ def _accounts(
             yield Finding(out.relative(out.table(name)), f"the parts have {rows} rows together")
     rejects = read_parquet(out.rejects).to_pylist()
     readings = read_parquet(out.table("readings")).to_pylist()
-    twice = [key for key, n in Counter(map(_key, readings)).items() if n > 1]
-    both = {_key(row) for row in rejects} & {_key(row) for row in readings}
+    twice = [key for key, n in Counter(map(key_of, readings)).items() if n > 1]
+    both = {key_of(row) for row in rejects} & {key_of(row) for row in readings}
     for key in [*twice, *sorted(both)]:
         yield Finding(f"tables/readings.parquet, {key[1]}", "written twice, or rejected too")
     for row in readings:
@@ -269,9 +270,9 @@ def _rendered_again(
     """Compare stored maps with maps made anew from the tables."""
     for part, keys in _by_part(chosen, stored).items():
         path = out.shard(part, options.render.format)
-        rows = {_key(row): row for row in load_shard(path).to_pylist()}
+        rows = {key_of(row): row for row in load_shard(path).to_pylist()}
         tables = {
-            name: grouped(read_parquet(out.part_table(part, name)))
+            name: rows_by_reading(read_parquet(out.part_table(part, name)))
             for name in ("words", "fixations", "sentences")
         }
         for key in keys:
@@ -290,14 +291,14 @@ def _derived_again(
     files = open_tree(job.data, job.images)
     subjects = planned_subjects(choose_source(files, job.source), files)
     planned = {one.key: one for subject in subjects for one in subject.readings}
-    promised = sorted([*planned, *(_key(vars(r)) for s in subjects for r in s.rejects)])
-    accounted = sorted([*stored, *(_key(row) for row in read_parquet(out.rejects).to_pylist())])
+    promised = sorted([*planned, *(key_of(vars(r)) for s in subjects for r in s.rejects)])
+    accounted = sorted([*stored, *(key_of(row) for row in read_parquet(out.rejects).to_pylist())])
     if [(one, two or "") for one, two in promised] != [(one, two or "") for one, two in accounted]:
         yield Finding("tables/readings.parquet", f"{job.data} has other readings; run it again")
     for part, keys in _by_part(chosen, stored).items():
         path = out.shard(part, job.options.render.format)
-        kept = {"shard": grouped(load_shard(path))} | {
-            name: grouped(read_parquet(out.part_table(part, name)))
+        kept = {"shard": rows_by_reading(load_shard(path))} | {
+            name: rows_by_reading(read_parquet(out.part_table(part, name)))
             for name in part_tables(job.options.output.privacy)
         }
         for key in keys:
@@ -323,7 +324,3 @@ def _by_part(chosen: list[Key], stored: dict[Key, int]) -> dict[int, list[Key]]:
 
 def _through_arrow(schema: pa.Schema, rows: Rows) -> Rows:
     return table_of(schema, rows).to_pylist()
-
-
-def _key(row: dict[str, Any]) -> Key:
-    return row["dataset"], row["reading_id"]
