@@ -75,7 +75,7 @@ def run_training(request: Request, say: Say) -> RunFolder | None:
     run = RunFolder(request.out / "runs" / name)
     if request.resume:
         options = _resumed_options(run, request)
-    device = _device(options.execution.device)
+    device = usable_device(options.execution.device)
     with joined(device.type) as processes:
         if device.type == "cuda" and device.index is None:
             device = torch.device("cuda", processes.local_rank)
@@ -138,7 +138,14 @@ def _resumed_options(run: RunFolder, request: Request) -> Options:
     return wanted
 
 
-def _device(name: str) -> torch.device:
+def usable_device(name: str) -> torch.device:
+    """Take a device by name, else a GPU if there is one.
+
+    Raises
+    ------
+    BadUsageError
+        If it cannot be used.
+    """
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.empty(0, device=device)

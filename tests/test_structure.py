@@ -90,7 +90,7 @@ def test_numerics_know_nothing_of_the_stages_around_them(name: str) -> None:
 
 def test_only_the_command_line_knows_click() -> None:
     users = [name for name in MODULES if reaches(name, "click")]
-    assert users == ["egma_prep.cli", "egma_train.cli"]
+    assert users == ["egma_prep.cli", "egma_train.cli", "egma_train.evaluate.cli"]
 
 
 def test_only_one_module_knows_dask() -> None:
@@ -132,10 +132,14 @@ TRAIN_LAYERS = (
     ("errors",), ("losses", "key_names", "vocabulary", "shards", "processes"), ("options",),
     ("cache", "augment"), ("model", "sampling"), ("loading", "weights", "run_folder"), ("train",),
     ("start",), ("cli",), ("__main__",),
+    *(tuple(f"evaluate.{one}" for one in names) for names in (
+        ("shipped", "frames", "metrics", "reports"), ("prompts", "image_lists", "encoder"),
+        ("chexpert", "rsna", "siim", "zero_shot"), ("tasks",), ("cli",),
+    )),
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", sorted(set(TRAIN) - {"egma_train"}))
+@pytest.mark.parametrize("name", sorted(set(TRAIN) - {"egma_train", "egma_train.evaluate"}))
 def test_training_flows_one_way(name: str) -> None:
     layer_of = {f"egma_train.{one}": i for i, names in enumerate(TRAIN_LAYERS) for one in names}
     known = {one for one in imports(name) if one in layer_of and one != name}

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+EVALUATION = ROOT / "data_manifests" / "evaluation"
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,11 @@ COMMAND = "from egma_prep.cli import main; main()"
         "egma_prep/cli.py",
         "egma_prep/synth/tree.py",
         "egma_prep/py.typed",
-        *(f"egma_prep/data_manifests/{path.name}" for path in (ROOT / "data_manifests").iterdir()),
+        *(
+            f"egma_prep/data_manifests/{path.name}"
+            for path in (ROOT / "data_manifests").glob("*.toml")
+        ),
+        *(f"egma_train/evaluate/data/{path.name}" for path in EVALUATION.iterdir()),
         *(f"egma_prep/pipelines/{path.name}" for path in (ROOT / "pipelines").iterdir()),
     ],
 )

@@ -1,0 +1,1 @@
+"""Measure trained models under stated protocols: zero-shot, retrieval, grounding, tables."""

@@ -1,0 +1,169 @@
+"""The ``egma-eval`` command; everything heavy is imported inside the commands."""
+
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from egma_train import __version__
+
+_DONE, _TOO_MANY_UNREADABLE, _BAD, _INTERRUPTED = 0, 1, 2, 130
+_MOST_UNREADABLE = 0.2
+_ZERO_SHOT_TASKS = "chexpert5x200, rsna, siim or csv"
+
+Command = Callable[..., Any]
+
+
+class _OneLineErrors(click.Group):
+    """Says what is wrong with a command line in one line."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a command; exit 2 on bad usage, 130 when interrupted."""
+        try:
+            return super().main(*args, **(kwargs | {"standalone_mode": False}))
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+        except click.ClickException as error:
+            click.echo(f"egma-eval: {error.format_message()}", err=True)
+        except click.Abort:
+            click.echo("egma-eval: stopped; repeat the command", err=True)
+            sys.exit(_INTERRUPTED)
+        sys.exit(_BAD)
+
+
+@click.group(cls=_OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="egma-eval")
+def main() -> None:
+    """Measure trained models under protocols stated exactly.
+
+    \b
+    Example:
+      egma-eval zero-shot --task rsna --images RSNA --labels stage_2_train_labels.csv RUN
+    """
+
+
+def _path(name: str, help: str, **more: Any) -> Command:
+    return click.option(name, type=click.Path(path_type=Path), help=help, **more)
+
+
+def _options(*options: Command) -> Command:
+    return lambda command: functools.reduce(lambda one, add: add(one), reversed(options), command)
+
+
+_checkpoints = click.argument(
+    "checkpoints", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
+_images = _path("--images", "Folder that the images lie in.", required=True)
+_labels = _path("--labels", "The dataset's own table.", required=True)
+_list = _path("--list", "Names the images to take: an id a line.")
+_prompts = _path("--prompts", "Other queries: TOML, JSON or ConVIRT's query.csv.")
+_score = click.option(
+    "--score",
+    default="pooled",
+    show_default=True,
+    help="What of an image is compared: pooled (the paper) or best-patch.",
+)
+_model_options = _options(
+    _path("--out", "Output folder.", default="out", envvar="EGMA_OUT", show_default=True),
+    click.option("--seed", default=0, show_default=True, help="Of everything that is drawn."),
+    click.option("--batch-size", default=32, show_default=True, type=click.IntRange(1)),
+    click.option("--device", default="", help="Such as cpu or cuda:1; by default a GPU, if any."),
+    click.option(
+        "--set",
+        "assignments",
+        multiple=True,
+        metavar="model.FIELD=VALUE",
+        help="For foreign weights: MedCLIP's own need model.text_states=[1,2,-1].",
+    ),
+)
+
+
+def _reports_errors(command: Command) -> Command:
+    """Turn a user's mistake into one line and exit code 2; ``--debug`` shows where."""
+
+    @click.option("--debug", is_flag=True, help="Show tracebacks.")
+    @functools.wraps(command)
+    def guarded(*args: Any, debug: bool, **kwargs: Any) -> None:
+        from egma_train.errors import BadUsageError
+
+        try:
+            code = command(*args, **kwargs)
+        except (BadUsageError, OSError) as error:
+            if debug:
+                raise
+            click.echo(f"egma-eval: {error}", err=True)
+            sys.exit(_BAD)
+        sys.exit(code or _DONE)
+
+    return guarded
+
+
+@main.command("zero-shot")
+@click.option("--task", required=True, help=f"{_ZERO_SHOT_TASKS} (columns path, label).")
+@_options(_images, _labels, _list, _prompts, _score)
+@click.option(
+    "--protocol",
+    default="paper",
+    show_default=True,
+    help="paper (all prompts, the most similar), mean (of embeddings) or official-code (50 drawn).",
+)
+@_model_options
+@_checkpoints
+@_reports_errors
+def zero_shot(task: str, protocol: str, score: str, **given: Any) -> int:
+    """Classify images by the class of the most similar prompt.
+
+    \b
+    Example:
+      egma-eval zero-shot --task chexpert5x200 --images CheXpert-v1.0-small \\
+          --labels chexpert_5x200.csv out/runs/paper-egma-seed0
+    """
+    from egma_train.evaluate.zero_shot import zero_shot as classify
+
+    return _evaluate(
+        f"zero-shot-{task}", classify, task, {"protocol": protocol, "score": score}, **given
+    )
+
+
+def _evaluate(
+    name: str,
+    measure: Command,
+    task: str,
+    protocol: dict[str, Any],
+    *,
+    images: Path,
+    labels: Path,
+    list: Path | None,
+    prompts: Path | None,
+    out: Path,
+    seed: int,
+    batch_size: int,
+    device: str,
+    assignments: Sequence[str],
+    checkpoints: Sequence[Path],
+) -> int:
+    """Measure each checkpoint on a task's images; write and say what was found."""
+    from egma_train.evaluate.encoder import load_encoder
+    from egma_train.evaluate.image_lists import locate
+    from egma_train.evaluate.reports import told, write_report
+    from egma_train.evaluate.tasks import prompts_for, read_images
+    from egma_train.options import parse_assignments
+
+    listed = read_images(task, labels, list, seed)
+    paths, queries = locate(images, listed.ids), prompts_for(task, prompts)
+    changes = [parse_assignments(assignments)]
+    lost = 0.0
+    for checkpoint in checkpoints:
+        encoder = load_encoder(checkpoint, device, changes)
+        report = measure(
+            listed, paths, queries, encoder, seed=seed, batch_size=batch_size, **protocol
+        )
+        report["checkpoint"] = encoder.told()
+        place = write_report(out / "evaluation" / name, encoder.name, report)
+        click.echo("\n".join(told(report)))
+        click.echo(f"  report {place}")
+        lost = max(lost, len(report["unreadable"]) / len(listed))
+    return _TOO_MANY_UNREADABLE if lost > _MOST_UNREADABLE else _DONE

@@ -1,0 +1,185 @@
+"""A trained model as a function from frames and texts to unit vectors."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812, as everyone calls it
+from numpy.typing import NDArray
+from torch import Tensor
+
+from egma_train import load_model
+from egma_train.errors import BadUsageError
+from egma_train.evaluate.frames import Frame, read_ahead
+from egma_train.loading import pixels
+from egma_train.model import EgmaModel, is_own_model
+from egma_train.options import Options, with_changes
+from egma_train.start import usable_device
+from egma_train.weights import load_start
+
+SCORES = ("pooled", "best-patch")
+_BATCHES_AHEAD = 2
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A model with its tokenizer.
+
+    Attributes
+    ----------
+    name, sha256 : str
+        Of the checkpoint, for reports; the hash is of its weights.
+    facts : dict
+        Objective, gaze fraction and seed, as far as a run's record tells.
+    """
+
+    name: str
+    sha256: str
+    model: EgmaModel
+    tokenizer: Any
+    device: torch.device
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def scale(self) -> float:
+        """What cosines are multiplied by before a softmax."""
+        return self.model.logit_scale.exp().item()
+
+    def told(self) -> dict[str, Any]:
+        """Describe for a report."""
+        return {"name": self.name, "sha256": self.sha256, **self.facts}
+
+    @torch.inference_mode()
+    def texts(self, texts: Sequence[str]) -> Tensor:
+        """Encode texts: ``[t, d]`` of length 1."""
+        parts = []
+        for first in range(0, len(texts), 64):
+            tokens = self.tokenizer(
+                list(texts[first : first + 64]),
+                padding=True,
+                truncation=True,
+                max_length=self.model.options.max_tokens,
+                return_tensors="pt",
+            ).to(self.device)
+            parts.append(self.model.text_model(tokens["input_ids"], tokens["attention_mask"]))
+        return F.normalize(torch.cat(parts).float(), dim=-1)
+
+    @torch.inference_mode()
+    def images(self, frames: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+        """Encode ``(b, 224, 224)`` frames: pooled ``[b, d]``, patches ``[b, 49, d]``, unit."""
+        seen = self.model.options
+        stored = torch.from_numpy(frames).to(self.device)
+        grey = pixels(stored, seen.image_px, seen.image_mean, seen.image_std, None)
+        patches, pooled = self.model.vision_model(grey)
+        return F.normalize(pooled.float(), dim=-1), F.normalize(patches.float(), dim=-1)
+
+
+class Seen(NamedTuple):
+    """Some encoded images.
+
+    Attributes
+    ----------
+    numbers : list of int
+        Which of the paths these are.
+    pooled, patches : Tensor
+        ``[b, d]`` and ``[b, n, d]``, of length 1.
+    """
+
+    numbers: list[int]
+    pooled: Tensor
+    patches: Tensor
+
+
+def load_encoder(
+    checkpoint: Path, device: str = "", changes: Sequence[Mapping[str, Any]] = ()
+) -> Encoder:
+    """Load a run folder, its ``model`` or ``start``, or weights that ``--init`` takes.
+
+    Parameters
+    ----------
+    changes : sequence of mapping
+        Options by stage, for foreign weights; MedCLIP's own need ``model.text_states``.
+
+    Raises
+    ------
+    BadUsageError
+        If it is no such thing, or a run that is not finished.
+    """
+    place = checkpoint / "model" if (checkpoint / "run.json").is_file() else checkpoint
+    if place != checkpoint and not is_own_model(place):
+        raise BadUsageError(f"the run in {checkpoint} is not finished; egma-train --resume")
+    if not place.is_dir():
+        raise BadUsageError(f"{checkpoint}: no such folder; name a run, a model or weights")
+    if is_own_model(place):
+        model, tokenizer = load_model(place)
+    else:
+        start = load_start([str(place)], with_changes(Options(), *changes).model)
+        model, tokenizer = start.model, start.tokenizer
+    used = usable_device(device)
+    model.eval().to(used)
+    return Encoder(_name(place), weights_hash(place), model, tokenizer, used, _facts(place))
+
+
+def weights_hash(place: Path) -> str:
+    """Hash the weights of a run or model folder."""
+    files = (
+        folder / name
+        for folder in (place / "model", place)
+        for name in ("model.safetensors", "pytorch_model.bin")
+    )
+    path = next((one for one in files if one.is_file()), None)
+    if path is None:
+        raise BadUsageError(f"{place} holds no weights")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def encoded(
+    encoder: Encoder, paths: Sequence[Path | None], batch_size: int, unreadable: dict[int, str]
+) -> Iterator[Seen]:
+    """Encode images while the next ones are read; tell in `unreadable` which could not be."""
+    numbers: list[int] = []
+    frames: list[Frame] = []
+    for number, frame in enumerate(read_ahead(paths, _BATCHES_AHEAD * batch_size)):
+        if isinstance(frame, str):
+            unreadable[number] = frame
+        else:
+            numbers.append(number)
+            frames.append(frame)
+        if len(frames) == batch_size:
+            yield Seen(numbers, *encoder.images(np.stack(frames)))
+            numbers, frames = [], []
+    if frames:
+        yield Seen(numbers, *encoder.images(np.stack(frames)))
+
+
+def similarities(seen: Seen, texts: Tensor, score: str) -> Tensor:
+    """Compare images with texts ``[t, d]``: cosines ``[b, t]``, of the pooled or best patch."""
+    if score == "pooled":
+        return seen.pooled @ texts.T
+    return (seen.patches @ texts.T).amax(1)
+
+
+def _name(place: Path) -> str:
+    """Name a run by its folder, what it started from by its end."""
+    own = place.name in ("model", "start") and (place.parent / "run.json").is_file()
+    if not own:
+        return place.resolve().name
+    return place.parent.resolve().name + ("" if place.name == "model" else "-untrained")
+
+
+def _facts(place: Path) -> dict[str, Any]:
+    try:
+        options = json.loads((place.parent / "run.json").read_text())["options"]
+        return {
+            "objective": "untrained" if place.name == "start" else options["loss"]["objective"],
+            "gaze_fraction": options["data"]["gaze_fraction"],
+            "seed": options["train"]["seed"],
+        }
+    except (OSError, ValueError, KeyError):
+        return {}

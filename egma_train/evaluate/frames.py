@@ -1,0 +1,123 @@
+"""Image files to the 224 frame that the shards hold: padded with zeros, averaged by area."""
+
+import io
+import logging
+import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from egma_train.shards import FRAME_PX
+
+_ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND"}
+_FAR = 1e9  # beyond every pixel value: where a window's output has come to its ends
+_PERCENTILES = (0.5, 99.5)
+_THREADS = 2
+
+Frame = NDArray[np.uint8]
+
+
+class UnreadableImageError(Exception):
+    """Why an image takes no part."""
+
+
+def read_frame(path: Path) -> Frame:
+    """Read a JPEG, PNG or DICOM file, told apart by content: ``(224, 224)`` uint8.
+
+    Raises
+    ------
+    UnreadableImageError
+        If it is not there, damaged or no grey image.
+    """
+    try:
+        data = path.read_bytes()
+        pixels = _from_dicom(data) if data[128:132] == b"DICM" else _from_picture(data)
+    except OSError as error:
+        raise UnreadableImageError(str(error.strerror)) from None
+    except UnreadableImageError:
+        raise
+    except Exception as error:  # each decoder has its own for damage
+        raise UnreadableImageError(str(error).partition("\n")[0]) from None
+    return to_frame(pixels)
+
+
+def to_frame(pixels: Frame) -> Frame:
+    """Pad to a centred square with zeros and average by area."""
+    rows, columns = pixels.shape
+    side = max(rows, columns)
+    times = -(-FRAME_PX // side)  # OpenCV averages by area only when it shrinks
+    top, left = (side - rows) // 2, (side - columns) // 2
+    square = np.zeros((side, side), np.uint8)
+    square[top : top + rows, left : left + columns] = pixels
+    square = square.repeat(times, 0).repeat(times, 1)
+    return cv2.resize(square, (FRAME_PX, FRAME_PX), interpolation=cv2.INTER_AREA).astype(np.uint8)
+
+
+def read_ahead(paths: Iterable[Path | None], ahead: int) -> Iterator[Frame | str]:
+    """Read images in background threads, in order; a reason in place of one that cannot be."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        waiting: deque[Future[Frame | str]] = deque()
+        try:
+            for path in paths:
+                waiting.append(pool.submit(_frame_or_reason, path))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _frame_or_reason(path: Path | None) -> Frame | str:
+    try:
+        return "not found" if path is None else read_frame(path)
+    except UnreadableImageError as error:
+        return str(error)
+
+
+def _from_picture(data: bytes) -> Frame:
+    end = next((end for start, end in _ENDS.items() if data.startswith(start)), None)
+    if end is None:
+        raise UnreadableImageError("neither a JPEG, PNG nor DICOM file")
+    if data.rfind(end) < 0:  # decoders fill what is cut off with grey
+        raise UnreadableImageError("cut off: no end marker")
+    flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if pixels is None:
+        raise UnreadableImageError("cannot be decoded")
+    return pixels.astype(np.uint8, copy=False)
+
+
+def _from_dicom(data: bytes) -> Frame:
+    """Bring stored values to 8 bits: rescaled, windowed or between percentiles, bright is dense."""
+    import pydicom
+    from pydicom.pixels.processing import apply_modality_lut, apply_voi, apply_windowing
+
+    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        header = pydicom.dcmread(io.BytesIO(data))
+        kind = str(header.get("PhotometricInterpretation", "")).strip()
+        if kind not in ("MONOCHROME1", "MONOCHROME2") or int(header.get("NumberOfFrames") or 1) > 1:
+            raise UnreadableImageError(f"DICOM of {kind or 'no image'}, not one grey frame")
+        values = apply_modality_lut(header.pixel_array, header).astype(np.float64)
+        low: Any
+        high: Any
+        if header.get("WindowCenter") is not None and header.get("WindowWidth") is not None:
+            low, high = apply_windowing(np.array([-_FAR, _FAR]), header)
+            values = apply_windowing(values, header)
+        elif header.get("VOILUTSequence"):
+            low, high = 0, 2 ** int(header.VOILUTSequence[0].LUTDescriptor[2]) - 1
+            values = apply_voi(values.astype(np.int64), header)
+        else:
+            low, high = np.percentile(values, _PERCENTILES)
+    spread = high - low
+    share = np.clip((values - low) / spread, 0, 1) if spread else np.zeros(values.shape)
+    return np.floor(255 * (1 - share if kind == "MONOCHROME1" else share) + 0.5).astype(np.uint8)

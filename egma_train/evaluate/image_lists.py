@@ -1,0 +1,161 @@
+"""Labelled images: what a list is, its hash, the generic CSV, and where the files lie."""
+
+import csv
+import hashlib
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from egma_train.errors import BadUsageError
+from egma_train.evaluate.shipped import read_text
+
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".dcm"}
+
+
+@dataclass(frozen=True)
+class ImageList:
+    """Images with one class each.
+
+    Attributes
+    ----------
+    name : str
+        What was read, in words.
+    classes : tuple of str
+        Their order is that of the labels and of nothing else.
+    ids : tuple of str
+        As in the table: a relative path, or a name without its suffix.
+    labels : ndarray
+        ``(N,)`` numbers of classes.
+    notes : tuple of str
+        What a reader of the figures should know.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    ids: tuple[str, ...]
+    labels: NDArray[np.int64]
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of ids and class names, whatever their order."""
+        named = (self.classes[label] for label in self.labels)
+        lines = sorted(f"{one}\t{name}\n" for one, name in zip(self.ids, named, strict=True))
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    def only(self, kept: Sequence[int] | NDArray[Any]) -> "ImageList":
+        """Keep images by number or mask."""
+        numbers = np.arange(len(self))[np.asarray(kept)]
+        ids = tuple(self.ids[i] for i in numbers)
+        return replace(self, ids=ids, labels=self.labels[numbers])
+
+    def told(self) -> dict[str, Any]:
+        """Describe for a report."""
+        counts = np.bincount(self.labels, minlength=len(self.classes)).tolist()
+        return {
+            "images": len(self),
+            "sha256": self.sha256,
+            "counts": dict(zip(self.classes, counts, strict=True)),
+        }
+
+
+def labelled(
+    name: str, classes: Sequence[str], by_id: dict[str, str], notes: Iterable[str] = ()
+) -> ImageList:
+    """Make a list of images by id.
+
+    Raises
+    ------
+    BadUsageError
+        If it is empty.
+    """
+    if not by_id:
+        raise BadUsageError(f"{name}: no image has a label that counts")
+    numbers = {one: i for i, one in enumerate(classes)}
+    labels = np.array([numbers[one] for one in by_id.values()], dtype=np.int64)
+    return ImageList(name, tuple(classes), tuple(by_id), labels, tuple(notes))
+
+
+def read_table(path: Path, *wanted: str) -> list[dict[str, str]]:
+    """Read a CSV; blanks around names and values do not count.
+
+    Raises
+    ------
+    BadUsageError
+        If a wanted column is missing.
+    """
+    rows = csv.reader(read_text(path).splitlines())
+    names = [name.strip() for name in next(rows, [])]
+    lacking = [name for name in wanted if name not in names]
+    if lacking:
+        there = ", ".join(names) or "none"
+        raise BadUsageError(f"{path} has no column {', '.join(lacking)}; there are: {there}")
+    return [dict(zip(names, map(str.strip, row), strict=False)) for row in rows if row]
+
+
+def read_csv(path: Path) -> ImageList:
+    """Read a list of your own: columns ``path`` and ``label`` (a class's name)."""
+    by_id: dict[str, str] = {}
+    for row in read_table(path, "path", "label"):
+        if by_id.setdefault(row["path"], row["label"]) != row["label"]:
+            raise BadUsageError(f"{path}: {row['path']} has two labels")
+    return labelled(path.name, sorted(set(by_id.values())), by_id)
+
+
+def read_ids(path: Path) -> set[str]:
+    """Read a subset: an id a line, or a CSV's first column; suffixes do not count."""
+    return {_stem(line.split(",")[0].strip()) for line in read_text(path).splitlines()}
+
+
+def subset(images: ImageList, ids: Collection[str], name: str) -> ImageList:
+    """Keep the images that a subset names.
+
+    Raises
+    ------
+    BadUsageError
+        If none is left.
+    """
+    kept = [i for i, one in enumerate(images.ids) if _stem(one) in ids]
+    if not kept:
+        raise BadUsageError(f"{name} names no image of {images.name}, such as {images.ids[0]}")
+    return replace(images.only(kept), name=f"{images.name}, those in {name}")
+
+
+def locate(root: Path, ids: Sequence[str]) -> list[Path | None]:
+    """Find images below a folder; None for those that are not there.
+
+    Parameters
+    ----------
+    root : Path
+        What relative paths start from, or their first folder itself (CheXpert's paths begin with
+        the release's name). Ids without a folder are found anywhere below it.
+
+    Raises
+    ------
+    BadUsageError
+        If there is no such folder.
+    """
+    if not root.is_dir():
+        raise BadUsageError(f"--images {root}: no such folder")
+    bare = any("/" not in one for one in ids)
+    below = {p.stem: p for p in sorted(root.rglob("*")) if p.suffix.lower() in _SUFFIXES and bare}
+
+    def place(one: str) -> Path | None:
+        relative = Path(one)
+        tries = (root / relative, root.joinpath(*relative.parts[1:]))
+        found = next((path for path in tries if path.is_file()), None)
+        return found or (None if "/" in one else below.get(_stem(one)))
+
+    return [place(one) for one in ids]
+
+
+def _stem(one: str) -> str:
+    path = Path(one)
+    return str(path.with_suffix("")) if path.suffix.lower() in _SUFFIXES else one

@@ -1,0 +1,190 @@
+"""Zero-shot classification: protocols, class names, unreadable images, the command."""
+
+import csv
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from evaluation import (
+    OracleEncoder,
+    RandomEncoder,
+    egma_eval,
+    picture,
+    save_tiny_model,
+    write_picture,
+)
+from numpy.typing import NDArray
+
+from egma_train.evaluate.image_lists import ImageList, read_csv
+from egma_train.evaluate.prompts import Prompts, read_prompts, shipped_prompts
+from egma_train.evaluate.zero_shot import PROTOCOLS, zero_shot
+
+CLASSES = ("No Finding", "Pneumonia", "Pneumothorax")
+
+
+@pytest.fixture(scope="module")
+def listed(tmp_path_factory: pytest.TempPathFactory) -> tuple[ImageList, list[Path]]:
+    """60 images whose grey level tells their class, and noise, so that no two are equal."""
+    root = tmp_path_factory.mktemp("images")
+    labels = np.random.default_rng(5).permutation(np.arange(60) % 3)
+    for i, label in enumerate(labels):
+        pixels = picture(int(label))
+        pixels[:5] = np.random.default_rng(i).integers(0, 255, (5, 60))
+        write_picture(root / f"{i}.png", pixels)
+    ids = tuple(f"{i}.png" for i in range(60))
+    return ImageList("made", CLASSES, ids, labels), [root / one for one in ids]
+
+
+def reordered(prompts: Prompts, reverse: bool) -> Prompts:
+    return Prompts(prompts.name, dict(sorted(prompts.queries.items(), reverse=reverse)))
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("score", ["pooled", "best-patch"])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_an_oracle_is_always_right_whatever_the_order_of_the_prompts(
+    listed: tuple[ImageList, list[Path]], protocol: str, score: str, reverse: bool
+) -> None:
+    prompts = reordered(shipped_prompts("8x200"), reverse)
+    encoder = OracleEncoder(prompts.queries, CLASSES)
+    report = zero_shot(*listed, prompts, encoder, protocol=protocol, score=score)
+    figures = report["metrics"]
+    assert [figures[name]["value"] for name in figures] == [1.0] * 4
+    assert report["confusion"]["rows_are_truth"] == [[20, 0, 0], [0, 20, 0], [0, 0, 20]]
+    assert report["recall"] == dict.fromkeys(CLASSES, 1.0)
+
+
+def test_a_random_model_is_at_chance_within_its_interval(
+    listed: tuple[ImageList, list[Path]],
+) -> None:
+    prompts = shipped_prompts("8x200")
+    report = zero_shot(*listed, prompts, RandomEncoder(prompts.queries, CLASSES))
+    assert report["chance"] == 1 / 3
+    for name, chance in (("accuracy", 1 / 3), ("balanced_accuracy", 1 / 3), ("auroc", 1 / 2)):
+        figure = report["metrics"][name]
+        assert figure["low"] < chance < figure["high"]
+        assert figure["high"] - figure["low"] < 0.4
+
+
+class Plane(OracleEncoder):
+    """Sees every image at angle 0 and texts at the angle that they say."""
+
+    def texts(self, texts: Sequence[str]) -> torch.Tensor:
+        angles = torch.tensor([float(text) for text in texts]).deg2rad()
+        return torch.stack([angles.cos(), angles.sin()], dim=1)
+
+    def images(self, frames: NDArray[np.uint8]) -> tuple[torch.Tensor, torch.Tensor]:
+        pooled = self.texts(["0"] * len(frames))
+        return pooled, pooled[:, None]
+
+
+@pytest.mark.parametrize(("protocol", "wins"), [("paper", "A"), ("mean", "B")])
+def test_a_class_is_its_best_prompt_by_default_and_its_mean_prompt_if_asked(
+    tmp_path: Path, protocol: str, wins: str
+) -> None:
+    prompts = Prompts("made", {"A": ("0", "90"), "B": ("30",)})  # A's mean is at 45 degrees
+    images = ImageList("made", ("A", "B"), ("x.png",), np.array([0]))
+    write_picture(tmp_path / "x.png", picture(0))
+    plane = Plane(prompts.queries, ("A", "B"))
+    report = zero_shot(images, [tmp_path / "x.png"], prompts, plane, protocol=protocol)
+    assert report["predictions"][0]["predicted"] == wins
+
+
+def test_the_published_sampling_draws_50_of_each_class_and_repeats_itself() -> None:
+    prompts = Prompts("made", {"A": tuple(map(str, range(60))), "B": ("b",)})
+    drawn = prompts.sampled(3)
+    assert len(set(drawn.queries["A"])) == 50 and drawn.queries["B"] == ("b",)
+    assert drawn.sha256 == prompts.sampled(3).sha256 != prompts.sampled(4).sha256
+
+
+def test_table_v_and_vi_have_the_printed_numbers_of_queries() -> None:
+    counts = {name: len(q) for name, q in shipped_prompts("5x200").queries.items()}
+    assert (counts["Atelectasis"], counts["Consolidation"], counts["Pleural Effusion"]) == (
+        2 * 6 * 5, 3 * 5 * 5, 2 * 3 * 3,
+    )  # fmt: skip
+    assert (
+        "mild linear atelectasis at the lung bases"
+        in (shipped_prompts("5x200").queries["Atelectasis"])
+    )
+    assert {len(q) for q in shipped_prompts("8x200").queries.values()} == {5}
+    assert len(shipped_prompts("8x200").queries) == 8
+
+
+def test_prompts_are_read_from_json_with_blank_parts_and_from_the_published_csv(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "own.json").write_text(
+        json.dumps({"Edema": {"severity": ["", "mild"], "subtype": ["edema"]}, "Fracture": ["one"]})
+    )
+    assert read_prompts(tmp_path / "own.json").queries == {
+        "Edema": ("edema", "mild edema"),
+        "Fracture": ("one",),
+    }
+    (tmp_path / "query.csv").write_text('Variable,Text\nEdema,"Mild, it is."\nEdema,Other.\n')
+    assert read_prompts(tmp_path / "query.csv").queries == {"Edema": ("Mild, it is.", "Other.")}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("models") / "untrained")
+
+
+@pytest.fixture
+def own_csv(listed: tuple[ImageList, list[Path]], tmp_path: Path) -> Path:
+    images, paths = listed
+    path = tmp_path / "own.csv"
+    with path.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["path", "label"])
+        rows.writerows([p.name, CLASSES[c]] for p, c in zip(paths, images.labels, strict=True))
+    return path
+
+
+def test_the_command_classifies_a_list_of_ones_own(
+    listed: tuple[ImageList, list[Path]], own_csv: Path, model: Path, tmp_path: Path
+) -> None:
+    root = listed[1][0].parent
+    call = ("zero-shot", "--task", "csv", "--images", root, "--labels", own_csv, "--out", tmp_path)
+    result = egma_eval(*call, model)
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "evaluation/zero-shot-csv/untrained.json").read_text())
+    assert report["evaluated"]["counts"] == dict.fromkeys(CLASSES, 20)
+    assert report["evaluated"]["sha256"] == read_csv(own_csv).sha256 and not report["unreadable"]
+    again = json.loads(json.dumps(report))
+    assert egma_eval(*call, model).exit_code == 0
+    assert json.loads((tmp_path / "evaluation/zero-shot-csv/untrained.json").read_text()) == again
+    with (tmp_path / "evaluation/zero-shot-csv/untrained.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    hits = np.mean([row["label"] == row["predicted"] for row in rows])
+    assert hits == pytest.approx(report["metrics"]["accuracy"]["value"])
+    best = [max(CLASSES, key=lambda c: float(row[f"score {c}"])) for row in rows]
+    assert best == [row["predicted"] for row in rows]
+
+
+def test_images_that_are_missing_or_cut_are_listed_and_the_rest_measured(
+    listed: tuple[ImageList, list[Path]], own_csv: Path, model: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "images"
+    shutil.copytree(listed[1][0].parent, root)
+    (root / "3.png").unlink()
+    (root / "7.png").write_bytes((root / "7.png").read_bytes()[:-20])
+    call = ("zero-shot", "--task", "csv", "--images", root, "--labels", own_csv, "--out", tmp_path)
+    result = egma_eval(*call, model)
+    assert result.exit_code == 0 and "58 of 60 images" in result.output
+    report = json.loads((tmp_path / "evaluation/zero-shot-csv/untrained.json").read_text())
+    assert {one["id"]: one["reason"] for one in report["unreadable"]} == {
+        "3.png": "not found",
+        "7.png": "cut off: no end marker",
+    }
+    assert report["evaluated"]["sha256"] != report["list"]["given"]["sha256"]
+    for i in range(20):
+        (root / f"{i}.png").unlink(missing_ok=True)
+    assert egma_eval(*call, model).exit_code == 1  # more than a fifth is not there
+    for path in root.iterdir():
+        path.unlink()
+    result = egma_eval(*call, model)
+    assert result.exit_code == 2 and "none of 60 images can be read" in result.output
