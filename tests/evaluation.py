@@ -50,15 +50,19 @@ class OracleEncoder(Encoder):
 
 
 class RandomEncoder(OracleEncoder):
-    """Knows nothing."""
+    """Knows nothing: each image and text is a direction of its own."""
+
+    def texts(self, texts: Sequence[str]) -> torch.Tensor:
+        return torch.stack([direction(text.encode()) for text in texts])
 
     def images(self, frames: NDArray[np.uint8]) -> tuple[torch.Tensor, torch.Tensor]:
-        seeds = [zlib.crc32(frame.tobytes()) for frame in frames]
-        drawn = torch.from_numpy(
-            np.stack([np.random.default_rng(seed).normal(size=self.n) for seed in seeds])
-        ).float()
-        pooled = torch.nn.functional.normalize(drawn, dim=-1)
+        pooled = torch.stack([direction(frame.tobytes()) for frame in frames])
         return pooled, pooled[:, None].expand(-1, 49, -1)
+
+
+def direction(seed: bytes) -> torch.Tensor:
+    drawn = np.random.default_rng(zlib.crc32(seed)).normal(size=16)
+    return torch.from_numpy(drawn / np.linalg.norm(drawn)).float()
 
 
 def save_tiny_model(folder: Path, seed: int = 0) -> Path:

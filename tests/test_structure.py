@@ -134,7 +134,7 @@ TRAIN_LAYERS = (
     ("start",), ("cli",), ("__main__",),
     *(tuple(f"evaluate.{one}" for one in names) for names in (
         ("shipped", "frames", "metrics", "reports"), ("prompts", "image_lists", "encoder"),
-        ("chexpert", "rsna", "siim", "zero_shot"), ("tasks",), ("cli",),
+        ("chexpert", "rsna", "siim", "compare"), ("tasks", "zero_shot", "retrieval"), ("cli",),
     )),
 )  # fmt: skip
 

@@ -70,13 +70,12 @@ _model_options = _options(
     _path("--out", "Output folder.", default="out", envvar="EGMA_OUT", show_default=True),
     click.option("--seed", default=0, show_default=True, help="Of everything that is drawn."),
     click.option("--batch-size", default=32, show_default=True, type=click.IntRange(1)),
-    click.option("--device", default="", help="Such as cpu or cuda:1; by default a GPU, if any."),
     click.option(
         "--set",
         "assignments",
         multiple=True,
-        metavar="model.FIELD=VALUE",
-        help="For foreign weights: MedCLIP's own need model.text_states=[1,2,-1].",
+        metavar="STAGE.FIELD=VALUE",
+        help="execution.device=cuda:1, or for MedCLIP's own weights model.text_states=[1,2,-1].",
     ),
 )
 
@@ -128,6 +127,22 @@ def zero_shot(task: str, protocol: str, score: str, **given: Any) -> int:
     )
 
 
+@main.command("retrieval")
+@_options(_images, _labels, _list, _prompts, _score, _model_options)
+@_checkpoints
+@_reports_errors
+def retrieval(score: str, **given: Any) -> int:
+    """Rank texts by image and images by text on CheXpert 8x200.
+
+    \b
+    Example:
+      egma-eval retrieval --images CheXpert-v1.0-small --labels candidate.csv out/runs/RUN
+    """
+    from egma_train.evaluate.retrieval import retrieval as rank
+
+    return _evaluate("retrieval", rank, "chexpert8x200", {"score": score}, **given)
+
+
 def _evaluate(
     name: str,
     measure: Command,
@@ -141,7 +156,6 @@ def _evaluate(
     out: Path,
     seed: int,
     batch_size: int,
-    device: str,
     assignments: Sequence[str],
     checkpoints: Sequence[Path],
 ) -> int:
@@ -154,10 +168,10 @@ def _evaluate(
 
     listed = read_images(task, labels, list, seed)
     paths, queries = locate(images, listed.ids), prompts_for(task, prompts)
-    changes = [parse_assignments(assignments)]
+    changes = parse_assignments(assignments)
     lost = 0.0
     for checkpoint in checkpoints:
-        encoder = load_encoder(checkpoint, device, changes)
+        encoder = load_encoder(checkpoint, changes)
         report = measure(
             listed, paths, queries, encoder, seed=seed, batch_size=batch_size, **protocol
         )

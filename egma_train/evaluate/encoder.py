@@ -22,7 +22,6 @@ from egma_train.options import Options, with_changes
 from egma_train.start import usable_device
 from egma_train.weights import load_start
 
-SCORES = ("pooled", "best-patch")
 _BATCHES_AHEAD = 2
 
 
@@ -95,15 +94,13 @@ class Seen(NamedTuple):
     patches: Tensor
 
 
-def load_encoder(
-    checkpoint: Path, device: str = "", changes: Sequence[Mapping[str, Any]] = ()
-) -> Encoder:
+def load_encoder(checkpoint: Path, changes: Mapping[str, Any]) -> Encoder:
     """Load a run folder, its ``model`` or ``start``, or weights that ``--init`` takes.
 
     Parameters
     ----------
-    changes : sequence of mapping
-        Options by stage, for foreign weights; MedCLIP's own need ``model.text_states``.
+    changes : mapping
+        Options by stage: the device, and for foreign weights the model's.
 
     Raises
     ------
@@ -115,12 +112,13 @@ def load_encoder(
         raise BadUsageError(f"the run in {checkpoint} is not finished; egma-train --resume")
     if not place.is_dir():
         raise BadUsageError(f"{checkpoint}: no such folder; name a run, a model or weights")
+    options = with_changes(Options(), changes)
     if is_own_model(place):
         model, tokenizer = load_model(place)
     else:
-        start = load_start([str(place)], with_changes(Options(), *changes).model)
+        start = load_start([str(place)], options.model)
         model, tokenizer = start.model, start.tokenizer
-    used = usable_device(device)
+    used = usable_device(options.execution.device)
     model.eval().to(used)
     return Encoder(_name(place), weights_hash(place), model, tokenizer, used, _facts(place))
 
@@ -156,13 +154,6 @@ def encoded(
             numbers, frames = [], []
     if frames:
         yield Seen(numbers, *encoder.images(np.stack(frames)))
-
-
-def similarities(seen: Seen, texts: Tensor, score: str) -> Tensor:
-    """Compare images with texts ``[t, d]``: cosines ``[b, t]``, of the pooled or best patch."""
-    if score == "pooled":
-        return seen.pooled @ texts.T
-    return (seen.patches @ texts.T).amax(1)
 
 
 def _name(place: Path) -> str:

@@ -1,7 +1,6 @@
 """Figures of a classification, and how sure they are, as pure functions over arrays."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,16 +40,16 @@ def macro_f1(counts: Labels) -> float:
     return float(np.mean(2 * found / np.maximum(either, 1)))
 
 
-def auroc(positive: NDArray[np.bool_], scores: Floats, weights: Floats | None = None) -> float:
+def auroc(positive: NDArray[np.bool_], level: Labels, weights: Floats) -> float:
     """Share of pairs of a positive and a negative that are in order; ties count half.
 
     Parameters
     ----------
     positive : ndarray
         ``(N,)``.
-    scores : ndarray
-        ``(N,)``, higher for positives.
-    weights : ndarray, optional
+    level : ndarray
+        ``(N,)`` ranks of the scores from 0, equal ones sharing a rank.
+    weights : ndarray
         ``(N,)``, how often each counts.
 
     Returns
@@ -58,80 +57,70 @@ def auroc(positive: NDArray[np.bool_], scores: Floats, weights: Floats | None = 
     float
         NaN where one side is empty.
     """
-    _, level = np.unique(scores, return_inverse=True)
-    return _auroc_of_levels(positive, level, np.ones(len(scores)) if weights is None else weights)
-
-
-def _auroc_of_levels(positive: NDArray[np.bool_], level: Labels, weights: Floats) -> float:
-    n_levels = int(level.max()) + 1
-    above = np.bincount(level, weights * positive, n_levels)
-    below = np.bincount(level, weights * ~positive, n_levels)
+    above, below = np.bincount(level, weights * positive), np.bincount(level, weights * ~positive)
     pairs = above.sum() * below.sum()
-    if pairs == 0:
-        return float("nan")
     lower = np.cumsum(below) - below
-    return float((above * (lower + below / 2)).sum() / pairs)
+    return float((above * (lower + below / 2)).sum() / pairs) if pairs else float("nan")
 
 
-def macro_auroc(truth: Labels, probabilities: Floats, weights: Floats | None = None) -> float:
-    """Mean over classes of one against the rest; of two classes, of the one."""
-    n_classes = probabilities.shape[1]
-    each = [auroc(truth == c, probabilities[:, c], weights) for c in range(n_classes)]
-    known = [value for value in each if not np.isnan(value)]
-    return float(np.mean(known)) if known else float("nan")
+def levels(scores: Floats) -> Labels:
+    """Rank ``(N,)`` scores from 0, equal ones sharing a rank."""
+    return np.unique(scores, return_inverse=True)[1]
 
 
 def classification(
     truth: Labels, probabilities: Floats, predicted: Labels, seed: int
 ) -> dict[str, dict[str, float]]:
-    """Compute every figure with its bootstrap interval.
+    """Compute every figure with its bootstrap interval over images.
 
     Parameters
     ----------
     truth, predicted : ndarray
         ``(N,)`` numbers of classes.
     probabilities : ndarray
-        ``(N, classes)``.
+        ``(N, classes)``; AUROC is the mean over classes of one against the rest.
 
     Returns
     -------
     dict
         By name: value, low, high (95 %).
     """
-    n_classes = probabilities.shape[1]
-    figures: Mapping[str, Callable[[Labels], float]] = {
-        "accuracy": accuracy,
-        "macro_f1": macro_f1,
-        "balanced_accuracy": balanced_accuracy,
+    n = probabilities.shape[1]
+    by_class = [levels(column) for column in probabilities.T]
+
+    def figures(weights: Floats) -> dict[str, float]:
+        cells = np.bincount(truth * n + predicted, weights, n * n)
+        counts = cells.reshape(n, n).astype(np.int64)
+        return {
+            "accuracy": accuracy(counts),
+            "macro_f1": macro_f1(counts),
+            "balanced_accuracy": balanced_accuracy(counts),
+            "auroc": _mean([auroc(truth == c, own, weights) for c, own in enumerate(by_class)]),
+        }
+
+    drawn = [figures(weights) for weights in _resamples(len(truth), seed)]
+    return {
+        name: _with_interval(value, np.array([one[name] for one in drawn]))
+        for name, value in figures(np.ones(len(truth))).items()
     }
-    levels = [np.unique(column, return_inverse=True)[1] for column in probabilities.T]
-    drawn: dict[str, list[float]] = {name: [] for name in (*figures, "auroc")}
-    for weights in _resamples(len(truth), seed):
-        cells = np.bincount(truth * n_classes + predicted, weights, n_classes**2)
-        counts = cells.astype(np.int64).reshape(n_classes, n_classes)
-        for name, figure in figures.items():
-            drawn[name].append(figure(counts))
-        each = [_auroc_of_levels(truth == c, level, weights) for c, level in enumerate(levels)]
-        drawn["auroc"].append(float(np.nanmean(each)) if not np.isnan(each).all() else np.nan)
-    counts = confusion_matrix(truth, predicted, n_classes)
-    values = {name: figure(counts) for name, figure in figures.items()}
-    values["auroc"] = macro_auroc(truth, probabilities)
-    return {name: _with_interval(value, np.array(drawn[name])) for name, value in values.items()}
 
 
 def mean_with_interval(values: Floats, seed: int) -> dict[str, float]:
     """Average ``(N,)`` values, NaN left out, with a bootstrap interval over them."""
     known = values[~np.isnan(values)]
-    if not len(known):
-        return _with_interval(float("nan"), known)
     means = [weights @ known / len(known) for weights in _resamples(len(known), seed)]
-    return _with_interval(float(known.mean()), np.array(means))
+    return _with_interval(_mean(known), np.array(means))
 
 
-def _resamples(n: int, seed: int) -> Any:
+def _mean(values: Sequence[float] | Floats) -> float:
+    known = [value for value in values if not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")
+
+
+def _resamples(n: int, seed: int) -> Iterator[Floats]:
     """Yield how often each of n is drawn, with replacement."""
     rng = np.random.default_rng(seed)
-    for _ in range(RESAMPLES):
+    for _ in range(RESAMPLES if n else 0):
         yield np.bincount(rng.integers(0, n, n), minlength=n).astype(np.float64)
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812, as everyone calls it
-from torch import Tensor
 
-from egma_train.errors import BadUsageError, unknown_name
-from egma_train.evaluate.encoder import Encoder, encoded, similarities
+from egma_train.errors import unknown_name
+from egma_train.evaluate.compare import compare
+from egma_train.evaluate.encoder import Encoder
 from egma_train.evaluate.image_lists import ImageList
 from egma_train.evaluate.metrics import Floats, classification, confusion_matrix, recalls
 from egma_train.evaluate.prompts import Prompts
@@ -66,31 +66,16 @@ def zero_shot(
     vectors = [encoder.texts(texts) for texts in used.queries.values()]
     if protocol == "mean":
         vectors = [F.normalize(own.mean(0, keepdim=True), dim=-1) for own in vectors]
-    unreadable: dict[int, str] = {}
-    seen: list[int] = []
-    parts = []
-    for batch in encoded(encoder, paths, batch_size, unreadable):
-        parts.append(_best_of_each(similarities(batch, torch.cat(vectors), score), vectors))
-        seen.extend(batch.numbers)
-    if not seen:
-        raise BadUsageError(f"none of {len(images)} images can be read; {unreadable[0]}")
-    scores = torch.cat(parts).double().cpu().numpy()  # (N, classes)
-    rest = images.only(seen)
+    seen = compare(images, paths, torch.cat(vectors), encoder, score, batch_size)
+    starts = np.cumsum([0, *map(len, vectors[:-1])])
+    scores = np.maximum.reduceat(seen.cosines, starts, axis=1)  # (N, classes)
     return {
         "task": "zero-shot",
         "protocol": {"name": protocol, "is": PROTOCOLS[protocol], "score": score, "seed": seed},
         "prompts": used.told(),
-        "list": {"name": images.name, "notes": list(images.notes), "given": images.told()},
-        "evaluated": rest.told(),
-        "unreadable": [{"id": images.ids[i], "reason": why} for i, why in unreadable.items()],
-        **_figures(rest, scores, encoder.scale, seed),
+        **seen.report,
+        **_figures(seen.images, scores, encoder.scale, seed),
     }
-
-
-def _best_of_each(similar: Tensor, vectors: list[Tensor]) -> Tensor:
-    """Take each class's most similar prompt: ``[b, prompts]`` to ``[b, classes]``."""
-    by_class = torch.split(similar, [len(own) for own in vectors], dim=1)
-    return torch.stack([own.amax(1) for own in by_class], dim=1)
 
 
 def _figures(images: ImageList, scores: Floats, scale: float, seed: int) -> dict[str, Any]:

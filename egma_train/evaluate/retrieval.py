@@ -1,0 +1,83 @@
+"""Rank texts by image and images by text (EGMA paper, IV-B; CheXpert 8x200)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from egma_train.evaluate.compare import compare
+from egma_train.evaluate.encoder import Encoder
+from egma_train.evaluate.image_lists import ImageList
+from egma_train.evaluate.metrics import Floats, mean_with_interval
+from egma_train.evaluate.prompts import Prompts
+
+RANKS = (1, 5, 10)
+
+
+def precision_at(similar: Floats, relevant: NDArray[np.bool_], k: int) -> Floats:
+    """Share of each query's k most similar candidates that are relevant.
+
+    Parameters
+    ----------
+    similar, relevant : ndarray
+        ``(queries, candidates)``; of equal candidates the earlier one comes first.
+
+    Returns
+    -------
+    ndarray
+        ``(queries,)``.
+    """
+    best = np.argsort(-similar, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(relevant, best, axis=1).sum(1) / k
+
+
+def retrieval(
+    images: ImageList,
+    paths: Sequence[Path | None],
+    prompts: Prompts,
+    encoder: Encoder,
+    *,
+    score: str = "pooled",
+    seed: int = 0,
+    batch_size: int = 32,
+) -> dict[str, Any]:
+    """Measure P@1, P@5 and P@10 both ways; a candidate of the query's class is relevant.
+
+    Parameters
+    ----------
+    paths, prompts, score, seed, batch_size
+        As `egma_train.evaluate.zero_shot.zero_shot` takes them.
+
+    Returns
+    -------
+    dict
+        The report; beside each figure its chance and its ceiling.
+    """
+    used = prompts.of(images.classes)
+    texts = [text for own in used.queries.values() for text in own]
+    said = np.repeat(np.arange(len(used.queries)), [len(own) for own in used.queries.values()])
+    seen = compare(images, paths, encoder.texts(texts), encoder, score, batch_size)
+    relevant = seen.images.labels[:, None] == said  # (N, t)
+    ways = {
+        "image-to-text": (seen.cosines, relevant),
+        "text-to-image": (seen.cosines.T, relevant.T),
+    }
+    return {
+        "task": "retrieval",
+        "protocol": {"score": score, "seed": seed},
+        "prompts": used.told(),
+        **seen.report,
+        "metrics": {
+            f"{way} P@{k}": mean_with_interval(precision_at(*both, k), seed) | _bounds(both[1], k)
+            for way, both in ways.items()
+            for k in RANKS
+        },
+    }
+
+
+def _bounds(relevant: NDArray[np.bool_], k: int) -> dict[str, float]:
+    """Say what a random order is expected to reach, and what no order exceeds."""
+    ceiling = np.minimum(relevant.sum(1), k).mean() / k
+    return {"chance": float(relevant.mean()), "ceiling": float(ceiling)}
