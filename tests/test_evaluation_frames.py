@@ -1,0 +1,117 @@
+"""Pictures for evaluation land in the frame as `egma_prep` puts them into shards."""
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pydicom
+import pytest
+from evaluation import write_dicom, write_picture
+from numpy.typing import NDArray
+
+import egma_prep.images
+from egma_prep.geometry import frame_of
+from egma_train.evaluate.frames import UnreadableImageError, read_ahead, read_frame
+
+SIZES = [(301, 400), (400, 301), (224, 224), (223, 97), (100, 60), (1023, 769), (2001, 1795)]
+
+
+def shadows(width: int, height: int) -> NDArray[np.float64]:
+    """Draw something like an X-ray: soft shadows, edges and noise, 0 to 1."""
+    rng = np.random.default_rng(width)
+    soft = cv2.resize(rng.random((6, 6)), (width, height), interpolation=cv2.INTER_CUBIC)
+    soft[height // 3 : height // 2, width // 4 : width // 2] += 0.3
+    return np.clip(soft + rng.normal(0, 0.01, (height, width)), 0, 1)
+
+
+def prepared(path: Path) -> NDArray[np.uint8]:
+    data = path.read_bytes()
+    size = egma_prep.images.image_size(data, str(path))
+    return egma_prep.images.framed(data, str(path), frame_of(*size))
+
+
+def grey_levels_apart(path: Path) -> NDArray[np.int64]:
+    return np.abs(read_frame(path).astype(np.int64) - prepared(path))
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_a_jpeg_lands_as_in_the_shards(tmp_path: Path, width: int, height: int) -> None:
+    write_picture(tmp_path / "x.jpg", (255 * shadows(width, height)).astype(np.uint8))
+    apart = grey_levels_apart(tmp_path / "x.jpg")
+    assert np.mean(apart <= 2) >= 0.999  # the shards' reduced decoding
+    if max(width, height) < 1792:
+        assert apart.max() <= 1
+
+
+DICOMS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "8 bits": (np.uint8, {}),
+    "16 bits": (np.uint16, {}),
+    "window": (np.uint16, {"WindowCenter": 2000, "WindowWidth": 1500}),
+    "rescaled window": (
+        np.uint16,
+        {"WindowCenter": 500, "WindowWidth": 900, "RescaleSlope": 0.5, "RescaleIntercept": -200},
+    ),
+    "inverted": (np.uint16, {"PhotometricInterpretation": "MONOCHROME1"}),
+}
+
+
+@pytest.mark.parametrize("kind", DICOMS)
+def test_a_dicom_lands_as_in_the_shards(tmp_path: Path, kind: str) -> None:
+    dtype, tags = DICOMS[kind]
+    peak = 250 if dtype == np.uint8 else 4000
+    write_dicom(tmp_path / "x.dcm", (peak * shadows(301, 400)).astype(dtype), **tags)
+    assert grey_levels_apart(tmp_path / "x.dcm").max() <= 1
+    assert read_frame(tmp_path / "x.dcm").std() > 20
+
+
+def test_a_dicom_with_a_lookup_table_lands_as_in_the_shards(tmp_path: Path) -> None:
+    table = pydicom.Dataset()
+    table.LUTDescriptor = [4096, 0, 8]
+    table.LUTData = (255 * np.linspace(0, 1, 4096) ** 2).astype("<u2").tobytes()
+    tags = {"VOILUTSequence": pydicom.Sequence([table])}
+    write_dicom(tmp_path / "x.dcm", (4000 * shadows(301, 400)).astype(np.uint16), **tags)
+    assert grey_levels_apart(tmp_path / "x.dcm").max() <= 1
+
+
+def test_a_png_lands_as_its_pixels_would(tmp_path: Path) -> None:
+    pixels = np.zeros((448, 224), np.uint8)
+    pixels[:224] = 100
+    write_picture(tmp_path / "x.png", pixels)
+    expected = np.zeros((224, 224), np.uint8)
+    expected[:112, 56:168] = 100
+    assert (read_frame(tmp_path / "x.png") == expected).all()
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "neither a JPEG"),
+        (b"<html>", "neither a JPEG"),
+        (b"\xff\xd8" + bytes(200), "cut off"),
+        (b"\xff\xd8" + bytes(200) + b"\xff\xd9", "cannot be decoded"),
+        (bytes(128) + b"DICM" + bytes(200), "DICOM of no image"),
+    ],
+)
+def test_what_is_no_image_is_named(tmp_path: Path, content: bytes, told: str) -> None:
+    (tmp_path / "x").write_bytes(content)
+    with pytest.raises(UnreadableImageError, match=told):
+        read_frame(tmp_path / "x")
+
+
+def test_coloured_dicoms_are_refused(tmp_path: Path) -> None:
+    write_dicom(tmp_path / "x.dcm", np.zeros((4, 4), np.uint8), PhotometricInterpretation="RGB")
+    with pytest.raises(UnreadableImageError, match="DICOM of RGB"):
+        read_frame(tmp_path / "x.dcm")
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 3, 50])
+def test_images_read_in_the_background_come_in_order(tmp_path: Path, ahead: int) -> None:
+    paths: list[Path | None] = []
+    for i in range(9):
+        paths.append(tmp_path / f"{i}.png")
+        write_picture(tmp_path / f"{i}.png", np.full((8, 8), i, np.uint8))
+    paths[4] = None
+    found = list(read_ahead(paths, ahead))
+    assert found[4] == "not found"
+    assert [int(one[0, 0]) for one in found if not isinstance(one, str)] == [0, 1, 2, 3, 5, 6, 7, 8]
