@@ -19,6 +19,7 @@ GRID_CELLS = 7
 
 _FACTS = ("dataset", "reading_id", "dicom_id", "split")
 _SENTENCE = ("text", "grid")
+_REGION = ("name", "kind", "x0", "y0", "x1", "y1")
 
 
 class ShardReading(NamedTuple):
@@ -36,6 +37,8 @@ class ShardReading(NamedTuple):
         49 numbers in [0, 1] for each sentence; None without gaze.
     maps : list
         The sentences' heatmaps, bytes or None; empty unless asked for.
+    regions : list of dict
+        name, kind, x0, y0, x1, y1; read with the maps.
     """
 
     dataset: str
@@ -47,6 +50,7 @@ class ShardReading(NamedTuple):
     texts: list[str]
     grids: list[Any]
     maps: list[bytes | None]
+    regions: list[dict[str, Any]]
 
 
 def find_shards(folder: Path) -> list[Path]:
@@ -140,6 +144,7 @@ def _from_parquet(path: Path, maps: bool) -> Iterator[ShardReading]:
             for leaf in leaves
             if leaf in (*_FACTS, "image", "heatmap")
             or (leaf.startswith("sentences.") and leaf.split(".")[3] in wanted)
+            or (leaf.startswith("regions.") and leaf.split(".")[3] in _REGION and maps)
         ]
         for batch in file.iter_batches(batch_size=64, columns=columns):
             for row in batch.to_pylist():
@@ -150,6 +155,7 @@ def _from_parquet(path: Path, maps: bool) -> Iterator[ShardReading]:
                     texts=[one["text"] for one in sentences],
                     grids=[one["grid"] for one in sentences],
                     maps=[one["heatmap"] for one in sentences] if maps else [],
+                    regions=row.get("regions", []),
                 )
 
 
@@ -162,7 +168,10 @@ def _from_npz(path: Path, maps: bool) -> Iterator[ShardReading]:
         texts, has = stored["sentence_text"].tolist(), stored["sentence_has_heatmap"]
         grids = stored["sentence_grid"].reshape(len(texts), -1)
         sentence_maps: NDArray[np.uint8] | None = stored["sentence_heatmap"] if maps else None
-        for i, (first, end) in enumerate(pairwise(stored["sentence_offsets"].tolist())):
+        columns = [stored[f"region_{name}"].tolist() for name in _REGION] if maps else []
+        regions = [dict(zip(_REGION, own, strict=True)) for own in zip(*columns, strict=True)]
+        bounds = [pairwise(stored[f"{of}_offsets"].tolist()) for of in ("sentence", "region")]
+        for i, ((first, end), own) in enumerate(zip(*bounds, strict=True)):
             dataset, reading_id, dicom_id, split = (fact[i] for fact in facts)
             yield ShardReading(
                 dataset,
@@ -176,6 +185,7 @@ def _from_npz(path: Path, maps: bool) -> Iterator[ShardReading]:
                 maps=[]
                 if sentence_maps is None
                 else [sentence_maps[j].tobytes() if has[j] else None for j in range(first, end)],
+                regions=regions[slice(*own)],
             )
 
 

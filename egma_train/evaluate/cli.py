@@ -143,6 +143,29 @@ def retrieval(score: str, **given: Any) -> int:
     return _evaluate("retrieval", rank, "chexpert8x200", {"score": score}, **given)
 
 
+@main.command("grounding")
+@_path("--shards", "Shards with readings to test on.  [default: OUT]")
+@click.option("--against", default="gaze", show_default=True, help="gaze or regions.")
+@click.option("--split", "splits", multiple=True, help="Of the readings, such as test.")
+@_model_options
+@_checkpoints
+@_reports_errors
+def grounding(shards: Path | None, against: str, splits: tuple[str, ...], **given: Any) -> None:
+    """Compare where a sentence is most similar with where its reader looked.
+
+    \b
+    Example:
+      egma-eval grounding --shards out --split test out/runs/RUN
+    """
+    from egma_train.evaluate.grounding import grounding as ground
+
+    _measure(
+        f"grounding-{against}",
+        functools.partial(ground, shards or given["out"], against=against, splits=splits),
+        **given,
+    )
+
+
 def _evaluate(
     name: str,
     measure: Command,
@@ -153,31 +176,40 @@ def _evaluate(
     labels: Path,
     list: Path | None,
     prompts: Path | None,
+    **given: Any,
+) -> int:
+    """Measure checkpoints on a task's images; say by the exit code if too few could be read."""
+    from egma_train.evaluate.image_lists import locate
+    from egma_train.evaluate.tasks import prompts_for, read_images
+
+    listed = read_images(task, labels, list, given["seed"])
+    paths, queries = locate(images, listed.ids), prompts_for(task, prompts)
+    reports = _measure(
+        name, functools.partial(measure, listed, paths, queries, **protocol), **given
+    )
+    lost = max(len(report["unreadable"]) for report in reports) / len(listed)
+    return _TOO_MANY_UNREADABLE if lost > _MOST_UNREADABLE else _DONE
+
+
+def _measure(
+    name: str,
+    measure: Command,
+    *,
     out: Path,
-    seed: int,
-    batch_size: int,
     assignments: Sequence[str],
     checkpoints: Sequence[Path],
-) -> int:
-    """Measure each checkpoint on a task's images; write and say what was found."""
+    **given: Any,
+) -> list[dict[str, Any]]:
+    """Measure each checkpoint; write and say what was found."""
     from egma_train.evaluate.encoder import load_encoder
-    from egma_train.evaluate.image_lists import locate
     from egma_train.evaluate.reports import told, write_report
-    from egma_train.evaluate.tasks import prompts_for, read_images
     from egma_train.options import parse_assignments
 
-    listed = read_images(task, labels, list, seed)
-    paths, queries = locate(images, listed.ids), prompts_for(task, prompts)
-    changes = parse_assignments(assignments)
-    lost = 0.0
+    reports = []
     for checkpoint in checkpoints:
-        encoder = load_encoder(checkpoint, changes)
-        report = measure(
-            listed, paths, queries, encoder, seed=seed, batch_size=batch_size, **protocol
-        )
-        report["checkpoint"] = encoder.told()
+        encoder = load_encoder(checkpoint, parse_assignments(assignments))
+        report = measure(encoder=encoder, **given) | {"checkpoint": encoder.told()}
         place = write_report(out / "evaluation" / name, encoder.name, report)
-        click.echo("\n".join(told(report)))
-        click.echo(f"  report {place}")
-        lost = max(lost, len(report["unreadable"]) / len(listed))
-    return _TOO_MANY_UNREADABLE if lost > _MOST_UNREADABLE else _DONE
+        click.echo("\n".join([*told(report), f"  report {place}"]))
+        reports.append(report)
+    return reports

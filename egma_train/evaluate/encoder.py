@@ -34,7 +34,7 @@ class Encoder:
     name, sha256 : str
         Of the checkpoint, for reports; the hash is of its weights.
     facts : dict
-        Objective, gaze fraction and seed, as far as a run's record tells.
+        Objective, gaze fraction, seed and what it was trained on, where there is a run's record.
     """
 
     name: str
@@ -166,11 +166,14 @@ def _name(place: Path) -> str:
 
 def _facts(place: Path) -> dict[str, Any]:
     try:
-        options = json.loads((place.parent / "run.json").read_text())["options"]
+        record = json.loads((place.parent / "run.json").read_text())
+        options = record["options"]
         return {
             "objective": "untrained" if place.name == "start" else options["loss"]["objective"],
             "gaze_fraction": options["data"]["gaze_fraction"],
             "seed": options["train"]["seed"],
+            "splits": options["data"]["splits"],
+            "shards": record["shards_fingerprint"],
         }
     except (OSError, ValueError, KeyError):
         return {}

@@ -105,11 +105,17 @@ def classification(
     }
 
 
-def mean_with_interval(values: Floats, seed: int) -> dict[str, float]:
-    """Average ``(N,)`` values, NaN left out, with a bootstrap interval over them."""
-    known = values[~np.isnan(values)]
-    means = [weights @ known / len(known) for weights in _resamples(len(known), seed)]
-    return _with_interval(_mean(known), np.array(means))
+def mean_with_interval(values: Floats, seed: int, groups: Labels | None = None) -> dict[str, float]:
+    """Average ``(N,)`` values, NaN left out, with a bootstrap interval.
+
+    Values of one group (``(N,)`` numbers) are drawn together; by default each is its own.
+    """
+    known = ~np.isnan(values)
+    own, of = np.unique(np.arange(len(values)) if groups is None else groups, return_inverse=True)
+    drawn = [weights[of] * known for weights in _resamples(len(own), seed)]
+    filled = np.where(known, values, 0)
+    means = [weights @ filled / weights.sum() for weights in drawn if weights.any()]
+    return _with_interval(_mean(values), np.array(means))
 
 
 def _mean(values: Sequence[float] | Floats) -> float:

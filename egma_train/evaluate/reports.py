@@ -38,6 +38,10 @@ def told(report: Report) -> Iterable[str]:
         yield from (f"  without {one['id']}: {one['reason']}" for one in report["unreadable"][:3])
         if len(report["unreadable"]) > 3:
             yield f"  and {len(report['unreadable']) - 3} more, all in the report"
+    if "sentences" in report:
+        yield f"  {report['sentences']} sentences about {report['images']} images"
+    if report.get("trained_on"):
+        yield "  THE MODEL WAS TRAINED ON THESE READINGS: name a --split that it has not seen"
     for name, figure in report["metrics"].items():
         yield f"  {name:<28}{_interval(figure)}{_frame(figure)}"
     if "chance" in report:
