@@ -135,7 +135,7 @@ TRAIN_LAYERS = (
     *(tuple(f"evaluate.{one}" for one in names) for names in (
         ("shipped", "frames", "metrics", "reports"), ("prompts", "image_lists", "encoder"),
         ("chexpert", "rsna", "siim", "compare"), ("tasks", "zero_shot", "retrieval", "grounding"),
-        ("cli",),
+        ("table", "ablation"), ("cli",),
     )),
 )  # fmt: skip
 

@@ -166,6 +166,68 @@ def grounding(shards: Path | None, against: str, splits: tuple[str, ...], **give
     )
 
 
+_data = _path("--data", "Folder that holds the test datasets.", default="data", show_default=True)
+_plan = _path("--config", "Arms, options and tests.  [default: the shipped ablation.toml]")
+
+
+@main.command("table")
+@_options(_data, _plan, _model_options)
+@_checkpoints
+@_reports_errors
+def table(config: Path | None, checkpoints: tuple[Path, ...], **given: Any) -> None:
+    """Measure models and write Tables I-III with the paper's figures beside ours.
+
+    \b
+    Example:
+      egma-eval table --data /data out/runs/RUN/start out/runs/RUN
+    """
+    from egma_train.evaluate.ablation import read_plan
+
+    _tabulate(checkpoints, read_plan(config)["tests"], **given)
+
+
+@main.command("ablation")
+@_path("--shards", "Shards to train on.  [default: OUT]")
+@_options(_data, _plan, _model_options)
+@_reports_errors
+def ablation(shards: Path | None, config: Path | None, **given: Any) -> int:
+    """Train every objective and gaze fraction, measure them, write the tables.
+
+    Repeat the command to go on after Ctrl-C, a crash or a kill.
+
+    \b
+    Example:
+      egma-eval ablation --shards out --data /data
+    """
+    from egma_train.evaluate.ablation import read_plan, train_arms
+
+    plan, out = read_plan(config), given["out"]
+    checkpoints = train_arms(plan, shards or out, out, click.echo)
+    if checkpoints is None:
+        return _INTERRUPTED
+    _tabulate(checkpoints, plan["tests"], **given)
+    return _DONE
+
+
+def _tabulate(
+    checkpoints: Sequence[Path],
+    tests: Sequence[dict[str, str]],
+    *,
+    data: Path,
+    out: Path,
+    assignments: Sequence[str],
+    **given: Any,
+) -> None:
+    from egma_train.evaluate.table import run_tests, write_tables
+    from egma_train.options import parse_assignments
+
+    changes = parse_assignments(assignments)
+    reports = run_tests(checkpoints, tests, data, out, click.echo, changes=changes, **given)
+    markdown, *others = write_tables(out / "evaluation", reports)
+    click.echo(markdown.read_text())
+    click.echo(f"also in {', '.join(map(str, others))}")
+
+
 def _evaluate(
     name: str,
     measure: Command,

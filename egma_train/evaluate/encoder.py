@@ -120,7 +120,9 @@ def load_encoder(checkpoint: Path, changes: Mapping[str, Any]) -> Encoder:
         model, tokenizer = start.model, start.tokenizer
     used = usable_device(options.execution.device)
     model.eval().to(used)
-    return Encoder(_name(place), weights_hash(place), model, tokenizer, used, _facts(place))
+    return Encoder(
+        checkpoint_name(place), weights_hash(place), model, tokenizer, used, _facts(place)
+    )
 
 
 def weights_hash(place: Path) -> str:
@@ -156,8 +158,9 @@ def encoded(
         yield Seen(numbers, *encoder.images(np.stack(frames)))
 
 
-def _name(place: Path) -> str:
+def checkpoint_name(place: Path) -> str:
     """Name a run by its folder, what it started from by its end."""
+    place = place / "model" if (place / "run.json").is_file() else place
     own = place.name in ("model", "start") and (place.parent / "run.json").is_file()
     if not own:
         return place.resolve().name

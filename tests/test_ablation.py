@@ -1,0 +1,110 @@
+"""From shards to the finished table, killed on the way; and what a table says."""
+
+import csv
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from evaluation import egma_eval, picture, write_dicom
+
+from egma_train.evaluate.table import tables
+
+PLAN = """
+[arms]
+objectives = ["clip", "egma"]
+gaze_fractions = [0.5]
+seeds = [0, 1]
+[start]
+preset = "tiny"
+[options.model]
+swin_width = 12
+text_width = 32
+text_heads = 2
+projection = 32
+[options.train]
+epochs = 1
+batch_size = 8
+[[tests]]
+task = "siim"
+images = "siim"
+labels = "siim/train-rle.csv"
+[[tests]]
+task = "rsna"
+images = "rsna"
+labels = "rsna/labels.csv"
+"""
+
+
+@pytest.fixture
+def place(clean_out: Path, tmp_path: Path) -> Path:
+    """Shards, a plan and a test dataset."""
+    shutil.copytree(clean_out / "shards", tmp_path / "shards")
+    (tmp_path / "plan.toml").write_text(PLAN)
+    rows = ["ImageId, EncodedPixels"]
+    for i in range(8):
+        write_dicom(tmp_path / f"data/siim/{i}/1.2.{i}.dcm", picture(i % 2))
+        rows.append(f"1.2.{i}, {'1 2' if i % 2 else '-1'}")
+    (tmp_path / "data/siim/train-rle.csv").write_text("\n".join(rows))
+    return tmp_path
+
+
+def test_an_ablation_goes_on_after_a_kill_and_trains_nothing_twice(place: Path) -> None:
+    call = [
+        "ablation", "--shards", place, "--out", place / "out", "--data", place / "data",
+        "--config", place / "plan.toml",
+    ]  # fmt: skip
+    script = "from egma_train.evaluate.cli import main; main()"
+    with subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, call)],
+        stdout=subprocess.DEVNULL,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    ) as process:
+        first = place / "out/runs/ablation-clip-gaze1-seed0/model/model.safetensors"
+        second = place / "out/runs/ablation-egma-gaze1-seed0/run.json"
+        end = time.monotonic() + 100
+        while not second.exists() and time.monotonic() < end and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    assert first.exists() and second.exists()
+    written = first.stat().st_mtime_ns
+    result = egma_eval(*call)
+    assert result.exit_code == 0, result.output
+    assert first.stat().st_mtime_ns == written
+    assert "ablation-egma-gaze1-seed0: going on" in result.output
+    assert f"rsna is left out: no {place / 'data/rsna'}" in result.output
+    with (place / "out/evaluation/tables.csv").open(newline="") as file:
+        rows = [row for row in csv.reader(file) if row and row[0].startswith("Table III")]
+    ours = {row[1]: row[3:] for row in rows if row[2] == "ours"}
+    assert set(ours) == {"untrained", "clip", "egma", "egma, 50% gaze"}
+    assert all(row[0] == "-" and row[4].endswith("(2)") for row in ours.values())
+    order = [row[1] for row in rows]
+    assert order.index("egma") == order.index("Unified(Ours)") + 1
+    markdown = (place / "out/evaluation/tables.md").read_text()
+    assert "| Unified(Ours) | paper | 60.50 | 58.48 |" in markdown and "8 images" in markdown
+    assert "<td>60.50</td>" in (place / "out/evaluation/tables.html").read_text()
+
+    again = egma_eval(*call)
+    assert again.exit_code == 0 and "epoch" not in again.output
+    assert "zero-shot-siim\n" not in again.output  # nothing is measured twice
+    (place / "plan.toml").write_text(PLAN.replace("epochs = 1", "epochs = 2"))
+    other = egma_eval(*call)
+    assert other.exit_code == 2 and "is another plan's: train.epochs 1 -> 2" in other.stderr
+
+
+def test_one_seed_is_shown_with_its_interval_and_several_with_their_deviation() -> None:
+    def report(seed: int, value: float) -> dict[str, object]:
+        figure = {"value": value, "low": value - 0.1, "high": value + 0.1}
+        told = {"name": f"run{seed}", "objective": "egma", "gaze_fraction": 1.0, "seed": seed}
+        return {"checkpoint": told, "test": "zero-shot-siim", "metrics": {"accuracy": figure}}
+
+    def cell(*reports: dict[str, object]) -> str:
+        (_, rows), *_ = tables(reports)
+        return next(row[6] for row in rows if row[1] == "ours")
+
+    assert cell(report(0, 0.5)) == "50.00 [40.00, 60.00]"
+    assert cell(report(0, 0.5), report(1, 0.6)) == "55.00 ± 7.07 (2)"
