@@ -48,6 +48,7 @@ bench: $(VENV)/.ready-dev ## the ETL beside merely decoding, what safety costs, 
 	$(BIN)/python benchmarks/safety.py
 	$(BIN)/python benchmarks/dicom_decoders.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/embedding.py
 	$(BIN)/python benchmarks/phantom_training.py
 
 $(VENV)/.ready: $(SOURCES)

@@ -134,7 +134,8 @@ TRAIN_LAYERS = (
     ("start",), ("cli",), ("__main__",),
     *(tuple(f"evaluate.{one}" for one in names) for names in (
         ("shipped", "frames", "metrics", "reports"), ("prompts", "image_lists", "encoder"),
-        ("chexpert", "rsna", "siim", "compare"), ("tasks", "zero_shot", "retrieval", "grounding"),
+        ("chexpert", "rsna", "siim", "compare"),
+        ("tasks", "zero_shot", "retrieval", "grounding", "embeddings"),
         ("table", "ablation"), ("cli",),
     )),
 )  # fmt: skip

@@ -166,6 +166,48 @@ def grounding(shards: Path | None, against: str, splits: tuple[str, ...], **give
     )
 
 
+@main.command("embed")
+@click.option("--task", required=True, help="As zero-shot takes, or chexpert8x200.")
+@_options(_images, _labels, _list, _model_options)
+@_checkpoints
+@_reports_errors
+def embed(
+    task: str,
+    images: Path,
+    labels: Path,
+    list: Path | None,
+    out: Path,
+    seed: int,
+    batch_size: int,
+    assignments: Sequence[str],
+    checkpoints: Sequence[Path],
+) -> None:
+    """Write images' features to Parquet, and draw their t-SNE.
+
+    \b
+    Example:
+      egma-eval embed --task chexpert5x200 --images CheXpert-v1.0-small \\
+          --labels chexpert_5x200.csv out/runs/RUN
+    """
+    from egma_train.evaluate.embeddings import embed as encode
+    from egma_train.evaluate.embeddings import write_embeddings
+    from egma_train.evaluate.encoder import load_encoder
+    from egma_train.evaluate.image_lists import locate
+    from egma_train.evaluate.tasks import read_images
+    from egma_train.options import parse_assignments
+
+    listed = read_images(task, labels, list, seed)
+    paths = locate(images, listed.ids)
+    for checkpoint in checkpoints:
+        encoder = load_encoder(checkpoint, parse_assignments(assignments))
+        unreadable: dict[int, str] = {}
+        table = encode(listed, paths, encoder, batch_size, unreadable)
+        files = write_embeddings(table, out / "evaluation" / f"embed-{task}" / encoder.name, seed)
+        lost = [f"  without {listed.ids[i]}: {why}" for i, why in unreadable.items()]
+        click.echo("\n".join([f"{encoder.name}: {len(table)} of {len(listed)} images", *lost]))
+        click.echo(f"  {', '.join(map(str, files))}")
+
+
 _data = _path("--data", "Folder that holds the test datasets.", default="data", show_default=True)
 _plan = _path("--config", "Arms, options and tests.  [default: the shipped ablation.toml]")
 

@@ -1,0 +1,31 @@
+"""Features to Parquet and their figure, by the command."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from evaluation import egma_eval, picture, save_tiny_model, write_picture
+
+
+def test_the_command_writes_unit_features_and_a_figure(tmp_path: Path) -> None:
+    rows = ["path,label"]
+    for i in range(12):
+        write_picture(tmp_path / f"{i}.jpg", picture(i % 3))
+        rows.append(f"{i}.jpg,class {i % 3}")
+    (tmp_path / "own.csv").write_text("\n".join([*rows, "none.jpg,class 0"]))
+    model = save_tiny_model(tmp_path / "untrained")
+    result = egma_eval(
+        "embed", "--task", "csv", "--images", tmp_path, "--labels", tmp_path / "own.csv",
+        "--out", tmp_path / "out", "--batch-size", 5, model,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "12 of 13 images" in result.output and "without none.jpg: not found" in result.output
+    folder = tmp_path / "out/evaluation/embed-csv"
+    table = pq.read_table(folder / "untrained.parquet")
+    assert table["path"].to_pylist() == [f"{i}.jpg" for i in range(12)]
+    assert table["label"][4].as_py() == "class 1"
+    vectors = np.array(table["embedding"].to_pylist())
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(12), abs=1e-5)
+    assert vectors[0] == pytest.approx(vectors[3], abs=1e-5)  # one picture, in two batches
+    assert (folder / "untrained-tsne.png").read_bytes().startswith(b"\x89PNG")
