@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import Campaign
+from conftest import Campaign, run_etl
 from test_faults_of_runs import SECONDS, assert_as_undisturbed, finish, start
 
 from egma_prep.verify import verify
@@ -59,7 +59,7 @@ def test_a_run_killed_at_any_moment_is_finished_by_the_next(
         run.communicate(timeout=SECONDS)
         made = len(list(out.glob("state/part-*/record.json")))
         seen[f"{whom}, {'some parts made' if made else 'no part made yet'}"] += 1
-        finish(start(phantom, out))
+        assert run_etl(phantom, out).exit_code == 0
         assert_as_undisturbed(out, clean_out)
         shutil.rmtree(out)
     campaign.say(f"{campaign.kills} runs killed, and finished as if undisturbed", seen)
