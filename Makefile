@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo preprocess test lint bench reliability soak
+.PHONY: help demo preprocess test lint bench reliability soak study
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
@@ -50,6 +50,9 @@ bench: $(VENV)/.ready-dev ## the ETL beside merely decoding, what safety costs, 
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/embedding.py
 	$(BIN)/python benchmarks/phantom_training.py
+
+study: $(VENV)/.ready-dev ## does gaze help: the runs of the phantom study that are missing, its page and picture
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.study
 
 $(VENV)/.ready: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
