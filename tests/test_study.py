@@ -12,6 +12,7 @@ import torch
 from scipy import stats
 
 from benchmarks.study import training
+from benchmarks.study.__main__ import DOCS, HERE
 from benchmarks.study.arms import ARMS, Arm, Run, Study, planned
 from benchmarks.study.measure import escaped, grounding, zero_shot
 from benchmarks.study.phantoms import (
@@ -29,7 +30,7 @@ from benchmarks.study.phantoms import (
     with_gaze_of_others,
     with_gaze_of_some,
 )
-from benchmarks.study.report import complete_seeds, interval, paired
+from benchmarks.study.report import complete_seeds, interval, page, paired
 from benchmarks.study.runs import as_seen, do_missing, do_run, read_results
 from benchmarks.study.training import Recipe, train
 from egma_train.options import LossOptions
@@ -227,7 +228,7 @@ def _named(run: Run) -> dict[str, Any]:
 
 
 def test_a_rerun_does_only_what_is_missing(tmp_path: Path) -> None:
-    path, runs = tmp_path / "results.jsonl", planned(TINY, ARMS[:3], (range(1), range(1)))
+    path, runs = tmp_path / "results.jsonl", planned(TINY, ARMS[:3], range(1))
     old = [_named(runs[0]) | {"new": False}, _named(runs[1]) | {"options": "other"}]
     path.write_text("".join(f"{json.dumps(one)}\n" for one in old))
     path.with_suffix(".writing").write_text("cut in the mid")
@@ -308,7 +309,7 @@ def test_a_seed_escapes_by_its_better_score() -> None:
 
 
 def test_seeds_of_which_an_arm_is_missing_are_left_out() -> None:
-    runs = planned(TINY, (ARMS[0], ARMS[1], ARMS[-1]), (range(2), range(2)))
+    runs = planned(TINY, (ARMS[0], ARMS[1], ARMS[-1]), range(2))
     results = [_named(run) for run in runs if (run.arm, run.seed) != (ARMS[1], 1)]
     kept = complete_seeds(results, runs)
     assert {name: list(seeds) for name, seeds in kept.items()} == {
@@ -316,3 +317,10 @@ def test_seeds_of_which_an_arm_is_missing_are_left_out() -> None:
         ARMS[1].name: [0],
         ARMS[-1].name: [0, 1],
     }
+
+
+def test_the_page_is_what_the_committed_runs_and_prose_make() -> None:
+    runs, done = planned(Study()), read_results(HERE / "results.jsonl")
+    by_arm = complete_seeds([done[run.key] for run in runs if run.key in done], runs)
+    made = page((HERE / "study.md.in").read_text(), by_arm, runs)
+    assert (DOCS / "study.md").read_text() == made

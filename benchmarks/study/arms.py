@@ -9,7 +9,7 @@ from benchmarks.study.phantoms import Look
 from benchmarks.study.training import Recipe
 from egma_train.options import LossOptions
 
-CORE_SEEDS, CONTROL_SEEDS = range(1, 9), range(1, 6)  # the phantoms were tuned with seed 0
+SEEDS = range(1, 9)  # the phantoms were tuned with seed 0
 CONTROLS_BEHIND = 1.5  # seeds; a study that is cut has more seeds of the core than of controls
 
 
@@ -57,7 +57,7 @@ class Run:
 def _core() -> list[Arm]:
     shares = (
         ("clip", 0), ("egf", 0), ("egma", 0), ("mlce", 1), ("egf", 1), ("egm", 1), ("egma", 1),
-        ("egf", 0.1), ("egma", 0.1), ("egma", 0.01),
+        ("egf", 0.1), ("egma", 0.1), ("egf", 0.01), ("egma", 0.01),
     )  # fmt: skip
     return [
         Arm(name if name == "clip" else f"{name}, {share:.0%} gaze", LossOptions(name), share)
@@ -89,11 +89,7 @@ def _controls() -> list[Arm]:
 ARMS = (*_core(), *_controls())
 
 
-def planned(
-    study: Study,
-    arms: Sequence[Arm] = ARMS,
-    seeds: tuple[range, range] = (CORE_SEEDS, CONTROL_SEEDS),
-) -> list[Run]:
+def planned(study: Study, arms: Sequence[Arm] = ARMS, seeds: range = SEEDS) -> list[Run]:
     """List the runs seed by seed, so that a study that is cut has complete seeds."""
-    runs = [Run(study, arm, seed) for arm in arms for seed in seeds[arm.control]]
+    runs = [Run(study, arm, seed) for arm in arms for seed in seeds]
     return sorted(runs, key=lambda run: run.seed + CONTROLS_BEHIND * run.arm.control)
