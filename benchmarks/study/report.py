@@ -38,6 +38,7 @@ COMPARED = [
     ("egf, 10% gaze", "egf, 1% gaze"),
     ("egf, 100% gaze", "egf, gaze of others"),
     ("egma, 100% gaze", "egma, gaze of others"),
+    ("egma, gaze of others", "egma, 0% gaze"),
     ("egf, quarter-max", "egf, 100% gaze"),
     ("egma, quarter-max", "egma, 100% gaze"),
     ("egma, sparsity 0.5", "egma, 100% gaze"),
