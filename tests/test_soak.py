@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from conftest import Campaign, run_etl
-from test_faults_of_runs import SECONDS, assert_as_undisturbed, finish, start
+from test_faults_of_runs import SECONDS, assert_as_undisturbed, finish, start, wait_for_parts
 
 from egma_prep.verify import verify
 
@@ -49,16 +49,24 @@ def test_a_run_killed_at_any_moment_is_finished_by_the_next(
     begun = time.monotonic()
     finish(start(phantom, tmp_path / "undisturbed"))
     usual_s = time.monotonic() - begun
+    parts = len(list((tmp_path / "undisturbed").glob("state/part-*")))
     chance, seen = random.Random(20), Counter[str]()
-    for _ in range(campaign.kills):
+    for turn in range(campaign.kills):
         out = tmp_path / "out"
-        whom, moment_s = chance.choice(["driver", "worker", "all"]), chance.uniform(0, usual_s)
+        whom = chance.choice(["driver", "worker", "all"])
         run = start(phantom, out)
-        time.sleep(moment_s)
+        if turn % 3:  # most of a small run is its start; two in three kills come while parts appear
+            wait_for_parts(out, chance.randrange(1, parts))
+            time.sleep(chance.uniform(0, 0.2))
+        else:
+            time.sleep(chance.uniform(0, usual_s))
         kill(run.pid, whom)
-        run.communicate(timeout=SECONDS)
         made = len(list(out.glob("state/part-*/record.json")))
-        seen[f"{whom}, {'some parts made' if made else 'no part made yet'}"] += 1
+        when = (
+            "before the first part" if not made else "among the parts" if made < parts else "late"
+        )
+        seen[f"{whom} {when}"] += 1
+        run.communicate(timeout=SECONDS)
         assert run_etl(phantom, out).exit_code == 0
         assert_as_undisturbed(out, clean_out)
         shutil.rmtree(out)

@@ -100,7 +100,7 @@ def study_id(image: str, path: str) -> str:
     found = _STUDY.search(image.replace("\\", "/"))
     if found is None:
         raise BadInputError("bad_id", path, f"the image path {image!r} names no study")
-    return found[1]
+    return safe_id(found[1], path, "the study id")
 
 
 def labels(row: Mapping[str, str], path: str) -> dict[str, float]:
