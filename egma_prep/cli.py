@@ -233,7 +233,9 @@ def verify(out: Path, sample: int, against: Path | None, images: Path | None, re
         f" rendered again{derived}: {len(verdict.findings) or 'no'} findings"
     )
     if verdict.findings:
-        again = "they are still there" if repair else f"mend: egma-prep verify --out {out} --repair"
+        source = f" --against {against}" if against else ""
+        mend = f"mend: egma-prep verify --out {out}{source} --repair"
+        again = "they are still there" if repair else mend
         click.echo(again, err=True)
         return _FOUND
     return _DONE

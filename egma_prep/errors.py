@@ -1,7 +1,7 @@
 """The two ways to fail: a user's mistake stops the command, bad data is a listed result."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 REASONS = {
@@ -80,6 +80,10 @@ class Reject:
         """Name the reading (empty if unknown) and the stage that an error stopped."""
         texts = (dataset, reading_id, error.path, stage, error.reason, str(error))
         return cls(*(text.encode(errors="backslashreplace").decode() for text in texts))
+
+    def without_values(self) -> "Reject":
+        """Leave out of the message what was found in the file: it may be gaze."""
+        return replace(self, message=f"{self.path or self.reading_id}; {REASONS[self.reason]}")
 
 
 Value = TypeVar("Value")

@@ -150,7 +150,9 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.output.privacy and self.render.level == "word":
-            raise BadUsageError("maps of single words are raw gaze; leave out --privacy or --level")
+            raise BadUsageError(
+                "maps of single words are raw gaze; add --level sentence or --no-privacy"
+            )
 
     @property
     def data_half(self) -> dict[str, Any]:

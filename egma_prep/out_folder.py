@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from egma_prep.card import data_card, shareable
 from egma_prep.errors import BadUsageError
 from egma_prep.formats import formats
 from egma_prep.input_files import Fingerprint
@@ -193,7 +194,7 @@ class OutFolder:
                 write_json(self.record_file(int(part)), record)
         run = self.run()
         if run is not None:
-            write_json(self.run_file, run | {"options": swap["options"]})
+            self.write_run(run | {"options": swap["options"]})
         shutil.rmtree(self.old_shards, ignore_errors=True)
         self.swap_file.unlink()
 
@@ -203,7 +204,15 @@ class OutFolder:
 
     def merged(self) -> list[Path]:
         """Name the files that hold something of every part."""
-        return [*(self.table(name) for name in TABLES), self.rejects]
+        tables = [self.table(name) for name in TABLES]
+        return [*tables, self.rejects, self.card, self.shareable]
+
+    def write_run(self, run: dict[str, Any]) -> None:
+        """Write the data card, the record that may be shown and, last, ``run.json``."""
+        write_atomically(self.card, data_card(run).encode())
+        write_json(self.shareable, shareable(run, read_parquet(self.rejects).to_pylist()))
+        outputs = {self.relative(p): fingerprint_of(p) for p in self.merged() if p.exists()}
+        write_json(self.run_file, run | {"outputs": outputs})
 
     def relative(self, path: Path) -> str:
         """Name a file of the folder as messages and ``run.json`` do."""

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from egma_prep import __version__
-from egma_prep.card import data_card, shareable
 from egma_prep.cluster import WORKER_DIED, dask_client, each_done
 from egma_prep.errors import BadInputError, BadUsageError, Reject
 from egma_prep.input_files import Fingerprint, InputFiles
@@ -20,11 +19,9 @@ from egma_prep.options import Options, differences, with_changes
 from egma_prep.out_folder import (
     OutFolder,
     concatenate,
-    fingerprint_of,
     is_as_written,
     part_name,
     read_parquet,
-    write_atomically,
     write_json,
     write_table,
 )
@@ -330,14 +327,10 @@ def _finish(
     if planned != written + len(rejects):
         raise RuntimeError(f"planned {planned}, but wrote {written} and rejected {len(rejects)}")
     counts = counted(out, planned, rejects, records)
-    outputs = {out.relative(path): fingerprint_of(path) for path in out.merged() if path.exists()}
     inputs = shared | {
         path: known for record in records for path, known in record["inputs"].items()
     }
-    run = header | {"status": "complete", "counts": counts, "inputs": inputs, "outputs": outputs}
-    write_atomically(out.card, data_card(run).encode())
-    write_json(out.shareable, shareable(run, known))
-    write_json(out.run_file, run)
+    out.write_run(header | {"status": "complete", "counts": counts, "inputs": inputs})
 
 
 def counted(

@@ -113,7 +113,7 @@ def _load_all(
             subject = planned.subject_id
         made = load_reading(planned, job, files, images)
         if isinstance(made, Reject):
-            rejects.append(made)
+            rejects.append(made.without_values() if job.options.output.privacy else made)
             continue
         raw, added = made
         for name, more in added.items():

@@ -38,6 +38,7 @@ Say = Callable[[str], object]
 _OURS = re.compile(
     r"part-\d+\.\w+|record\.json|\..*\.tmp|" + "|".join(rf"{n}\.parquet" for n in TABLES)
 )
+_OF_OTHER_COMMANDS = ("runs/", "evaluation/", "state/")
 _LEFT_BEHIND = "not of this run"
 _TRY_AGAIN = {"killed_worker", "out_of_memory", "unexpected"}
 """Reasons that are not the data's: ``--repair`` tries these readings again."""
@@ -149,7 +150,7 @@ def _files(
 ) -> dict[int, dict[str, Any]]:
     """Compare every file with its checksum; return the records of all parts."""
     records: dict[int, dict[str, Any]] = {}
-    expected = {out.run_file, out.card, out.shareable}
+    expected = {out.run_file}
     for part in sorted(int(path.name.partition("-")[2]) for path in out.state.glob("part-*")):
         record, record_file = out.record(part), out.record_file(part)
         expected |= {record_file} | _paths(out, part, options)
@@ -167,6 +168,8 @@ def _files(
     for path in _orphans(out, expected):
         problem = _LEFT_BEHIND if _OURS.fullmatch(path.name) else "not of egma-prep; move it away"
         verdict.findings.append(Finding(out.relative(path), problem))
+    if options.output.privacy:
+        verdict.findings += _older(out, expected)
     verdict.files = sum(path.exists() for path in expected)
     return records
 
@@ -185,6 +188,16 @@ def _orphans(out: OutFolder, expected: set[Path]) -> list[Path]:
     folders = (out.tables, out.images, out.shards, out.state)
     found = {path for one in folders for path in one.rglob("*") if not path.is_dir()}
     return sorted((found | set(out.litter())) - expected - {out.lock_file})
+
+
+def _older(out: OutFolder, expected: set[Path]) -> Iterator[Finding]:
+    """Find figures, reports and exports from before; a run may have become private since."""
+    made_s = out.run_file.stat().st_mtime
+    for path in sorted(out.root.rglob("*")):
+        ours = path in expected or out.relative(path).startswith(_OF_OTHER_COMMANDS)
+        if not ours and path.is_file() and path.stat().st_mtime < made_s:
+            what = "older than this private run and may hold raw gaze; remove it or make it again"
+            yield Finding(out.relative(path), what)
 
 
 # -- contents -------------------------------------------------------------------------------------
@@ -291,9 +304,9 @@ def _derived_again(
     files = open_tree(job.data, job.images)
     subjects = planned_subjects(choose_source(files, job.source), files)
     planned = {one.key: one for subject in subjects for one in subject.readings}
-    promised = sorted([*planned, *(key_of(vars(r)) for s in subjects for r in s.rejects)])
-    accounted = sorted([*stored, *(key_of(row) for row in read_parquet(out.rejects).to_pylist())])
-    if [(one, two or "") for one, two in promised] != [(one, two or "") for one, two in accounted]:
+    promised = [*planned, *(key_of(vars(reject)) for s in subjects for reject in s.rejects)]
+    accounted = [*stored, *(key_of(row) for row in read_parquet(out.rejects).to_pylist())]
+    if _nameable(promised) != _nameable(accounted):
         yield Finding("tables/readings.parquet", f"{job.data} has other readings; run it again")
     for part, keys in _by_part(chosen, stored).items():
         path = out.shard(part, job.options.render.format)
@@ -313,6 +326,11 @@ def _derived_again(
                     yield Finding(
                         f"{out.relative(path)}, {key[1]}", f"DATA gives other {name}", part
                     )
+
+
+def _nameable(keys: list[Key]) -> list[Key]:
+    """Sort; a reject may have no id."""
+    return sorted((dataset or "", reading_id or "") for dataset, reading_id in keys)
 
 
 def _by_part(chosen: list[Key], stored: dict[Key, int]) -> dict[int, list[Key]]:

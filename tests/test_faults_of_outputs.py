@@ -1,5 +1,6 @@
 """Damage done to ``out/`` is found and named by ``verify``, and mended by ``--repair`` or a run."""
 
+import csv
 import json
 import random
 import re
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
 from conftest import egma_prep, run_etl
-from tables import contents, shards, write_sealed
+from tables import contents, rejects, shards, write_sealed
 from test_wounds import file_of
 
 from egma_prep import open_shards
@@ -64,6 +65,8 @@ KINDS = {
     "a part's share of a table": "state/part-00001/fixations.parquet",
     "a part's record": "state/part-00001/record.json",
     "the list of rejects": "rejects.parquet",
+    "the data card": "README.md",
+    "the record that may be shown": "shareable.json",
 }
 
 
@@ -349,6 +352,24 @@ def test_verify_against_the_raw_tree_finds_what_changed_there(
     assert "has other readings" in verify(out, "--against", data).stdout
 
 
+@pytest.mark.fault(
+    "a metadata row without an id",
+    "a blank id appended to a patient's table, a run, `verify --against`",
+    "a reject; `verify` finds nothing else",
+)
+def test_a_reject_without_an_id_is_accounted_for(phantom: Path, tmp_path: Path) -> None:
+    data, out = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(phantom, data)
+    table = sorted(data.glob("*/REFLACX/metadata.csv"))[0]
+    header, *rows = list(csv.reader(table.read_text().splitlines()))
+    rows[-1][header.index("id")] = ""
+    with table.open("a", newline="") as file:
+        csv.writer(file).writerow(rows[-1])
+    assert run_etl(data, out).exit_code == 0
+    result = verify(out, "--against", data)
+    assert result.exit_code == 0, result.output
+
+
 # -- readers --------------------------------------------------------------------------------------
 
 
@@ -479,6 +500,48 @@ def test_a_folder_that_becomes_private_keeps_no_raw_gaze(
     assert open_shards(out).metadata["sigma"] == "8.0"
     assert run_etl(phantom, out, "--no-privacy", "--sigma", 16).exit_code == 0
     assert contents(out) == contents(clean_out)
+
+
+@pytest.mark.fault(
+    "files from before a folder became private",
+    "a figure and an export in OUT, then a run with --privacy",
+    "`verify` names them; models in runs/ are left alone",
+)
+def test_older_files_in_a_private_folder_are_named(phantom: Path, out: Path) -> None:
+    egma_prep("inspect", "--out", out)
+    egma_prep("export", out / "npz", "--to", "npz", "--out", out)
+    (out / "runs").mkdir()
+    (out / "runs" / "model.txt").write_text("mine")
+    assert run_etl(phantom, out, "--privacy").exit_code == 0
+    found = verify(out)
+    assert found.exit_code == 1 and "runs/" not in found.stdout
+    assert re.search(r"\.png: older than this private run", found.stdout)
+    assert re.search(r"npz/part-\d+\.npz: older than", found.stdout)
+
+
+@pytest.mark.fault(
+    "raw gaze in a message",
+    "a fixation that ends before it begins, and a letter in a position; a run with --privacy",
+    "the reject names file and reason, not the values",
+)
+@pytest.mark.parametrize("cell", [("timestamp_end_fixation", "0.125"), ("x_position", "107q")])
+def test_a_private_run_tells_no_gaze_in_its_rejects(
+    phantom: Path, tmp_path: Path, truth: dict[str, Any], cell: tuple[str, str]
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(phantom, data)
+    victim = next(
+        one for one in truth["readings"] if one["dataset"] == "reflacx" and not one["reject"]
+    )
+    path = file_of(data, victim, "fixations.csv")
+    header, *rows = list(csv.reader(path.read_text().splitlines()))
+    rows[-1][header.index(cell[0])] = cell[1]
+    path.write_text("\n".join(map(",".join, [header, *rows])))
+    for more, told in (((), True), (("--privacy",), False)):
+        out = tmp_path / f"out-{told}"
+        assert run_etl(data, out, *more).exit_code == 0
+        (message,) = [r["message"] for r in rejects(out) if r["reading_id"] == victim["reading_id"]]
+        assert (cell[1] in message) == told and "fixations.csv" in message
 
 
 def test_private_outputs_are_not_rendered_again_nor_by_word(private: Path, phantom: Path) -> None:
