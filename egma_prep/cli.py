@@ -312,19 +312,29 @@ def synth(folder: Path, readings: int, small: bool, seed: int, layout: str, dico
 
 @main.command()
 @click.argument("target", metavar="DEST", type=click.Path(path_type=Path))
-@click.option("--to", "kind", required=True, help="Format: npz or parquet.")
+@click.option(
+    "--to",
+    "kind",
+    required=True,
+    help="official-egma, webdataset, hf-dataset, png, npz or parquet.",
+)
 @_out_option
 @_reports_errors
 def export(target: Path, kind: str, out: Path) -> int:
-    """Write the shards into DEST in another format.
+    """Write the readings into DEST for other programs; a cut export goes on.
+
+    official-egma is what the published EGMA dataset class reads, hf-dataset what Hugging Face
+    datasets.load_from_disk does.
 
     \b
     Example:
-      egma-prep export shards-npz --to npz
+      egma-prep export egma-data --to official-egma
     """
     from egma_prep.export import export as write_export
 
-    click.echo(f"{write_export(out, target, kind)} readings in {target}")
+    done = write_export(out, target, kind)
+    left_out = f", {done.left_out} left out (no sentence that {kind} keeps)" * bool(done.left_out)
+    click.echo(f"{done.written} readings in {target}{left_out}")
     return _DONE
 
 

@@ -126,7 +126,7 @@ def test_shards_are_exported_to_a_format(name: str, clean_out: Path, tmp_path: P
     ("arguments", "says"),
     [
         (("run", "DATA", "--format", "hdf5"), "npz, parquet"),
-        (("export", "DEST", "--to", "hdf5"), "npz, parquet"),
+        (("export", "DEST", "--to", "hdf5"), "npz, official-egma, parquet"),
         (("export", "DEST", "--to", "npz", "--out", "nowhere"), "holds no run"),
     ],
 )

@@ -112,6 +112,15 @@ def test_parsers_take_bytes_and_know_no_files(name: str) -> None:
     )
 
 
+VIEWERS = ("egma_prep.encode", "egma_prep.export", *below("exports"))
+
+
+@pytest.mark.parametrize("name", VIEWERS)
+def test_what_shows_and_hands_on_knows_only_what_is_written(name: str) -> None:
+    before = ("sources", "parse", "align", "assemble", "input_files", "planning", "run", "shards")
+    assert not reaches(name, *(f"egma_prep.{module}" for module in before))
+
+
 @pytest.mark.parametrize("name", PREP)
 def test_nothing_of_preprocessing_knows_training(name: str) -> None:
     assert not reaches(name, "egma_train", "torch", "torchvision", "timm", "transformers")
