@@ -342,8 +342,15 @@ def export(target: Path, kind: str, out: Path) -> int:
 @click.argument("reading_id", required=False)
 @_out_option
 @click.option("--png", type=click.Path(path_type=Path), help="Figure file [OUT/READING_ID.png].")
+@click.option(
+    "--level",
+    type=click.Choice(["sentence", "word"]),
+    default="sentence",
+    show_default=True,
+    help="word: a map for each word too, missing ones crossed out.",
+)
 @_reports_errors
-def inspect(reading_id: str | None, out: Path, png: Path | None) -> int:
+def inspect(reading_id: str | None, out: Path, png: Path | None, level: str) -> int:
     """Draw one reading: its image, its gaze, a heatmap for each sentence.
 
     Without READING_ID: the first one that has a map for every sentence.
@@ -351,10 +358,11 @@ def inspect(reading_id: str | None, out: Path, png: Path | None) -> int:
     \b
     Example:
       egma-prep inspect P300R000001 --png reading.png
+      egma-prep inspect P300R000001 --level word
     """
     from egma_prep.inspection import draw_reading
 
-    click.echo(f"drew {draw_reading(out, reading_id, png)}")
+    click.echo(f"drew {draw_reading(out, reading_id, png, level)}")
     return _DONE
 
 

@@ -1,14 +1,27 @@
 """One reading of ``out/`` as a figure's file."""
 
+from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from egma_prep.errors import BadUsageError
-from egma_prep.out_folder import OutFolder
-from egma_prep.reader import Reading, open_shards
+from egma_prep.options import Options, with_changes
+from egma_prep.out_folder import OutFolder, read_parquet
+from egma_prep.reader import Reading, Sentence, open_shards, sentence_of
+from egma_prep.render_again import render_reading
+from egma_prep.schema import rows_by_reading
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
-def draw_reading(out_root: Path, reading_id: str | None = None, png: Path | None = None) -> Path:
-    """Draw a reading's shard row as a PNG.
+def draw_reading(
+    out_root: Path,
+    reading_id: str | None = None,
+    png: Path | None = None,
+    level: str = "sentence",
+) -> Path:
+    """Draw a reading's shard row as a PNG, or its words beside its sentences.
 
     Parameters
     ----------
@@ -18,19 +31,60 @@ def draw_reading(out_root: Path, reading_id: str | None = None, png: Path | None
         By default the first reading whose sentences all have gaze.
     png : Path, optional
         By default ``<reading_id>.png`` in the output folder.
+    level : str
+        ``sentence``: what the shard holds. ``word``: a map for each word beside its sentence's,
+        rendered from the tables (the paper's Fig. 3).
 
     Returns
     -------
     Path
         The figure's file.
+
+    Raises
+    ------
+    BadUsageError
+        If there is no complete run, no such reading, or no gaze of words in it.
     """
     out = OutFolder(out_root)
-    out.finished_run()
+    options = with_changes(Options(), out.finished_run()["options"])
+    if level == "word" and options.output.privacy:
+        raise BadUsageError(
+            f"{out.root} was made with --privacy: maps of single words are raw gaze, which it does"
+            " not hold; leave out --level word"
+        )
     reading = _find(out, reading_id)
+    figure = _words_beside_sentences(out, reading, options) if level == "word" else reading.plot()
     target = png or out.root / f"{reading.reading_id}.png"
     target.parent.mkdir(parents=True, exist_ok=True)
-    reading.plot().savefig(target, dpi=110, format="png")
+    figure.savefig(target, dpi=110, format="png")
     return target
+
+
+def _words_beside_sentences(out: OutFolder, reading: Reading, options: Options) -> "Figure":
+    from egma_prep.picture import Passage, figure_of_words
+
+    key = reading.dataset, reading.reading_id
+    (facts,) = (
+        row
+        for row in read_parquet(out.table("readings")).to_pylist()
+        if (row["dataset"], row["reading_id"]) == key
+    )
+    tables = ("words", "fixations", "sentences")
+    rows = {
+        name: rows_by_reading(read_parquet(out.part_table(facts["part"], name)))[key]
+        for name in tables
+    }
+
+    def rendered(level: str) -> list[Sentence]:
+        wanted = with_changes(options, {"render": {"level": level, "empty_sentence": "null"}})
+        return [sentence_of(row) for row in render_reading(facts, rows, wanted)["sentences"]]
+
+    def passage(one: Sentence) -> Passage:
+        return Passage(one.text, one.gaze_seconds, one.heatmap)
+
+    words = map(passage, rendered("word"))
+    blocks = [(passage(one), list(islice(words, one.words))) for one in rendered("sentence")]
+    return figure_of_words(f"{reading.dataset}  {reading.reading_id}", reading.image, blocks)
 
 
 def _find(out: OutFolder, reading_id: str | None) -> Reading:

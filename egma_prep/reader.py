@@ -197,13 +197,14 @@ def _reading(row: dict[str, Any]) -> Reading:
     made = {
         "image": _map(row["image"]),
         "heatmap": _map(row["heatmap"]),
-        "sentences": [_sentence(sentence) for sentence in row["sentences"]],
+        "sentences": [sentence_of(sentence) for sentence in row["sentences"]],
         "labels": dict(row["labels"]),
     }
     return Reading(**{name: made.get(name, row[name]) for name in Reading.__dataclass_fields__})
 
 
-def _sentence(row: dict[str, Any]) -> Sentence:
+def sentence_of(row: dict[str, Any]) -> Sentence:
+    """Take a row of a shard's ``sentences``."""
     grid = row["grid"]
     made = {
         "heatmap": _map(row["heatmap"]),

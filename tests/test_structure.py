@@ -112,7 +112,7 @@ def test_parsers_take_bytes_and_know_no_files(name: str) -> None:
     )
 
 
-VIEWERS = ("egma_prep.encode", "egma_prep.export", *below("exports"))
+VIEWERS = ("egma_prep.encode", "egma_prep.export", "egma_prep.inspection", *below("exports"))
 
 
 @pytest.mark.parametrize("name", VIEWERS)
