@@ -53,9 +53,9 @@ def main() -> None:
             shutil.rmtree(tree)
 
 
-def grow(tree: Path, readings: int, drawn: int) -> None:
+def grow(tree: Path, readings: int, drawn: int, small: bool = False) -> None:
     """Draw some readings, and copy them under other patients' numbers."""
-    write_tree(tree, drawn, seed=11)
+    write_tree(tree, drawn, small=small, seed=11)
     shutil.rmtree(tree / "spreadsheets")
     patients = sorted(tree.glob("patient_*"))
     for copy in range(1, readings // drawn):

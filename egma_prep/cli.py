@@ -366,6 +366,29 @@ def inspect(reading_id: str | None, out: Path, png: Path | None, level: str) -> 
     return _DONE
 
 
+@main.command()
+@_out_option
+@click.option(
+    "--shareable",
+    is_flag=True,
+    help="Without images, transcripts, ids or small cells: report-shareable.html.",
+)
+@_reports_errors
+def report(out: Path, shareable: bool) -> int:
+    """Write OUT/report.html, one page that opens from disk: counts, distributions, gallery.
+
+    \b
+    Example:
+      egma-prep report
+      egma-prep report --shareable
+    """
+    from egma_prep.report import write_report
+
+    page = write_report(out, shareable)
+    click.echo(f"{page}, {page.stat().st_size / 1e6:.1f} MB: open it in a browser")
+    return _DONE
+
+
 def _changes(
     config: str | None, assignments: tuple[str, ...], **flags: Any
 ) -> list[dict[str, Any]]:

@@ -1,0 +1,121 @@
+"""One self-contained page about what a run wrote; nothing in it is loaded from elsewhere."""
+
+import json
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from egma_prep.card import TERMS, shareable
+from egma_prep.formats import shard_files
+from egma_prep.options import Options, with_changes
+from egma_prep.out_folder import OutFolder, appearing_whole, read_parquet
+from egma_prep.progress import Progress
+from egma_prep.reader import Shards
+from egma_prep.render_again import rows_by_reading
+from egma_prep.report.gallery import card_of
+from egma_prep.report.leads import by_lead
+from egma_prep.report.means import Means
+from egma_prep.report.numbers import Told, counts, distributions, facts, gaze_of_words
+from egma_prep.report.plots import histogram, lead_curves, mean_maps
+from egma_prep.schema import part_tables
+
+_SMALL_CELL = 10
+_CARD_TABLES = ("words", "fixations")
+
+
+def write_report(out_root: Path, to_share: bool = False) -> Path:
+    """Write ``report.html`` into a complete run's folder.
+
+    Parameters
+    ----------
+    to_share : bool
+        Without images, transcripts, ids and small cells, as ``report-shareable.html``.
+
+    Raises
+    ------
+    BadUsageError
+        If there is no complete run.
+    """
+    out = OutFolder(out_root)
+    run = out.finished_run()
+    options = with_changes(Options(), run["options"])
+    told = Told(_SMALL_CELL if to_share else 1)
+    means = Means()
+    index, parts = _gather(out, options, means, with_cards=not to_share)
+    tables = {name: read_parquet(out.table(name)).to_pandas() for name in ("readings", "words")}
+    passages = means.passages()
+    rejects = read_parquet(out.rejects)
+    leads = [] if options.output.privacy else by_lead(out, options)
+    leads = [one for one in leads if one.readings >= told.least]
+    context = {
+        "terms": TERMS,
+        "to_share": to_share,
+        "facts": facts(shareable(run, rejects.to_pylist()), told),
+        "options": _options(run),
+        "counts": counts(run, tables["readings"], rejects.to_pandas(), told),
+        "words": gaze_of_words(tables["words"], passages, options, told),
+        "distributions": [
+            (one, histogram(one, told))
+            for one in distributions(tables["readings"], tables["words"], passages)
+        ],
+        "told": told,
+        "leads": leads,
+        "lead_curves": lead_curves(leads, told) if leads else "",
+        "maps": mean_maps(means.shown(told.least), with_image=not to_share),
+        "index": index,
+        "parts": parts,
+        "privacy": options.output.privacy,
+    }
+    target = out.root / ("report-shareable.html" if to_share else "report.html")
+    with appearing_whole(target) as temporary:
+        _template().stream(context).dump(str(temporary), encoding="utf-8")
+    return target
+
+
+def _gather(
+    out: OutFolder, options: Options, means: Means, with_cards: bool
+) -> tuple[str, list[tuple[str, int]]]:
+    """Read all shards once; return the gallery's index and its parts, as JSON."""
+    index: list[Any] = []
+    parts: list[tuple[str, int]] = []
+    paths = shard_files(out.shards)
+    with Progress("readings", sum(len(Shards([path])) for path in paths)) as progress:
+        for path in paths:
+            part = int(path.stem.rpartition("-")[2])
+            tables = part_tables(options.output.privacy).keys() & set(_CARD_TABLES)
+            rows = {name: rows_by_reading(out, part, name) for name in tables if with_cards}
+            cards = []
+            for reading in Shards([path]):
+                means.add(reading)
+                progress.advance(1)
+                if with_cards:
+                    key = reading.dataset, reading.reading_id
+                    texts = [one.text for one in reading.sentences]
+                    index.append([reading.reading_id, reading.dataset, reading.split, texts])
+                    cards.append(card_of(reading, {name: rows[name][key] for name in tables}))
+            if with_cards:
+                parts.append((_json(cards), len(cards)))
+    return _json(index), parts
+
+
+def _json(content: object) -> str:
+    """Write JSON that may stand in a script element: nothing in it can close one."""
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c")
+
+
+def _options(run: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for stage, values in run["options"].items():
+        yield from ((f"{stage}.{name}", value) for name, value in values.items())
+
+
+def _template() -> jinja2.Template:
+    folder = files(__name__) / "templates"
+    loader = jinja2.FunctionLoader(lambda name: (folder / name).read_text(encoding="utf-8"))
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("report.html")

@@ -1,0 +1,79 @@
+"""How sentence maps change when their windows start earlier, on a sample rendered anew."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from egma_prep.invariants import Rows
+from egma_prep.options import Options, with_changes
+from egma_prep.out_folder import OutFolder, read_parquet
+from egma_prep.render_again import render_reading, rows_by_reading
+
+Inputs = list[tuple[dict[str, Any], dict[str, Rows]]]
+
+LEADS_S = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
+_SAMPLE = 150
+
+
+@dataclass(frozen=True)
+class Lead:
+    """Windows that start `lead_s` earlier.
+
+    Attributes
+    ----------
+    readings, sentences : int
+        How many were rendered.
+    with_gaze : int
+        Sentences that have any gaze.
+    median_gaze_s : float
+        Seconds of gaze in a sentence's window.
+    half_cells : float
+        Mean number of the 49 cells that hold half of a map: fewer is more concentrated.
+    """
+
+    lead_s: float
+    readings: int
+    sentences: int
+    with_gaze: int
+    median_gaze_s: float
+    half_cells: float
+
+
+def by_lead(out: OutFolder, options: Options) -> list[Lead]:
+    """Render evenly chosen readings with gaze at each lead time; at most 150 of them."""
+    readings = read_parquet(out.table("readings")).to_pylist()
+    seen = [row for row in readings if row["fixations_on_image"]]
+    chosen = seen[:: -(-len(seen) // _SAMPLE) or 1]
+    tables = ("words", "fixations", "sentences")
+    inputs: Inputs = []
+    for part in sorted({row["part"] for row in chosen}):
+        rows = {name: rows_by_reading(out, part, name) for name in tables}
+        for facts in (row for row in chosen if row["part"] == part):
+            key = facts["dataset"], facts["reading_id"]
+            inputs.append((facts, {name: rows[name][key] for name in tables}))
+    return [_measured(lead_s, inputs, options) for lead_s in (LEADS_S if inputs else ())]
+
+
+def _measured(lead_s: float, inputs: Inputs, options: Options) -> Lead:
+    changes = {"level": "sentence", "lead": lead_s, "empty_sentence": "null"}
+    wanted = with_changes(options, {"render": changes})
+    made = [render_reading(*one, wanted)["sentences"] for one in inputs]
+    sentences = [sentence for some in made for sentence in some]
+    gaze_s = np.array([sentence["gaze_seconds"] for sentence in sentences])
+    cells = [half_cells(one["grid"]) for one in sentences if one["grid"] is not None]
+    return Lead(
+        lead_s,
+        len(inputs),
+        len(sentences),
+        int((gaze_s > 0).sum()),
+        float(np.median(gaze_s)),
+        float(np.mean(cells)) if cells else float("nan"),
+    )
+
+
+def half_cells(grid: NDArray[np.float32]) -> int:
+    """Count the largest cells, of ``(49,)``, that together hold half of the sum."""
+    held = np.cumsum(np.sort(grid.astype(np.float64))[::-1])
+    return int(np.searchsorted(held, held[-1] / 2) + 1)
