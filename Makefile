@@ -43,9 +43,10 @@ reliability: $(VENV)/.ready-dev ## inject every fault, write docs/reliability.md
 soak: $(VENV)/.ready-dev ## 100 kills, 1,000 flipped bits, 10,000 damaged inputs for each parser: hours
 	$(BIN)/python -m pytest -q tests/test_soak.py tests/test_fuzz.py --soak=docs/soak.md
 
-bench: $(VENV)/.ready-dev ## the ETL beside merely decoding, what safety costs, DICOM decoders, the loss, the loader, training on phantoms: an hour, 8 GB of disk
+bench: $(VENV)/.ready-dev ## the ETL beside merely decoding, what safety costs, the report's size, DICOM decoders, the loss, the loader, training on phantoms: an hour, 8 GB of disk
 	$(BIN)/python benchmarks/etl.py
 	$(BIN)/python benchmarks/safety.py
+	$(BIN)/python benchmarks/report.py
 	$(BIN)/python benchmarks/dicom_decoders.py
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/embedding.py

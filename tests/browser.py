@@ -10,7 +10,7 @@ from selenium import webdriver
 FLAGS = (
     "headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run",
     "disable-background-networking", "disable-component-update", "disable-sync",
-    "window-size=1280,900",
+    "window-size=1200,780",
 )  # fmt: skip
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 

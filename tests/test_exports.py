@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from egma_prep.exports import Rows, exporter, kinds, official_egma
 from egma_prep.reader import Reading, Shards
 
 Key = tuple[str, str]
+PAGE = (Path(__file__).parent.parent / "docs" / "exports.md").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +113,21 @@ def test_a_missing_package_is_named_in_one_line(
     assert result.exit_code == 2 and result.stderr.count("\n") == 1
     assert "needs the package datasets; install it: pip install datasets" in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_kind_is_on_the_page_of_exports() -> None:
+    table = PAGE.split("\n\n")[2]
+    assert set(re.findall(r"`([\w-]+)`", "".join(re.findall(r"^\|([^|]*)\|", table, re.M)))) == {
+        *kinds()
+    }
+
+
+def test_the_line_of_the_page_reads_a_tar(exported: dict[str, Path]) -> None:
+    (snippet,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    script = f"{snippet}\nassert len(texts) > 1 and all(isinstance(one, str) for one in texts)"
+    place = exported["webdataset"]
+    done = subprocess.run([sys.executable, "-c", script], cwd=place, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 # -- official-egma --------------------------------------------------------------------------------

@@ -112,7 +112,13 @@ def test_parsers_take_bytes_and_know_no_files(name: str) -> None:
     )
 
 
-VIEWERS = ("egma_prep.encode", "egma_prep.export", "egma_prep.inspection", *below("exports"))
+VIEWERS = (
+    "egma_prep.encode",
+    "egma_prep.export",
+    "egma_prep.inspection",
+    *below("exports"),
+    *below("report"),
+)
 
 
 @pytest.mark.parametrize("name", VIEWERS)

@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 EVALUATION = ROOT / "data_manifests" / "evaluation"
+TEMPLATES = ROOT / "egma_prep" / "report" / "templates"
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +65,8 @@ COMMAND = "from egma_prep.cli import main; main()"
             for path in (ROOT / "data_manifests").glob("*.toml")
         ),
         *(f"egma_train/evaluate/data/{path.name}" for path in EVALUATION.iterdir()),
+        *(f"egma_prep/report/templates/{path.name}" for path in TEMPLATES.iterdir()),
+        *(f"egma_prep/data_manifests/{path.name}" for path in (ROOT / "data_manifests").iterdir()),
         *(f"egma_prep/pipelines/{path.name}" for path in (ROOT / "pipelines").iterdir()),
     ],
 )
@@ -114,6 +117,8 @@ def test_the_demo_runs_from_the_wheel(site: Path) -> None:
     run = python(site, COMMAND, "run", "phantom", "--out", "out", "--config", "phantom")
     assert run.returncode == 0, run.stderr
     assert "planned 6 = written 6" in run.stdout
+    report = python(site, COMMAND, "report", "--out", "out")
+    assert report.returncode == 0, report.stderr
     inspect = python(site, COMMAND, "inspect", "--out", "out", "--png", "reading.png")
     assert inspect.returncode == 0, inspect.stderr
     assert (place / "reading.png").read_bytes().startswith(b"\x89PNG")

@@ -14,13 +14,12 @@ from egma_prep.options import Options, with_changes
 from egma_prep.out_folder import OutFolder, appearing_whole, read_parquet
 from egma_prep.progress import Progress
 from egma_prep.reader import Shards
-from egma_prep.render_again import rows_by_reading
 from egma_prep.report.gallery import card_of
 from egma_prep.report.leads import by_lead
 from egma_prep.report.means import Means
 from egma_prep.report.numbers import Told, counts, distributions, facts, gaze_of_words
 from egma_prep.report.plots import histogram, lead_curves, mean_maps
-from egma_prep.schema import part_tables
+from egma_prep.schema import part_tables, rows_by_reading
 
 _SMALL_CELL = 10
 _CARD_TABLES = ("words", "fixations")
@@ -86,7 +85,11 @@ def _gather(
         for path in paths:
             part = int(path.stem.rpartition("-")[2])
             tables = part_tables(options.output.privacy).keys() & set(_CARD_TABLES)
-            rows = {name: rows_by_reading(out, part, name) for name in tables if with_cards}
+            rows = {
+                name: rows_by_reading(read_parquet(out.part_table(part, name)))
+                for name in tables
+                if with_cards
+            }
             cards = []
             for reading in Shards([path]):
                 means.add(reading)

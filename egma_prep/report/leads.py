@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from egma_prep.invariants import Rows
 from egma_prep.options import Options, with_changes
 from egma_prep.out_folder import OutFolder, read_parquet
-from egma_prep.render_again import render_reading, rows_by_reading
+from egma_prep.render_again import render_reading
+from egma_prep.schema import rows_by_reading
 
 Inputs = list[tuple[dict[str, Any], dict[str, Rows]]]
 
@@ -49,7 +50,7 @@ def by_lead(out: OutFolder, options: Options) -> list[Lead]:
     tables = ("words", "fixations", "sentences")
     inputs: Inputs = []
     for part in sorted({row["part"] for row in chosen}):
-        rows = {name: rows_by_reading(out, part, name) for name in tables}
+        rows = {name: rows_by_reading(read_parquet(out.part_table(part, name))) for name in tables}
         for facts in (row for row in chosen if row["part"] == part):
             key = facts["dataset"], facts["reading_id"]
             inputs.append((facts, {name: rows[name][key] for name in tables}))

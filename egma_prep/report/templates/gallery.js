@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-  const FRAME = 224, PAGE = 24, PX_PER_S = 90;
+  const FRAME = 224, PAGE = 12, PX_PER_S = 90;
   const get = (id) => document.getElementById(id);
   const index = JSON.parse(get("index").textContent);
   const haystacks = index.map(([id, dataset, split, texts]) =>
@@ -127,11 +127,15 @@
   // -- search, and loading as one scrolls ---------------------------------------------------------
 
   let found = [], shown = 0;
+  const watcher = new IntersectionObserver(
+    (entries) => { if (entries.some((one) => one.isIntersecting)) more(); }, { rootMargin: "400px" });
   function more() {
     const next = found.slice(shown, shown + PAGE);
     get("cards").append(...next.map(galleryCard));
     shown += next.length;
     get("more").hidden = shown >= found.length;
+    watcher.unobserve(get("more")); // so that it tells again if the button is still in sight
+    watcher.observe(get("more"));
   }
   function search() {
     const wanted = get("search").value.toLowerCase().split(/\s+/).filter(Boolean);
@@ -139,14 +143,12 @@
     shown = 0;
     get("found").textContent = `${found.length} of ${index.length} readings`;
     get("cards").replaceChildren();
-    get("more").hidden = !found.length;
     more();
   }
   let waiting;
   get("search").addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(search, 150); });
   get("more").addEventListener("click", more);
   get("found").textContent = `${index.length} readings`;
-  new IntersectionObserver((entries) => { if (entries.some((one) => one.isIntersecting)) more(); },
-    { rootMargin: "400px" }).observe(get("more"));
   found = [...index.keys()];
+  watcher.observe(get("more"));
 })();

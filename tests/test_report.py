@@ -1,0 +1,236 @@
+"""The report: its numbers, and what the version to be shared does not tell."""
+
+import json
+import re
+import shutil
+from collections import Counter
+from html import unescape
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import egma_prep, run_etl
+from hypothesis import given
+from hypothesis import strategies as st
+from tables import rejects, shards, table
+
+from egma_prep import open_shards
+from egma_prep.card import TERMS
+from egma_prep.options import Options
+from egma_prep.out_folder import OutFolder
+from egma_prep.report.leads import LEADS_S, by_lead, half_cells
+from egma_prep.report.means import KEYWORDS, Means
+from egma_prep.report.numbers import Told, bins
+
+
+def written(out: Path, *flags: str) -> str:
+    result = egma_prep("report", "--out", out, *flags)
+    assert result.exit_code == 0, result.output
+    return (out / ("report-shareable.html" if flags else "report.html")).read_text()
+
+
+@pytest.fixture(scope="module")
+def own_out(clean_out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run's folder to write reports into."""
+    shutil.copytree(clean_out, place := tmp_path_factory.mktemp("report") / "out")
+    return place
+
+
+@pytest.fixture(scope="module")
+def page(own_out: Path) -> str:
+    return written(own_out)
+
+
+@pytest.fixture(scope="module")
+def to_share(own_out: Path) -> str:
+    return written(own_out, "--shareable")
+
+
+def cells(page: str, heading: str) -> list[list[str]]:
+    """Rows of the first table after a heading."""
+    found = page.split(f"{heading}</h3>")[1].split("</table>")[0]
+    rows = re.findall(r"<tr>(.*?)</tr>", found, re.DOTALL)
+    return [[unescape(one) for one in re.findall(r"<td>(.*?)</td>", row)] for row in rows[1:]]
+
+
+# -- the page -------------------------------------------------------------------------------------
+
+
+def test_the_page_opens_with_the_terms_of_use(page: str, to_share: str) -> None:
+    for one in (page, to_share):
+        main = unescape(one.split("<main>")[1])
+        assert TERMS in main and main.index(TERMS) < main.index("<table>")
+
+
+def test_nothing_in_the_page_is_loaded_from_elsewhere(page: str) -> None:
+    assert "default-src 'none'; img-src data:" in page
+    loaded = re.findall(r"""\b(?:src|href)=["']([^"']*)""", page)
+    assert all(one.startswith(("data:", "#")) for one in loaded)
+    assert "url(http" not in page and "@import" not in page
+
+
+def test_a_report_is_the_same_when_written_again_and_its_owners_alone(
+    own_out: Path, page: str
+) -> None:
+    assert written(own_out) == page
+    assert (own_out / "report.html").stat().st_mode & 0o777 == 0o600
+
+
+def test_counts_are_those_of_the_tables(page: str, clean_out: Path) -> None:
+    readings = table(clean_out, "readings")
+    by_split = Counter((one["dataset"], one["split"] or "none") for one in readings)
+    assert {(one, split): int(n) for one, split, n, _ in cells(page, "By split")} == by_split
+    by_dataset = {row[0]: row[1:] for row in cells(page, "By dataset")}
+    for dataset, told in by_dataset.items():
+        some = [one for one in readings if one["dataset"] == dataset]
+        assert told[0] == str(len(some))
+        assert told[1] == str(len({one["subject_id"] for one in some}))
+        assert told[3] == str(sum(one["sentences"] for one in some))
+    told_reasons = cells(page, "Rejected: 2 of 24 planned")
+    reasons = Counter((one["stage"], one["reason"]) for one in rejects(clean_out))
+    assert {(stage, reason): int(n) for stage, reason, n in told_reasons} == reasons
+
+
+def test_sentences_and_words_without_gaze_are_counted(page: str, clean_out: Path) -> None:
+    words = [one for one in table(clean_out, "words") if any(map(str.isalnum, one["text"]))]
+    sentences = [one for row in shards(clean_out).values() for one in row["sentences"]]
+    rows = {row[0]: row[1:] for row in cells(page, "Without gaze")}
+    for name, some in (("word", words), ("sentence, its whole window", sentences)):
+        none = sum(one["gaze_seconds"] == 0 for one in some)
+        assert rows[name][:3] == [f"{len(some):,}", f"{none:,}", f"{none / len(some):.1%}"]
+
+
+def test_the_gallery_holds_every_reading_with_its_words_and_fixations(
+    page: str, clean_out: Path
+) -> None:
+    index = json.loads(re.findall(r'id="index">(.*?)</script>', page, re.DOTALL)[0])
+    parts = re.findall(r'class="part"[^>]*>(.*?)</script>', page, re.DOTALL)
+    cards = [card for part in parts for card in json.loads(part)]
+    ours = list(open_shards(clean_out))
+    assert [one[0] for one in index] == [one.reading_id for one in ours]
+    assert [one[3] for one in index] == [[s.text for s in one.sentences] for one in ours]
+    fixations = Counter(one["reading_id"] for one in table(clean_out, "fixations"))
+    words = Counter(one["reading_id"] for one in table(clean_out, "words"))
+    for reading, card in zip(ours, cards, strict=True):
+        assert len(card["fixations"]) == fixations[reading.reading_id]
+        assert len(card["words"]) == words[reading.reading_id]
+        has_map = [one[3] is not None for one in card["sentences"]]
+        assert has_map == [one.heatmap is not None for one in reading.sentences]
+
+
+def test_a_run_with_privacy_has_a_report_without_fixations(
+    phantom: Path, tmp_path: Path, no_cluster: None
+) -> None:
+    for patient in sorted(phantom.glob("patient_*"))[:4]:
+        shutil.copytree(patient, tmp_path / "data" / patient.name)
+    run_etl(tmp_path / "data", tmp_path / "out", "--privacy")
+    page = written(tmp_path / "out")
+    assert "Made with --privacy" in page
+    assert set(re.findall(r'"fixations":\[(.)', page)) == {"]"}
+
+
+def test_a_report_needs_a_run(tmp_path: Path) -> None:
+    result = egma_prep("report", "--out", tmp_path)
+    assert result.exit_code == 2 and "holds no run" in result.stderr
+
+
+# -- to be shared ---------------------------------------------------------------------------------
+
+
+def test_the_version_to_be_shared_has_no_images_ids_or_transcripts(
+    to_share: str, clean_out: Path
+) -> None:
+    assert not re.search(r"data:image|<img|<image|application/json", to_share)
+    names = ("reading_id", "subject_id", "study_id", "dicom_id")
+    ids = {one[name] for one in table(clean_out, "readings") for name in names}
+    texts = {one["text"] for one in table(clean_out, "sentences")}
+    assert ids and not [one for one in ids | texts if re.search(rf"\b{re.escape(one)}\b", to_share)]
+    paths = [one for one in json.loads((clean_out / "run.json").read_text())["inputs"]]
+    assert paths and not [one for one in paths if one in to_share]
+
+
+def test_the_version_to_be_shared_has_no_small_cells(to_share: str) -> None:
+    for heading in ("By dataset", "By split"):
+        for row in cells(to_share, heading):
+            numbers = [one for one in row if re.fullmatch(r"<?[\d,]+", one)]
+            assert numbers and all(
+                one == "<10" or int(one.replace(",", "")) % 10 == 0 for one in numbers
+            )
+    assert "Rejected: &lt;10 of 20 planned" in to_share
+
+
+@given(st.integers(0, 5000), st.integers(0, 5000))
+def test_no_small_count_can_be_had_from_told_counts_and_shares(one: int, other: int) -> None:
+    told = Told(10)
+    assert told.count(one) in ("0", "<10") or int(told.count(one).replace(",", "")) % 10 == 0
+    small = any(0 < n < 10 for n in (one, other, one + other))
+    assert (told.share(one, one + other) == "–") == (small or one + other == 0)
+    assert Told(1).count(one) == f"{one:,}"
+
+
+def test_bars_of_fewer_than_ten_are_not_drawn_to_be_shared() -> None:
+    values = pd.Series([*np.repeat([1.0, 2.0], 57), 3.0, 3.0, 900.0])
+    number, edges = bins(values, Told(10))
+    assert set(number.tolist()) == {0, 50} and edges.max() < 900
+    number, edges = bins(values, Told(1))
+    assert number.sum() == len(values) and edges.max() == 900
+
+
+# -- numbers --------------------------------------------------------------------------------------
+
+
+def test_half_of_a_map_lies_in_as_many_cells_as_by_hand() -> None:
+    grid = np.zeros(49, np.float32)
+    grid[[3, 17, 40]] = 5, 3, 2
+    assert half_cells(grid) == 1
+    assert half_cells(np.ones(49, np.float32)) == 25
+
+
+def test_leads_begin_with_what_the_shards_hold_and_only_gain_gaze(clean_out: Path) -> None:
+    leads = by_lead(OutFolder(clean_out), Options())
+    assert tuple(one.lead_s for one in leads) == LEADS_S
+    seen = [row for row in shards(clean_out).values() if row["heatmap"] is not None]
+    sentences = [one for row in seen for one in row["sentences"]]
+    assert (leads[0].readings, leads[0].sentences) == (len(seen), len(sentences))
+    assert leads[0].with_gaze == sum(one["heatmap"] is not None for one in sentences)
+    cells = [half_cells(np.array(one["grid"])) for one in sentences if one["grid"]]
+    assert leads[0].half_cells == pytest.approx(np.mean(cells))
+    gaze = [one.with_gaze for one in leads]
+    assert gaze == sorted(gaze) and gaze[-1] > gaze[0]
+
+
+def test_a_keyword_map_is_the_mean_over_the_sentences_that_name_it(clean_out: Path) -> None:
+    means = Means()
+    named = {"heart": np.zeros((56, 56)), "reflacx": np.zeros((56, 56))}
+    number, patients = Counter(), set()
+    for reading in open_shards(clean_out):
+        means.add(reading)
+        maps = [(reading.dataset, reading.heatmap)]
+        maps += [("heart", s.heatmap) for s in reading.sentences if re.search("heart|card", s.text)]
+        for name, heatmap in maps:
+            if heatmap is not None and name in named:
+                named[name] += heatmap.reshape(56, 4, 56, 4).mean(axis=(1, 3))
+                number[name] += 1
+                patients |= {reading.subject_id} if name == "heart" else set()
+    found = means.shown(1)
+    for name, total in named.items():
+        assert found[name].maps == number[name] > 5
+        assert np.abs(found[name].map_sum - total).max() <= 0.51 * number[name]  # rounded bytes
+    assert found["heart"].patients == patients
+    assert "heart" not in means.shown(len(patients) + 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("the heart is enlarged.", {"heart"}),
+        ("opacity in the left lower lobe", {"left lower lobe"}),
+        ("small right pleural effusion", {"pleural effusion"}),
+        ("left base atelectasis, right apical pneumothorax",
+         {"left lower lobe", "right upper lobe", "pneumothorax"}),
+        ("lungs are clear", set()),
+    ],
+)  # fmt: skip
+def test_keywords_are_found_in_sentences(text: str, names: set[str]) -> None:
+    assert {name for name, pattern in KEYWORDS.items() if pattern.search(text)} == names
