@@ -15,12 +15,14 @@ help: ## list the targets
 demo: $(VENV)/.ready $(DEMO)/phantom/PHANTOM-truth.json ## set up, run the whole ETL on invented data, draw a reading, pre-train a small model
 	$(BIN)/egma-prep run $(DEMO)/phantom --out $(DEMO)/out --config phantom
 	$(BIN)/egma-prep inspect --out $(DEMO)/out --png $(DEMO)/reading.png
+	$(BIN)/egma-prep report --out $(DEMO)/out
 	rm -rf $(DEMO)/out/runs
 	$(BIN)/egma-train --shards $(DEMO)/out --out $(DEMO)/out
 	@echo
 	@echo "The phantom tree:         $(DEMO)/phantom"
 	@echo "Tables, images, shards:   $(DEMO)/out"
 	@echo "A reading's heatmaps:     $(DEMO)/reading.png"
+	@echo "All of it on one page:    $(DEMO)/out/report.html"
 	@echo "A small model's run:      $(DEMO)/out/runs"
 	@echo "Your own data:            make preprocess DATA=/physionet/mimic-eye"
 	@echo "The commands on the PATH: export PATH=\"$$(cd $(BIN) && pwd):\$$PATH\""

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 from collections import defaultdict, deque
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -48,6 +49,16 @@ def clean_out(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("clean") / "out"
     result = run_etl(phantom, out)
     assert result.exit_code == 0, result.output
+    return out
+
+
+@pytest.fixture(scope="session")
+def reported(clean_out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with both reports, not to be changed by tests."""
+    shutil.copytree(clean_out, out := tmp_path_factory.mktemp("reported") / "out")
+    for flags in ((), ("--shareable",)):
+        result = egma_prep("report", "--out", out, *flags)
+        assert result.exit_code == 0, result.output
     return out
 
 

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -122,12 +121,14 @@ def test_every_kind_is_on_the_page_of_exports() -> None:
     }
 
 
-def test_the_line_of_the_page_reads_a_tar(exported: dict[str, Path]) -> None:
+def test_the_line_of_the_page_reads_a_tar(
+    exported: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     (snippet,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    script = f"{snippet}\nassert len(texts) > 1 and all(isinstance(one, str) for one in texts)"
-    place = exported["webdataset"]
-    done = subprocess.run([sys.executable, "-c", script], cwd=place, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(exported["webdataset"])
+    scope: dict[str, list[str]] = {}
+    exec(snippet, scope)
+    assert len(scope["texts"]) > 1 and all(isinstance(one, str) for one in scope["texts"])
 
 
 # -- official-egma --------------------------------------------------------------------------------
@@ -232,7 +233,7 @@ def test_its_label_areas_are_ours_within_two_cells_on_average(
         if with_gaze and sentence.grid is not None
     ]
     assert len(pairs) > 50
-    assert np.mean([abs(theirs - known) for theirs, known in pairs]) < 2
+    assert np.mean([abs(theirs - known) for theirs, known in pairs]) < 1
     untouched = [
         label_area(Image.fromarray(sentence.heatmap)) - int((sentence.grid > 0).sum())
         for reading in ours.values()

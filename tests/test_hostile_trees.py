@@ -401,6 +401,7 @@ def test_no_command_opens_a_connection(phantom: Path, tmp_path: Path) -> None:
         ("render-heatmaps", *out, "--sigma", 8, "--workers", 1),
         ("verify", *out, "--against", phantom),
         ("inspect", *out),
+        ("report", *out),
         ("export", tmp_path / "npz", "--to", "npz", *out),
     ):
         start = [sys.executable, "-c", "from egma_prep.cli import main; main()"]

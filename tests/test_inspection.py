@@ -14,8 +14,8 @@ from egma_prep.picture import Passage
 Blocks = list[tuple[Passage, list[Passage]]]
 
 
-@pytest.fixture
-def blocks(clean_out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Blocks]:
+@pytest.fixture(scope="module")
+def blocks(clean_out: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Blocks]:
     """What is drawn at the level of words, by reading."""
     seen: dict[str, Blocks] = {}
     draw = picture.figure_of_words
@@ -24,13 +24,14 @@ def blocks(clean_out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         seen[title.split()[1]] = sentences
         return draw(title, image, sentences[:1])  # all of them take seconds
 
-    monkeypatch.setattr(picture, "figure_of_words", kept)
-    for reading in open_shards(clean_out)[:6]:
-        png = tmp_path / "one.png"
-        arguments = ("--out", clean_out, "--png", png, "--level", "word")
-        result = egma_prep("inspect", reading.reading_id, *arguments)
-        assert result.exit_code == 0, result.output
-        assert png.read_bytes().startswith(b"\x89PNG")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(picture, "figure_of_words", kept)
+        for reading in open_shards(clean_out)[:6]:
+            png = tmp_path_factory.mktemp("figure") / "one.png"
+            arguments = ("--out", clean_out, "--png", png, "--level", "word")
+            result = egma_prep("inspect", reading.reading_id, *arguments)
+            assert result.exit_code == 0, result.output
+            assert png.read_bytes().startswith(b"\x89PNG")
     return seen
 
 

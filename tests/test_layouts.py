@@ -133,6 +133,9 @@ def test_mimic_cxr_gives_images_with_reports_and_no_gaze(
                       "--set", "execution.processes=false")  # fmt: skip
     assert again.exit_code == 0, again.output
     assert shard(tmp_path / "out", "mimic_cxr") == rows
+    report = egma_prep("report", "--out", tmp_path / "out")
+    assert report.exit_code == 0, report.output
+    assert "Too few readings with gaze" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_one_changed_row_of_a_shared_table_redoes_only_its_part(

@@ -37,17 +37,8 @@ def out(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         marked = ",".join([EVIL, *first.split(",")[1:]])
         path.write_text("\n".join([head, marked, *rest]) + "\n")
     assert run_etl(place / "data", place / "out").exit_code == 0
-    for flags in ((), ("--shareable",)):
-        assert egma_prep("report", "--out", place / "out", *flags).exit_code == 0
+    assert egma_prep("report", "--out", place / "out").exit_code == 0
     return place / "out"
-
-
-@pytest.fixture(scope="module")
-def plain(clean_out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of a run without such words, to be looked at."""
-    shutil.copytree(clean_out, place := tmp_path_factory.mktemp("plain") / "out")
-    assert egma_prep("report", "--out", place).exit_code == 0
-    return place / "report.html"
 
 
 @pytest.fixture(scope="module")
@@ -167,9 +158,9 @@ def test_every_control_has_a_name_and_every_drawing_a_text(page: Chrome) -> None
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_follows_the_systems_scheme_and_its_own_button(
-    page: Chrome, scheme: str, plain: Path, tmp_path: Path
+    page: Chrome, scheme: str, reported: Path, tmp_path: Path
 ) -> None:
-    page.get(plain.as_uri())
+    page.get((reported / "report.html").as_uri())
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
@@ -196,8 +187,8 @@ def test_the_page_follows_the_systems_scheme_and_its_own_button(
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
-def test_the_version_to_be_shared_opens_without_errors(browser: Chrome, out: Path) -> None:
-    browser.get((out / "report-shareable.html").as_uri())
+def test_the_version_to_be_shared_opens_without_errors(browser: Chrome, reported: Path) -> None:
+    browser.get((reported / "report-shareable.html").as_uri())
     assert all_of(browser, "img, #gallery") == []
     one_of(browser, "#theme").click()
     assert browser.get_log("browser") == []

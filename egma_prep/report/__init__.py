@@ -58,7 +58,7 @@ def write_report(out_root: Path, to_share: bool = False) -> Path:
         "words": gaze_of_words(tables["words"], passages, options, told),
         "distributions": [
             (one, histogram(one, told))
-            for one in distributions(tables["readings"], tables["words"], passages)
+            for one in distributions(**tables, passages=passages, level=options.render.level)
         ],
         "told": told,
         "leads": leads,

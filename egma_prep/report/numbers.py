@@ -118,9 +118,9 @@ def _of_dataset(name: str, some: pd.DataFrame, told: Told) -> tuple[str, ...]:
 
 
 def distributions(
-    readings: pd.DataFrame, words: pd.DataFrame, passages: pd.DataFrame
+    readings: pd.DataFrame, words: pd.DataFrame, passages: pd.DataFrame, level: str
 ) -> list[Distribution]:
-    """Take what is shown as a histogram."""
+    """Take what is shown as a histogram; `level` says what the passages are."""
     key = ["dataset", "reading_id"]
     timed = words.dropna(subset=["begin", "end"]).groupby(key)
     length_s = timed["end"].max() - timed["begin"].min()
@@ -131,7 +131,7 @@ def distributions(
         Distribution("Fixations in a reading", "", readings.fixations),
         Distribution("Words in a reading", "", readings.words),
         Distribution("Sentences in a reading", "", readings.sentences),
-        Distribution("Gaze in a sentence's window", "s", passages.gaze_seconds),
+        Distribution(f"Gaze in a {level}'s window", "s", passages.gaze_seconds),
         Distribution("Fixations off the image, share of a reading's", "", off_image),
     ]
 
