@@ -40,7 +40,7 @@ def lead_curves(leads: list[Lead], told: Told) -> Markup:
     """Draw how the share with gaze and the concentration change with the lead time."""
     shares = [told.share(one.with_gaze, one.sentences).rstrip("%") for one in leads]
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(7, 2), layout="constrained")
+        figure = Figure(figsize=(7, 2.5), layout="constrained")
         for axis, (label, values) in zip(
             figure.subplots(1, 2),
             {
