@@ -66,7 +66,6 @@ COMMAND = "from egma_prep.cli import main; main()"
         ),
         *(f"egma_train/evaluate/data/{path.name}" for path in EVALUATION.iterdir()),
         *(f"egma_prep/report/templates/{path.name}" for path in TEMPLATES.iterdir()),
-        *(f"egma_prep/data_manifests/{path.name}" for path in (ROOT / "data_manifests").iterdir()),
         *(f"egma_prep/pipelines/{path.name}" for path in (ROOT / "pipelines").iterdir()),
     ],
 )
