@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from egma_prep.errors import BadUsageError
 from egma_prep.options import Options, with_changes
-from egma_prep.out_folder import OutFolder, read_parquet
+from egma_prep.out_folder import OutFolder, appearing_whole, read_parquet
 from egma_prep.reader import Reading, Sentence, open_shards, sentence_of
 from egma_prep.render_again import render_reading
 from egma_prep.schema import rows_by_reading
@@ -55,8 +55,8 @@ def draw_reading(
     reading = _find(out, reading_id)
     figure = _words_beside_sentences(out, reading, options) if level == "word" else reading.plot()
     target = png or out.root / f"{reading.reading_id}.png"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target, dpi=110, format="png")
+    with appearing_whole(target) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
     return target
 
 
