@@ -223,7 +223,7 @@ def read_config(name: str) -> dict[str, Any]:
         raise BadUsageError(
             f"cannot read config {name}: {error.strerror}; shipped ones: {', '.join(there)}"
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadUsageError(f"config {name} is not TOML: {error}") from None
 
 
