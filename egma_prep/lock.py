@@ -14,6 +14,7 @@ from typing import Any
 from egma_prep.errors import BadUsageError
 
 _MOST_BYTES = 4096
+_PATIENCE_S, _PAUSE_S = 60.0, 0.05
 
 
 @contextlib.contextmanager
@@ -35,6 +36,50 @@ def locked(path: Path) -> Iterator[None]:
         os.ftruncate(descriptor, 0)
         os.write(descriptor, json.dumps(_this_process()).encode())
         yield
+
+
+@contextlib.contextmanager
+def at_work(path: Path) -> Iterator[None]:
+    """Tell, as a worker, that something is being written; many may at a time."""
+    with _opened(path) as descriptor:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+
+
+def wait_for_workers(path: Path) -> None:
+    """Wait for workers that outlived their run, which was killed a moment ago.
+
+    Raises
+    ------
+    BadUsageError
+        If they are still at work after a minute.
+    """
+    deadline_s = time.monotonic() + _PATIENCE_S
+    with _opened(path) as descriptor:
+        while not _lock_alone(descriptor):
+            if time.monotonic() > deadline_s:
+                raise BadUsageError(
+                    f"workers of an earlier run still write to {path.parent.parent}; wait for them"
+                )
+            time.sleep(_PAUSE_S)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _lock_alone(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
+    return True
 
 
 def _acquired(path: Path) -> int:

@@ -17,7 +17,7 @@ from egma_prep.card import data_card, shareable
 from egma_prep.errors import BadUsageError
 from egma_prep.formats import formats
 from egma_prep.input_files import Fingerprint
-from egma_prep.lock import locked
+from egma_prep.lock import at_work, locked, wait_for_workers
 from egma_prep.schema import SCHEMA_VERSION, TABLES
 
 _RUN = {"schema_version", "status", "options", "seal"}
@@ -44,6 +44,7 @@ class OutFolder:
         self.swap_file = root / "state" / "swap.json"
         self.scratch = root / "state" / "scratch"
         self.lock_file = root / "state" / "lock"
+        self.workers_file = root / "state" / "workers"
 
     def create(self) -> None:
         """Make the folder, readable by its owner only, and check that it can be written.
@@ -198,9 +199,16 @@ class OutFolder:
         shutil.rmtree(self.old_shards, ignore_errors=True)
         self.swap_file.unlink()
 
-    def locked(self) -> contextlib.AbstractContextManager[None]:
-        """Keep other runs out; see `egma_prep.lock.locked`."""
-        return locked(self.lock_file)
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other runs out, and wait for workers that outlived theirs; see `egma_prep.lock`."""
+        with locked(self.lock_file):
+            wait_for_workers(self.workers_file)
+            yield
+
+    def at_work(self) -> contextlib.AbstractContextManager[None]:
+        """Let the next run wait until this worker has written what it is writing."""
+        return at_work(self.workers_file)
 
     def merged(self) -> list[Path]:
         """Name the files that hold something of every part."""

@@ -130,7 +130,8 @@ def render_part(part: int, out_root: Path, old_format: str, options: Options) ->
         for name in schema.names
     ]
     table = pa.Table.from_arrays(columns, schema=schema)
-    return write_table(out.shard(part, options.render.format, out.next_shards), table)
+    with out.at_work():
+        return write_table(out.shard(part, options.render.format, out.next_shards), table)
 
 
 def render_reading(

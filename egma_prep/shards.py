@@ -42,6 +42,11 @@ def make_part(plan: PartPlan, job: Job, fatal: Collection[tuple[str, str]] = ())
     dict
         The record: key, counts, rejects, fingerprints of inputs and outputs.
     """
+    with OutFolder(job.out).at_work():
+        return _make_part(plan, job, fatal)
+
+
+def _make_part(plan: PartPlan, job: Job, fatal: Collection[tuple[str, str]]) -> dict[str, Any]:
     out, files = OutFolder(job.out), job.files()
     out.remove_part(plan.part)
     rows, rejects, notes = _load_all(plan, job, files, fatal)

@@ -187,7 +187,7 @@ def _orphans(out: OutFolder, expected: set[Path]) -> list[Path]:
     """List files where only ours belong."""
     folders = (out.tables, out.images, out.shards, out.state)
     found = {path for one in folders for path in one.rglob("*") if not path.is_dir()}
-    return sorted((found | set(out.litter())) - expected - {out.lock_file})
+    return sorted((found | set(out.litter())) - expected - {out.lock_file, out.workers_file})
 
 
 def _older(out: OutFolder, expected: set[Path]) -> Iterator[Finding]:

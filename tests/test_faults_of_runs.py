@@ -307,6 +307,41 @@ def test_without_flock_the_named_process_is_looked_for(
     assert path.exists() != free
 
 
+_BUSY = """
+import sys, time
+from pathlib import Path
+from egma_prep.lock import at_work
+with at_work(Path(sys.argv[1])):
+    print("at work", flush=True)
+    time.sleep(1.5)
+"""
+
+
+@pytest.mark.fault(
+    "a worker that outlives its killed run",
+    "a process that still writes when the next run starts",
+    "the next run waits for it; told in one line if it takes too long",
+)
+@pytest.mark.parametrize("patience_s", [60.0, 0.2])
+def test_a_run_waits_for_workers_of_an_earlier_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience_s: float
+) -> None:
+    monkeypatch.setattr(lock, "_PATIENCE_S", patience_s)
+    workers = tmp_path / "workers"
+    process = subprocess.Popen(
+        [sys.executable, "-c", _BUSY, str(workers)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout and process.stdout.readline() == "at work\n"
+    if patience_s < 1:
+        with pytest.raises(lock.BadUsageError, match="still write to"):
+            lock.wait_for_workers(workers)
+    else:
+        lock.wait_for_workers(workers)
+        assert process.wait(timeout=5) == 0
+    process.kill()
+    process.communicate()
+
+
 # -- starvation -----------------------------------------------------------------------------------
 
 
