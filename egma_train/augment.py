@@ -33,12 +33,7 @@ class Draws(NamedTuple):
 
     def of(self, readings: NDArray[np.int64]) -> "Draws":
         """Take those of some readings."""
-        return Draws(
-            self.brightness[readings],
-            self.contrast[readings],
-            self.sharpen[readings],
-            self.autocontrast[readings],
-        )
+        return Draws._make(values[readings] for values in self)
 
 
 def draw(options: DataOptions, number: int, seed: int, epoch: int) -> Draws:

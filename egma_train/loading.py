@@ -1,7 +1,7 @@
 """From numbers of readings to the tensors of a batch."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -49,12 +49,17 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """Move the tensors to a device."""
-        own = {one.name: getattr(self, one.name) for one in fields(self)}
         moved: dict[str, Any] = {
-            name: value.to(device) if isinstance(value, Tensor) else value
-            for name, value in own.items()
+            name: own.to(device) for name, own in vars(self).items() if isinstance(own, Tensor)
         }
-        return Batch(**moved)
+        return replace(self, **moved)
+
+
+def tokenized(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> Any:
+    """Encode texts as padded ``input_ids`` and ``attention_mask``, ``[t, l]``."""
+    return tokenizer(
+        list(texts), padding=True, truncation=True, max_length=max_tokens, return_tensors="pt"
+    )
 
 
 @dataclass(frozen=True)
@@ -86,13 +91,7 @@ class BatchLoader:
         counts = [int(self.cache.sentences_of(share)[1].sum()) for share in shares]
         own = shares[self.rank]
         sentences, _ = self.cache.sentences_of(own)
-        tokens = self.tokenizer(
-            self.cache.texts(sentences),
-            padding=True,
-            truncation=True,
-            max_length=self.max_tokens,
-            return_tensors="pt",
-        )
+        tokens = tokenized(self.tokenizer, self.cache.texts(sentences), self.max_tokens)
         return Batch(
             torch.from_numpy(np.asarray(self.cache.images[own])),
             tokens["input_ids"],

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel, SwinConfig, SwinModel
 
-from egma_train.errors import BadUsageError
+from egma_train.errors import BadUsageError, first_line
 from egma_train.key_names import as_in_model, as_on_disk
 from egma_train.options import ModelOptions, Options, with_changes
 
@@ -141,8 +141,7 @@ class EgmaModel(nn.Module):
         except FileNotFoundError as error:
             raise BadUsageError(f"{folder} is no EGMA model: {error.filename} is missing") from None
         except Exception as error:
-            reason = str(error).partition("\n")[0]
-            raise BadUsageError(f"the model in {folder} is damaged ({reason})") from None
+            raise BadUsageError(f"the model in {folder} is damaged ({first_line(error)})") from None
         options = with_changes(Options(), {"model": described["options"]}).model
         model = cls(SwinConfig(**described["swin"]), BertConfig(**described["bert"]), options)
         own = model.state_dict()

@@ -139,9 +139,8 @@ class LossOptions:
         """Return these as arguments of `egma_train.losses.egma_loss`."""
         given = asdict(self) | {"terms": self.terms}
         given["sparsity"] = None if self.sparsity == "1/length" else self.sparsity
-        return {
-            name: value for name, value in given.items() if name not in ("objective", "mapping")
-        }
+        del given["objective"], given["mapping"]
+        return given
 
 
 @dataclass(frozen=True)

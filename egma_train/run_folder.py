@@ -78,8 +78,7 @@ class RunFolder:
 
     def write_record(self, record: dict[str, Any]) -> None:
         """Replace the record."""
-        text = json.dumps(record, indent=1, sort_keys=True) + "\n"
-        _replace(self.record_file, text)
+        write_whole(self.record_file, json.dumps(record, indent=1, sort_keys=True) + "\n")
 
     def save_checkpoint(
         self, step: int, model: EgmaModel, tokenizer: Any, training: dict[str, Any]
@@ -102,12 +101,8 @@ class RunFolder:
         shutil.rmtree(self.model, ignore_errors=True)
         with _aside(self.model) as folder:
             save_model(folder, model, tokenizer)
-        _replace(self.card, model_card(record))
+        write_whole(self.card, model_card(record))
         self.write_record(record)
-
-    def resumes(self) -> bool:
-        """Tell whether there was an attempt before."""
-        return self.metrics_file.exists()
 
     def _checkpoints(self) -> list[Path]:
         return sorted(self.checkpoints.glob("step-*"))
@@ -214,9 +209,10 @@ def _aside(place: Path) -> Iterator[Path]:
     os.rename(aside, place)
 
 
-def _replace(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
+    """Write a text aside, then rename: it is there whole or not at all."""
     aside = path.with_name(f".{path.name}.tmp")
-    with aside.open("w") as file:
+    with aside.open("w", encoding="utf-8", newline="") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

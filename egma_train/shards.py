@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from egma_train.errors import BadUsageError
+from egma_train.errors import BadUsageError, first_line
 
 SCHEMA_VERSION = "1"
 FRAME_PX = 224
@@ -100,9 +100,8 @@ def read_shard(path: Path, *, maps: bool = False) -> Iterator[ShardReading]:
     except BadUsageError:
         raise
     except Exception as error:  # each library has its own for damage
-        reason = str(error).partition("\n")[0]
         raise BadUsageError(
-            f"{path} is damaged ({reason}); delete it and repeat: egma-prep run DATA"
+            f"{path} is damaged ({first_line(error)}); delete it and repeat: egma-prep run DATA"
         ) from None
 
 

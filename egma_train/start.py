@@ -3,7 +3,7 @@
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,9 @@ import torch
 
 from egma_train import __version__, load_model
 from egma_train.cache import ReadingCache, open_cache
-from egma_train.errors import BadUsageError, unknown_name
+from egma_train.errors import BadUsageError, first_line, unknown_name
 from egma_train.model import EgmaModel, new_configs
-from egma_train.options import (
-    PRESETS,
-    Options,
-    differences,
-    options_of,
-    with_changes,
-)
+from egma_train.options import PRESETS, Options, differences, options_of, with_changes
 from egma_train.processes import Processes, any_process, joined, wait_for_all
 from egma_train.run_folder import RunFolder
 from egma_train.sampling import chosen_readings, readings_with_used_gaze
@@ -79,7 +73,7 @@ def run_training(request: Request, say: Say) -> RunFolder | None:
     with joined(device.type) as processes:
         if device.type == "cuda" and device.index is None:
             device = torch.device("cuda", processes.local_rank)
-        speak = say if processes.first else _say_nothing
+        speak: Say = say if processes.first else lambda _: None
         if processes.world > options.train.batch_size:
             raise BadUsageError(f"{processes.world} processes need a larger train.batch_size")
         cache = _cache(request.shards, options, processes, speak)
@@ -150,8 +144,9 @@ def usable_device(name: str) -> torch.device:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
-        raise BadUsageError(f"execution.device={name} cannot be used ({reason})") from None
+        raise BadUsageError(
+            f"execution.device={name} cannot be used ({first_line(error)})"
+        ) from None
     return device
 
 
@@ -236,14 +231,5 @@ def _told(counts: Mapping[str, Any], options: Options) -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = {"egma": __version__, "python": platform.python_version()}
-    for name in _SOFTWARE:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "unknown"
-    return found
-
-
-def _say_nothing(_: str) -> None:
-    """Stay silent in all processes but the first."""
+    own = {"egma": __version__, "python": platform.python_version()}
+    return own | {name: version(name) for name in _SOFTWARE}

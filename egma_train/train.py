@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from egma_train.augment import Draws, draw
 from egma_train.cache import ReadingCache
-from egma_train.errors import BadUsageError
+from egma_train.errors import BadUsageError, first_line
 from egma_train.loading import Batch, BatchLoader, iterate, pixels
 from egma_train.losses import EgmaLoss, clip_loss, egma_loss
 from egma_train.model import EgmaModel, Features
@@ -87,9 +87,8 @@ class Trainer:
             self.scaler.load_state_dict(stored["scaler"])
             return Progress(**stored["progress"])
         except Exception as error:
-            reason = str(error).partition("\n")[0]
             raise BadUsageError(
-                f"{place} is damaged ({reason}); delete it to begin anew with --resume"
+                f"{place} is damaged ({first_line(error)}); delete it to begin anew with --resume"
             ) from None
 
     def _loss(self, batch: Batch, draws: Draws) -> tuple[Features, EgmaLoss]:
@@ -132,11 +131,19 @@ def train(
         False if Ctrl-C or SIGTERM stopped it, after a checkpoint.
     """
     readings = chosen_readings(cache, options.data)
-    loader = _loader(cache, tokenizer, readings, options, model.options.max_tokens, processes)
+    loader = BatchLoader(
+        cache,
+        tokenizer,
+        readings_with_used_gaze(cache, readings, options.data, options.train.seed),
+        model.options.max_tokens,
+        options.data.empty_sentence == "reading",
+        processes.rank,
+        processes.world,
+    )
     trainer = make_trainer(model, options, processes, device)
     at = trainer.restore(run)
     trainer.parallel.train()
-    if run.resumes():
+    if run.metrics_file.exists():  # there was an attempt before
         say(f"continuing after step {at.step}" if at.step else "no checkpoint: from step 0")
     metrics = Metrics(run, at.step) if processes.first else None
     with _asked_to_stop() as stop:
@@ -216,13 +223,15 @@ def batch_loss(features: Features, batch: Batch, options: Options) -> EgmaLoss:
 
 def make_optimizer(model: EgmaModel, options: Options) -> torch.optim.AdamW:
     """AdamW; the logit scale does not decay unless asked."""
-    scale = [model.logit_scale]
     others = [one for name, one in model.named_parameters() if name != "logit_scale"]
     decay = options.train.weight_decay
     return torch.optim.AdamW(
         [
             {"params": others, "weight_decay": decay},
-            {"params": scale, "weight_decay": decay if options.train.decay_scale else 0.0},
+            {
+                "params": [model.logit_scale],
+                "weight_decay": decay if options.train.decay_scale else 0.0,
+            },
         ],
         lr=options.train.learning_rate,
     )
@@ -241,31 +250,10 @@ def learning_rate(step: int, steps_per_epoch: int, options: Options) -> float:
 def precision_of(name: str, device: torch.device) -> torch.dtype:
     """Choose what the towers compute in; the loss is always in float32."""
     if name != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[
-            name
-        ]
+        return getattr(torch, name)
     if device.type != "cuda":
         return torch.float32
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-
-
-def _loader(
-    cache: ReadingCache,
-    tokenizer: Any,
-    readings: Numbers,
-    options: Options,
-    max_tokens: int,
-    processes: Processes,
-) -> BatchLoader:
-    return BatchLoader(
-        cache,
-        tokenizer,
-        readings_with_used_gaze(cache, readings, options.data, options.train.seed),
-        max_tokens,
-        options.data.empty_sentence == "reading",
-        processes.rank,
-        processes.world,
-    )
 
 
 def _batches(cache: ReadingCache, readings: Numbers, options: Options, epoch: int) -> list[Numbers]:

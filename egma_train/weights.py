@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoTokenizer, BertConfig, BertModel, SwinConfig, SwinModel
 
-from egma_train.errors import BadUsageError
+from egma_train.errors import BadUsageError, first_line
 from egma_train.key_names import as_in_model
 from egma_train.model import EgmaModel, is_own_model, new_configs
 from egma_train.options import ModelOptions
@@ -132,6 +132,11 @@ def cached_hub_weights() -> list[str] | None:
     return [f"vision={SWIN_NAME}", f"text={BERT_NAME}"]
 
 
+def weights_file(folder: Path) -> Path | None:
+    """Find a folder's weights."""
+    return next((folder / name for name in _FILES if (folder / name).is_file()), None)
+
+
 def _told_apart(sources: Iterable[str]) -> tuple[Path | None, dict[str, str]]:
     whole: list[Path] = []
     towers: dict[str, str] = {}
@@ -152,7 +157,7 @@ def _told_apart(sources: Iterable[str]) -> tuple[Path | None, dict[str, str]]:
 
 def _read_state(folder: Path) -> State:
     """Read a plain state dict; pickled objects are refused."""
-    path = next((folder / name for name in _FILES if (folder / name).is_file()), None)
+    path = weights_file(folder)
     if path is None:
         raise BadUsageError(f"--init {folder} holds neither {' nor '.join(_FILES)}")
     try:
@@ -176,10 +181,9 @@ def _tokenizer(text: str | None, whole: Path | None) -> Any:
     try:
         return AutoTokenizer.from_pretrained(place)
     except (OSError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
         raise BadUsageError(
-            f"no tokenizer in {place} ({reason}); put the text tower's vocab.txt beside the"
-            " weights, or add --init text=FOLDER"
+            f"no tokenizer in {place} ({first_line(error)}); put the text tower's vocab.txt beside"
+            " the weights, or add --init text=FOLDER"
         ) from None
 
 
@@ -205,8 +209,7 @@ def _config(kind: Any, name: str) -> Any:
     try:
         return kind.from_pretrained(name)
     except (OSError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise BadUsageError(f"no {kind.__name__} in {name} ({reason})") from None
+        raise BadUsageError(f"no {kind.__name__} in {name} ({first_line(error)})") from None
 
 
 def _fill(model: EgmaModel, stored: State, part: str) -> KeyReport:
@@ -247,8 +250,7 @@ def _fill_tower(model: EgmaModel, part: str, name: str, kind: Any) -> KeyReport:
             name, config=target.config, add_pooling_layer=False, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise BadUsageError(f"--init {part}={name}: {reason}") from None
+        raise BadUsageError(f"--init {part}={name}: {first_line(error)}") from None
     finally:
         log.disabled = before
     own = loaded.state_dict()
