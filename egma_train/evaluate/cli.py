@@ -2,7 +2,7 @@
 
 import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ _MOST_UNREADABLE = 0.2
 _ZERO_SHOT_TASKS = "chexpert5x200, rsna, siim or csv"
 
 Command = Callable[..., Any]
+Changes = Mapping[str, Any]
 
 
 class _OneLineErrors(click.Group):
@@ -81,15 +82,16 @@ _model_options = _options(
 
 
 def _reports_errors(command: Command) -> Command:
-    """Turn a user's mistake into one line and exit code 2; ``--debug`` shows where."""
+    """Parse ``--set``; turn a user's mistake into one line and exit code 2, or a traceback."""
 
     @click.option("--debug", is_flag=True, help="Show tracebacks.")
     @functools.wraps(command)
-    def guarded(*args: Any, debug: bool, **kwargs: Any) -> None:
+    def guarded(*, debug: bool, assignments: Sequence[str], **given: Any) -> None:
         from egma_train.errors import BadUsageError
+        from egma_train.options import parse_assignments
 
         try:
-            code = command(*args, **kwargs)
+            code = command(changes=parse_assignments(assignments), **given)
         except (BadUsageError, OSError) as error:
             if debug:
                 raise
@@ -122,9 +124,8 @@ def zero_shot(task: str, protocol: str, score: str, **given: Any) -> int:
     """
     from egma_train.evaluate.zero_shot import zero_shot as classify
 
-    return _evaluate(
-        f"zero-shot-{task}", classify, task, {"protocol": protocol, "score": score}, **given
-    )
+    measure = functools.partial(classify, protocol=protocol, score=score)
+    return _evaluate(f"zero-shot-{task}", measure, task, **given)
 
 
 @main.command("retrieval")
@@ -140,7 +141,7 @@ def retrieval(score: str, **given: Any) -> int:
     """
     from egma_train.evaluate.retrieval import retrieval as rank
 
-    return _evaluate("retrieval", rank, "chexpert8x200", {"score": score}, **given)
+    return _evaluate("retrieval", functools.partial(rank, score=score), "chexpert8x200", **given)
 
 
 @main.command("grounding")
@@ -159,11 +160,9 @@ def grounding(shards: Path | None, against: str, splits: tuple[str, ...], **give
     """
     from egma_train.evaluate.grounding import grounding as ground
 
-    _measure(
-        f"grounding-{against}",
-        functools.partial(ground, shards or given["out"], against=against, splits=splits),
-        **given,
-    )
+    shards = shards or given["out"]
+    measure = functools.partial(ground, shards, against=against, splits=splits)
+    _measure(f"grounding-{against}", measure, **given)
 
 
 @main.command("embed")
@@ -173,14 +172,12 @@ def grounding(shards: Path | None, against: str, splits: tuple[str, ...], **give
 @_reports_errors
 def embed(
     task: str,
-    images: Path,
-    labels: Path,
-    list: Path | None,
     out: Path,
     seed: int,
     batch_size: int,
-    assignments: Sequence[str],
+    changes: Changes,
     checkpoints: Sequence[Path],
+    **given: Any,
 ) -> None:
     """Write images' features to Parquet, and draw their t-SNE.
 
@@ -189,22 +186,19 @@ def embed(
       egma-eval embed --task chexpert5x200 --images CheXpert-v1.0-small \\
           --labels chexpert_5x200.csv out/runs/RUN
     """
-    from egma_train.evaluate.embeddings import embed as encode
+    from egma_train.evaluate.compare import of_each
     from egma_train.evaluate.embeddings import write_embeddings
     from egma_train.evaluate.encoder import load_encoder
-    from egma_train.evaluate.image_lists import locate
-    from egma_train.evaluate.tasks import read_images
-    from egma_train.options import parse_assignments
+    from egma_train.evaluate.tasks import read_test
 
-    listed = read_images(task, labels, list, seed)
-    paths = locate(images, listed.ids)
+    listed, paths, _ = read_test(task, seed=seed, **given)
     for checkpoint in checkpoints:
-        encoder = load_encoder(checkpoint, parse_assignments(assignments))
-        unreadable: dict[int, str] = {}
-        table = encode(listed, paths, encoder, batch_size, unreadable)
-        files = write_embeddings(table, out / "evaluation" / f"embed-{task}" / encoder.name, seed)
-        lost = [f"  without {listed.ids[i]}: {why}" for i, why in unreadable.items()]
-        click.echo("\n".join([f"{encoder.name}: {len(table)} of {len(listed)} images", *lost]))
+        encoder = load_encoder(checkpoint, changes)
+        seen = of_each(listed, paths, encoder, batch_size, lambda one: one.pooled)
+        files = write_embeddings(seen, out / "evaluation" / f"embed-{task}" / encoder.name, seed)
+        click.echo(f"{encoder.name}: {len(seen.images)} of {len(listed)} images")
+        for lost in seen.report["unreadable"]:
+            click.echo(f"  without {lost['id']}: {lost['reason']}")
         click.echo(f"  {', '.join(map(str, files))}")
 
 
@@ -252,19 +246,11 @@ def ablation(shards: Path | None, config: Path | None, **given: Any) -> int:
 
 
 def _tabulate(
-    checkpoints: Sequence[Path],
-    tests: Sequence[dict[str, str]],
-    *,
-    data: Path,
-    out: Path,
-    assignments: Sequence[str],
-    **given: Any,
+    checkpoints: Sequence[Path], tests: Sequence[dict[str, str]], out: Path, **given: Any
 ) -> None:
     from egma_train.evaluate.table import run_tests, write_tables
-    from egma_train.options import parse_assignments
 
-    changes = parse_assignments(assignments)
-    reports = run_tests(checkpoints, tests, data, out, click.echo, changes=changes, **given)
+    reports = run_tests(checkpoints, tests, out=out, say=click.echo, **given)
     markdown, *others = write_tables(out / "evaluation", reports)
     click.echo(markdown.read_text())
     click.echo(f"also in {', '.join(map(str, others))}")
@@ -274,8 +260,6 @@ def _evaluate(
     name: str,
     measure: Command,
     task: str,
-    protocol: dict[str, Any],
-    *,
     images: Path,
     labels: Path,
     list: Path | None,
@@ -283,35 +267,29 @@ def _evaluate(
     **given: Any,
 ) -> int:
     """Measure checkpoints on a task's images; say by the exit code if too few could be read."""
-    from egma_train.evaluate.image_lists import locate
-    from egma_train.evaluate.tasks import prompts_for, read_images
+    from egma_train.evaluate.tasks import read_test
 
-    listed = read_images(task, labels, list, given["seed"])
-    paths, queries = locate(images, listed.ids), prompts_for(task, prompts)
-    reports = _measure(
-        name, functools.partial(measure, listed, paths, queries, **protocol), **given
-    )
-    lost = max(len(report["unreadable"]) for report in reports) / len(listed)
+    test = read_test(task, images, labels, list, prompts, seed=given["seed"])
+    reports = _measure(name, functools.partial(measure, *test), **given)
+    lost = max(len(report["unreadable"]) / report["list"]["given"]["images"] for report in reports)
     return _TOO_MANY_UNREADABLE if lost > _MOST_UNREADABLE else _DONE
 
 
 def _measure(
     name: str,
     measure: Command,
-    *,
     out: Path,
-    assignments: Sequence[str],
+    changes: Changes,
     checkpoints: Sequence[Path],
     **given: Any,
 ) -> list[dict[str, Any]]:
     """Measure each checkpoint; write and say what was found."""
     from egma_train.evaluate.encoder import load_encoder
     from egma_train.evaluate.reports import told, write_report
-    from egma_train.options import parse_assignments
 
     reports = []
     for checkpoint in checkpoints:
-        encoder = load_encoder(checkpoint, parse_assignments(assignments))
+        encoder = load_encoder(checkpoint, changes)
         report = measure(encoder=encoder, **given) | {"checkpoint": encoder.told()}
         place = write_report(out / "evaluation" / name, encoder.name, report)
         click.echo("\n".join([*told(report), f"  report {place}"]))

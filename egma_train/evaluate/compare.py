@@ -1,6 +1,6 @@
-"""Every image of a list with every text."""
+"""Every image of a list, encoded or compared with every text."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,18 +8,18 @@ import torch
 from torch import Tensor
 
 from egma_train.errors import BadUsageError, unknown_name
-from egma_train.evaluate.encoder import Encoder, encoded
+from egma_train.evaluate.encoder import Encoder, Seen, encoded
 from egma_train.evaluate.image_lists import ImageList
 from egma_train.evaluate.metrics import Floats
 
 SCORES = ("pooled", "best-patch")
 
 
-class Compared(NamedTuple):
-    """Images that could be read, their cosines ``(N, t)``, and what a report says of them."""
+class Measured(NamedTuple):
+    """Images that could be read, what was taken of each ``(N, ...)``, and what a report says."""
 
     images: ImageList
-    cosines: Floats
+    values: Floats
     report: dict[str, Any]
 
 
@@ -30,28 +30,43 @@ def compare(
     encoder: Encoder,
     score: str,
     batch_size: int,
-) -> Compared:
-    """Compare images with texts ``[t, d]``, by the pooled feature or the most similar patch.
+) -> Measured:
+    """Take cosines ``(N, t)`` with texts ``[t, d]``, of the pooled feature or the best patch."""
+    if score not in SCORES:
+        raise unknown_name("score", score, SCORES)
+
+    def cosines(seen: Seen) -> Tensor:
+        return seen.pooled @ texts.T if score == "pooled" else (seen.patches @ texts.T).amax(1)
+
+    return of_each(images, paths, encoder, batch_size, cosines)
+
+
+def of_each(
+    images: ImageList,
+    paths: Sequence[Path | None],
+    encoder: Encoder,
+    batch_size: int,
+    take: Callable[[Seen], Tensor],
+) -> Measured:
+    """Encode a list's images and keep what `take` makes of them.
 
     Raises
     ------
     BadUsageError
         If no image can be read.
     """
-    if score not in SCORES:
-        raise unknown_name("score", score, SCORES)
     unreadable: dict[int, str] = {}
-    seen: list[int] = []
+    numbers: list[int] = []
     parts = []
-    for numbers, pooled, patches in encoded(encoder, paths, batch_size, unreadable):
-        parts.append(pooled @ texts.T if score == "pooled" else (patches @ texts.T).amax(1))
-        seen.extend(numbers)
-    if not seen:
+    for seen in encoded(encoder, paths, batch_size, unreadable):
+        numbers += seen.numbers
+        parts.append(take(seen))
+    if not parts:
         raise BadUsageError(f"none of {len(images)} images can be read; {unreadable[0]}")
-    kept = images.only(seen)
+    kept = images.only(numbers)
     report = {
         "list": {"name": images.name, "notes": list(images.notes), "given": images.told()},
         "evaluated": kept.told(),
         "unreadable": [{"id": images.ids[i], "reason": why} for i, why in unreadable.items()],
     }
-    return Compared(kept, torch.cat(parts).double().cpu().numpy(), report)
+    return Measured(kept, torch.cat(parts).double().cpu().numpy(), report)

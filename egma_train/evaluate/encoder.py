@@ -16,11 +16,11 @@ from torch import Tensor
 from egma_train import load_model
 from egma_train.errors import BadUsageError
 from egma_train.evaluate.frames import Frame, read_ahead
-from egma_train.loading import pixels
+from egma_train.loading import pixels, tokenized
 from egma_train.model import EgmaModel, is_own_model
 from egma_train.options import Options, with_changes
 from egma_train.start import usable_device
-from egma_train.weights import load_start
+from egma_train.weights import load_start, weights_file
 
 _BATCHES_AHEAD = 2
 
@@ -58,13 +58,8 @@ class Encoder:
         """Encode texts: ``[t, d]`` of length 1."""
         parts = []
         for first in range(0, len(texts), 64):
-            tokens = self.tokenizer(
-                list(texts[first : first + 64]),
-                padding=True,
-                truncation=True,
-                max_length=self.model.options.max_tokens,
-                return_tensors="pt",
-            ).to(self.device)
+            some, longest = texts[first : first + 64], self.model.options.max_tokens
+            tokens = tokenized(self.tokenizer, some, longest).to(self.device)
             parts.append(self.model.text_model(tokens["input_ids"], tokens["attention_mask"]))
         return F.normalize(torch.cat(parts).float(), dim=-1)
 
@@ -107,7 +102,7 @@ def load_encoder(checkpoint: Path, changes: Mapping[str, Any]) -> Encoder:
     BadUsageError
         If it is no such thing, or a run that is not finished.
     """
-    place = checkpoint / "model" if (checkpoint / "run.json").is_file() else checkpoint
+    place = _model_folder(checkpoint)
     if place != checkpoint and not is_own_model(place):
         raise BadUsageError(f"the run in {checkpoint} is not finished; egma-train --resume")
     if not place.is_dir():
@@ -127,12 +122,7 @@ def load_encoder(checkpoint: Path, changes: Mapping[str, Any]) -> Encoder:
 
 def weights_hash(place: Path) -> str:
     """Hash the weights of a run or model folder."""
-    files = (
-        folder / name
-        for folder in (place / "model", place)
-        for name in ("model.safetensors", "pytorch_model.bin")
-    )
-    path = next((one for one in files if one.is_file()), None)
+    path = weights_file(_model_folder(place))
     if path is None:
         raise BadUsageError(f"{place} holds no weights")
     with path.open("rb") as file:
@@ -160,11 +150,15 @@ def encoded(
 
 def checkpoint_name(place: Path) -> str:
     """Name a run by its folder, what it started from by its end."""
-    place = place / "model" if (place / "run.json").is_file() else place
+    place = _model_folder(place)
     own = place.name in ("model", "start") and (place.parent / "run.json").is_file()
     if not own:
         return place.resolve().name
     return place.parent.resolve().name + ("" if place.name == "model" else "-untrained")
+
+
+def _model_folder(checkpoint: Path) -> Path:
+    return checkpoint / "model" if (checkpoint / "run.json").is_file() else checkpoint
 
 
 def _facts(place: Path) -> dict[str, Any]:

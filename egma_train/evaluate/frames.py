@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from egma_train.errors import first_line
 from egma_train.shards import FRAME_PX
 
 _ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND"}
@@ -43,7 +44,7 @@ def read_frame(path: Path) -> Frame:
     except UnreadableImageError:
         raise
     except Exception as error:  # each decoder has its own for damage
-        raise UnreadableImageError(str(error).partition("\n")[0]) from None
+        raise UnreadableImageError(first_line(error)) from None
     return to_frame(pixels)
 
 

@@ -1,11 +1,13 @@
 """An evaluation's report: a JSON for programs, its images as a CSV, a screen for people."""
 
 import csv
+import io
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from egma_train.run_folder import write_whole
 
 Report = Mapping[str, Any]
 
@@ -15,14 +17,13 @@ def write_report(folder: Path, name: str, report: Report) -> Path:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     rest = {key: value for key, value in report.items() if key != "predictions"}
     if rows := report.get("predictions"):
-        with _aside(folder / f"{name}.csv").open("w", newline="") as file:
-            table = csv.DictWriter(file, rows[0])
-            table.writeheader()
-            table.writerows(rows)
-        os.replace(_aside(folder / f"{name}.csv"), folder / f"{name}.csv")
+        text = io.StringIO(newline="")
+        table = csv.DictWriter(text, rows[0])
+        table.writeheader()
+        table.writerows(rows)
+        write_whole(folder / f"{name}.csv", text.getvalue())
     path = folder / f"{name}.json"
-    _aside(path).write_text(json.dumps(_plain(rest), indent=1) + "\n")
-    os.replace(_aside(path), path)
+    write_whole(path, json.dumps(_plain(rest), indent=1) + "\n")
     return path
 
 
@@ -81,7 +82,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(one) for one in value]
     return None if value != value else value
-
-
-def _aside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.tmp")

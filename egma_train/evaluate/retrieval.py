@@ -61,8 +61,8 @@ def retrieval(
     seen = compare(images, paths, encoder.texts(texts), encoder, score, batch_size)
     relevant = seen.images.labels[:, None] == said  # (N, t)
     ways = {
-        "image-to-text": (seen.cosines, relevant),
-        "text-to-image": (seen.cosines.T, relevant.T),
+        "image-to-text": (seen.values, relevant),
+        "text-to-image": (seen.values.T, relevant.T),
     }
     return {
         "task": "retrieval",

@@ -1,5 +1,6 @@
 """RSNA's stage 2 tables to a list: Pneumonia or No Finding, of a seeded share of the patients."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,9 +48,4 @@ def drawn_share(images: ImageList, seed: int) -> ImageList:
     drawn = np.random.default_rng(seed).permutation(order)[: round(len(images) * share)]
     chosen = images.only(np.sort(drawn))
     note = f"{share:.0%} of {len(images)} patients drawn by seed {seed}"
-    return labelled(
-        images.name,
-        images.classes,
-        {one: images.classes[label] for one, label in zip(chosen.ids, chosen.labels, strict=True)},
-        [*images.notes, note],
-    )
+    return replace(chosen, notes=(*images.notes, note))

@@ -5,17 +5,17 @@ import html
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from egma_train.evaluate.encoder import checkpoint_name, load_encoder, weights_hash
-from egma_train.evaluate.image_lists import locate
 from egma_train.evaluate.reports import write_report
 from egma_train.evaluate.retrieval import retrieval
 from egma_train.evaluate.shipped import shipped_toml
-from egma_train.evaluate.tasks import prompts_for, read_images
+from egma_train.evaluate.tasks import read_test
 from egma_train.evaluate.zero_shot import zero_shot
 
 Report = dict[str, Any]
@@ -23,6 +23,7 @@ Say = Callable[[str], Any]
 Rows = list[list[str]]
 
 _RETRIEVAL = "chexpert8x200"
+_FILES = {"images", "labels", "list", "prompts"}
 
 
 def run_tests(
@@ -54,30 +55,27 @@ def run_tests(
     """
     reports = []
     for test in tests:
-        files = {key: data / test[key] for key in ("images", "labels", "list", "prompts")
-                 if key in test}  # fmt: skip
-        absent = [str(path) for path in files.values() if not path.exists()]
+        files = {part: data / test[part] for part in _FILES & test.keys()}
+        absent = sorted(str(path) for path in files.values() if not path.exists())
         if absent:
             say(f"{test['task']} is left out: no {', '.join(absent)}")
             continue
-        images = read_images(test["task"], files["labels"], files.get("list"), seed)
-        prompts = prompts_for(test["task"], files.get("prompts"))
-        paths = locate(files["images"], images.ids)
-        own = {key: test[key] for key in ("protocol", "score") if key in test}
-        name = "retrieval" if test["task"] == _RETRIEVAL else f"zero-shot-{test['task']}"
-        measure: Any = retrieval if test["task"] == _RETRIEVAL else zero_shot
+        images, paths, prompts = read_test(test["task"], **files, seed=seed)
+        how = {part: test[part] for part in ("protocol", "score") if part in test}
+        ranks = test["task"] == _RETRIEVAL
+        name = "retrieval" if ranks else f"zero-shot-{test['task']}"
+        task: Any = retrieval if ranks else zero_shot
+        measure = partial(task, images, paths, prompts, **how)
+        known = {"test": name, "images": images.sha256, "prompts": prompts.sha256, "seed": seed}
+        known |= {"found": len(paths) - paths.count(None), "changes": repr(changes), **how}
         for place in checkpoints:
-            key = {"test": name, "weights": weights_hash(place), "images": images.sha256,
-                   "prompts": prompts.sha256, "found": sum(path is not None for path in paths),
-                   "seed": seed, "changes": repr(changes), **own}  # fmt: skip
+            key = known | {"weights": weights_hash(place)}
             file = out / "evaluation" / name / f"{checkpoint_name(place)}.json"
             report = _read(file)
             if report.get("key") != key:
                 say(f"{checkpoint_name(place)}: {name}")
                 encoder = load_encoder(place, changes)
-                report = measure(
-                    images, paths, prompts, encoder, seed=seed, batch_size=batch_size, **own
-                )
+                report = measure(encoder, seed=seed, batch_size=batch_size)
                 report |= {"checkpoint": encoder.told(), "key": key, "test": name}
                 write_report(file.parent, encoder.name, report)
             reports.append(report)

@@ -1,12 +1,12 @@
 """Tasks by name: who reads their labels, which prompts they take."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from egma_train.errors import unknown_name
 from egma_train.evaluate.chexpert import read_5x200, read_8x200
-from egma_train.evaluate.image_lists import ImageList, read_csv, read_ids, subset
+from egma_train.evaluate.image_lists import ImageList, locate, read_csv, read_ids, subset
 from egma_train.evaluate.prompts import Prompts, read_prompts, shipped_prompts
 from egma_train.evaluate.rsna import drawn_share, read_rsna
 from egma_train.evaluate.siim import read_siim
@@ -62,6 +62,16 @@ def read_images(task: str, labels: Path, listed: Path | None, seed: int) -> Imag
     return images if draw is None else draw(images, seed)
 
 
-def prompts_for(task: str, file: Path | None) -> Prompts:
-    """Read a user's prompts, else the task's."""
-    return shipped_prompts(TASKS[task].prompts) if file is None else read_prompts(file)
+def read_test(
+    task: str,
+    images: Path,
+    labels: Path,
+    list: Path | None = None,
+    prompts: Path | None = None,
+    *,
+    seed: int,
+) -> tuple[ImageList, Sequence[Path | None], Prompts]:
+    """Read a task's images, find their files below `images`, and read its or a user's prompts."""
+    found = read_images(task, labels, list, seed)
+    queries = read_prompts(prompts) if prompts else shipped_prompts(TASKS[task].prompts)
+    return found, locate(images, found.ids), queries

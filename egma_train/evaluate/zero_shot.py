@@ -68,7 +68,7 @@ def zero_shot(
         vectors = [F.normalize(own.mean(0, keepdim=True), dim=-1) for own in vectors]
     seen = compare(images, paths, torch.cat(vectors), encoder, score, batch_size)
     starts = np.cumsum([0, *map(len, vectors[:-1])])
-    scores = np.maximum.reduceat(seen.cosines, starts, axis=1)  # (N, classes)
+    scores = np.maximum.reduceat(seen.values, starts, axis=1)  # (N, classes)
     return {
         "task": "zero-shot",
         "protocol": {"name": protocol, "is": PROTOCOLS[protocol], "score": score, "seed": seed},
