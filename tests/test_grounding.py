@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812, as everyone calls it
 from evaluation import egma_eval, save_tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -141,6 +142,31 @@ def test_an_oracle_finds_what_was_looked_at_in_whole_shards(clean_out: Path) -> 
     figures = {name: figure["value"] for name, figure in report["metrics"].items()}
     assert figures["pointing"] > 0.97 and figures["auroc"] > 0.97 and figures["iou"] > 0.5
     assert figures["pointing"] > 2 * report["metrics"]["pointing"]["chance"]
+
+
+class Random(Encoder):
+    """Each sentence and patch is a direction of its own, drawn in turn."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__("random", "", None, None, torch.device("cpu"))  # type: ignore[arg-type]
+        self.rng = torch.Generator().manual_seed(seed)
+
+    def texts(self, texts: Sequence[str]) -> torch.Tensor:
+        return F.normalize(torch.randn(len(texts), 16, generator=self.rng), dim=-1)
+
+    def images(self, frames: NDArray[np.uint8]) -> tuple[torch.Tensor, torch.Tensor]:
+        patches = F.normalize(torch.randn(len(frames), 49, 16, generator=self.rng), dim=-1)
+        return patches[:, 0], patches
+
+
+def test_random_models_are_at_chance_and_mostly_within_the_interval(clean_out: Path) -> None:
+    """An interval of 95 % may miss now and then; the mean of six models is near chance."""
+    drawn = [grounding(clean_out, Random(seed))["metrics"] for seed in range(6)]
+    for name in ("pointing", "cnr", "auroc"):
+        figures = [metrics[name] for metrics in drawn]
+        assert sum(one["low"] < one["chance"] < one["high"] for one in figures) >= 4
+        mean = np.mean([one["value"] for one in figures])
+        assert mean == pytest.approx(figures[0]["chance"], abs=0.05)
 
 
 @pytest.mark.parametrize("against", ["gaze", "regions"])

@@ -1,6 +1,7 @@
 """Zero-shot classification: protocols, class names, unreadable images, the command."""
 
 import csv
+import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -9,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from evaluation import (
+    SMALL,
     OracleEncoder,
     RandomEncoder,
     egma_eval,
@@ -19,6 +22,7 @@ from evaluation import (
 )
 from numpy.typing import NDArray
 
+from egma_train.cli import main as egma_train
 from egma_train.evaluate.image_lists import ImageList, read_csv
 from egma_train.evaluate.prompts import Prompts, read_prompts, shipped_prompts
 from egma_train.evaluate.zero_shot import PROTOCOLS, zero_shot
@@ -188,3 +192,29 @@ def test_images_that_are_missing_or_cut_are_listed_and_the_rest_measured(
         path.unlink()
     result = egma_eval(*call, model)
     assert result.exit_code == 2 and "none of 60 images can be read" in result.output
+
+
+def test_the_command_takes_a_run_that_egma_train_wrote(
+    clean_out: Path, listed: tuple[ImageList, list[Path]], own_csv: Path, tmp_path: Path
+) -> None:
+    sizes = [f"--set=model.{name}={value}" for name, value in SMALL["model"].items()]
+    call = [
+        "--shards",
+        clean_out / "shards",
+        "--out",
+        tmp_path,
+        "--preset",
+        "tiny",
+        "--name",
+        "own",
+    ]
+    call += ["--epochs", 1, "--set", f'execution.cache="{tmp_path / "cache"}"', *sizes]
+    trained = CliRunner().invoke(egma_train, [str(one) for one in call])
+    assert trained.exit_code == 0, trained.output
+    images = ("--images", listed[1][0].parent, "--labels", own_csv, "--out", tmp_path)
+    result = egma_eval("zero-shot", "--task", "csv", *images, tmp_path / "runs/own")
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "evaluation/zero-shot-csv/own.json").read_text())
+    weights = (tmp_path / "runs/own/model/model.safetensors").read_bytes()
+    assert report["checkpoint"]["sha256"] == hashlib.sha256(weights).hexdigest()
+    assert report["checkpoint"]["objective"] == "egma" and report["evaluated"]["images"] == 60
