@@ -9,7 +9,7 @@ from egma_prep.options import Options, with_changes
 from egma_prep.out_folder import OutFolder, appearing_whole, read_parquet
 from egma_prep.reader import Reading, Sentence, open_shards, sentence_of
 from egma_prep.render_again import render_reading
-from egma_prep.schema import rows_by_reading
+from egma_prep.schema import key_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -65,15 +65,10 @@ def _words_beside_sentences(out: OutFolder, reading: Reading, options: Options) 
 
     key = reading.dataset, reading.reading_id
     (facts,) = (
-        row
-        for row in read_parquet(out.table("readings")).to_pylist()
-        if (row["dataset"], row["reading_id"]) == key
+        row for row in read_parquet(out.table("readings")).to_pylist() if key_of(row) == key
     )
     tables = ("words", "fixations", "sentences")
-    rows = {
-        name: rows_by_reading(read_parquet(out.part_table(facts["part"], name)))[key]
-        for name in tables
-    }
+    rows = {name: found[key] for name, found in out.part_rows(facts["part"], tables).items()}
 
     def rendered(level: str) -> list[Sentence]:
         wanted = with_changes(options, {"render": {"level": level, "empty_sentence": "null"}})

@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from egma_prep.errors import BadUsageError
 from egma_prep.formats import formats
 from egma_prep.input_files import Fingerprint
 from egma_prep.lock import at_work, locked, wait_for_workers
-from egma_prep.schema import SCHEMA_VERSION, TABLES
+from egma_prep.schema import SCHEMA_VERSION, TABLES, Key, rows_by_reading
 
 _RUN = {"schema_version", "status", "options", "seal"}
 _OWNER_ONLY = 0o700
@@ -93,6 +93,10 @@ class OutFolder:
     def part_table(self, part: int, table: str) -> Path:
         """Path of one part's share of a table."""
         return self.state / part_name(part) / f"{table}.parquet"
+
+    def part_rows(self, part: int, tables: Iterable[str]) -> dict[str, dict[Key, Any]]:
+        """Read one part's share of some tables, grouped by reading."""
+        return {name: rows_by_reading(read_parquet(self.part_table(part, name))) for name in tables}
 
     def record_file(self, part: int) -> Path:
         """Path of the record whose existence says that a part is done."""

@@ -16,10 +16,10 @@ from egma_prep.formats import load_shard
 from egma_prep.geometry import frame_of
 from egma_prep.input_files import Fingerprint
 from egma_prep.options import Options, differences, with_changes
-from egma_prep.out_folder import OutFolder, read_parquet, write_json, write_table
+from egma_prep.out_folder import OutFolder, write_json, write_table
 from egma_prep.progress import Progress
 from egma_prep.readings import Words
-from egma_prep.schema import SHARD, described, key_of, rows_by_reading
+from egma_prep.schema import SHARD, described, key_of
 from egma_prep.sentences import SentenceSpan
 from egma_prep.shards import shard_options
 
@@ -112,10 +112,7 @@ def render_part(part: int, out_root: Path, old_format: str, options: Options) ->
     """Render one part's shard into the folder of new shards."""
     out = OutFolder(out_root)
     old = load_shard(out.shard(part, old_format))
-    by_table = {
-        name: rows_by_reading(read_parquet(out.part_table(part, name)))
-        for name in ("words", "fixations", "sentences")
-    }
+    by_table = out.part_rows(part, ("words", "fixations", "sentences"))
     made = [
         render_reading(
             facts, {name: rows[key_of(facts)] for name, rows in by_table.items()}, options

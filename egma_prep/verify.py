@@ -284,10 +284,7 @@ def _rendered_again(
     for part, keys in _by_part(chosen, stored).items():
         path = out.shard(part, options.render.format)
         rows = {key_of(row): row for row in load_shard(path).to_pylist()}
-        tables = {
-            name: rows_by_reading(read_parquet(out.part_table(part, name)))
-            for name in ("words", "fixations", "sentences")
-        }
+        tables = out.part_rows(part, ("words", "fixations", "sentences"))
         for key in keys:
             own = {name: found.get(key, []) for name, found in tables.items()}
             made = _through_arrow(SHARD, [rows[key] | render_reading(rows[key], own, options)])
@@ -310,10 +307,8 @@ def _derived_again(
         yield Finding("tables/readings.parquet", f"{job.data} has other readings; run it again")
     for part, keys in _by_part(chosen, stored).items():
         path = out.shard(part, job.options.render.format)
-        kept = {"shard": rows_by_reading(load_shard(path))} | {
-            name: rows_by_reading(read_parquet(out.part_table(part, name)))
-            for name in part_tables(job.options.output.privacy)
-        }
+        kept = out.part_rows(part, part_tables(job.options.output.privacy))
+        kept["shard"] = rows_by_reading(load_shard(path))
         for key in keys:
             made = load_reading(planned[key], job, files, {}) if key in planned else None
             if made is None or isinstance(made, Reject):

@@ -19,7 +19,7 @@ from egma_prep.report.leads import by_lead
 from egma_prep.report.means import Means
 from egma_prep.report.numbers import Told, counts, distributions, facts, gaze_of_words
 from egma_prep.report.plots import histogram, lead_curves, mean_maps
-from egma_prep.schema import part_tables, rows_by_reading
+from egma_prep.schema import part_tables
 
 _SMALL_CELL = 10
 _CARD_TABLES = ("words", "fixations")
@@ -85,11 +85,7 @@ def _gather(
         for path in paths:
             part = int(path.stem.rpartition("-")[2])
             tables = part_tables(options.output.privacy).keys() & set(_CARD_TABLES)
-            rows = {
-                name: rows_by_reading(read_parquet(out.part_table(part, name)))
-                for name in tables
-                if with_cards
-            }
+            rows = out.part_rows(part, tables) if with_cards else {}
             cards = []
             for reading in Shards([path]):
                 means.add(reading)

@@ -10,7 +10,7 @@ from egma_prep.invariants import Rows
 from egma_prep.options import Options, with_changes
 from egma_prep.out_folder import OutFolder, read_parquet
 from egma_prep.render_again import render_reading
-from egma_prep.schema import rows_by_reading
+from egma_prep.schema import key_of
 
 Inputs = list[tuple[dict[str, Any], dict[str, Rows]]]
 
@@ -50,9 +50,9 @@ def by_lead(out: OutFolder, options: Options) -> list[Lead]:
     tables = ("words", "fixations", "sentences")
     inputs: Inputs = []
     for part in sorted({row["part"] for row in chosen}):
-        rows = {name: rows_by_reading(read_parquet(out.part_table(part, name))) for name in tables}
+        rows = out.part_rows(part, tables)
         for facts in (row for row in chosen if row["part"] == part):
-            key = facts["dataset"], facts["reading_id"]
+            key = key_of(facts)
             inputs.append((facts, {name: rows[name][key] for name in tables}))
     return [_measured(lead_s, inputs, options) for lead_s in (LEADS_S if inputs else ())]
 
