@@ -14,6 +14,7 @@ from typing import Any
 import dask
 from distributed import Client, KilledWorker, LocalCluster, as_completed
 from distributed.client import FutureCancelledError
+from distributed.comm.core import CommClosedError
 
 from egma_prep.errors import BadUsageError
 from egma_prep.options import ExecutionOptions
@@ -144,7 +145,7 @@ def each_done(
             result = future.result()
         except KilledWorker:
             result = WORKER_DIED
-        except FutureCancelledError:
+        except (FutureCancelledError, CommClosedError):
             raise BadUsageError(
                 "the Dask scheduler is gone; start it again, the same command goes on from here"
             ) from None
