@@ -159,7 +159,7 @@ def _read_state(folder: Path) -> State:
     """Read a plain state dict; pickled objects are refused."""
     path = weights_file(folder)
     if path is None:
-        raise BadUsageError(f"--init {folder} holds neither {' nor '.join(_FILES)}")
+        raise BadUsageError(f"{folder} holds neither {' nor '.join(_FILES)}")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

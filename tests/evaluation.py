@@ -28,6 +28,12 @@ def egma_eval(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
+def written(out: Path, task: str, suffix: str = ".json", name: str = "untrained") -> Path:
+    """The one report of a model on a task."""
+    (path,) = (out / "evaluation" / task).glob(f"{name}-????????{suffix}")
+    return path
+
+
 class OracleEncoder(Encoder):
     """Knows the class that an image's grey level stands for, and the class of each query."""
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from evaluation import egma_eval, picture, write_dicom
@@ -97,14 +98,67 @@ def test_an_ablation_goes_on_after_a_kill_and_trains_nothing_twice(place: Path) 
 
 
 def test_one_seed_is_shown_with_its_interval_and_several_with_their_deviation() -> None:
-    def report(seed: int, value: float) -> dict[str, object]:
+    def report(seed: int, value: float, sha: str = "") -> dict[str, Any]:
         figure = {"value": value, "low": value - 0.1, "high": value + 0.1}
-        told = {"name": f"run{seed}", "objective": "egma", "gaze_fraction": 1.0, "seed": seed}
+        told: dict[str, Any] = {
+            "name": f"run{seed}",
+            "objective": "egma",
+            "gaze_fraction": 1.0,
+            "seed": seed,
+        }
+        told["sha256"] = sha or f"{seed:064}"
         return {"checkpoint": told, "test": "zero-shot-siim", "metrics": {"accuracy": figure}}
 
-    def cell(*reports: dict[str, object]) -> str:
+    def cell(*reports: dict[str, Any]) -> str:
         (_, rows), *_ = tables(reports)
         return next(row[6] for row in rows if row[1] == "ours")
 
     assert cell(report(0, 0.5)) == "50.00 [40.00, 60.00]"
     assert cell(report(0, 0.5), report(1, 0.6)) == "55.00 ± 7.07 (2)"
+    with_other_options = report(0, 0.6, "f" * 64)
+    (_, rows), *_ = tables([report(0, 0.5), with_other_options])
+    ours = {row[0]: row[6] for row in rows if row[1] == "ours"}
+    assert ours == {
+        "egma (run0, 00000000)": "50.00 [40.00, 60.00]",
+        "egma (run0, ffffffff)": "60.00 [50.00, 70.00]",
+    }
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("seeds = [0, 1]", "seeds = []", "arms.seeds is []"),
+        ("seeds = [0, 1]", "seeds = [0, 0]", "arms.seeds is [0, 0]"),
+        ("seeds = [0, 1]", "", "[arms] lacks seeds"),
+        ('"egma"]', '"egmq"]', "'egmq'"),
+        ("[0.5]", "[5]", "data.gaze_fraction is 5"),
+        ("[0.5]", '["half"]', "arms.gaze_fractions is ['half']"),
+        ("epochs = 1", "epoch = 1", "'epoch'"),
+        ('task = "rsna"', 'task = "rsnaa"', "no task 'rsnaa'"),
+        ('task = "rsna"', 'task = "siim"', "two tests of siim"),
+        ('images = "rsna"', "", "a test lacks images"),
+        ('images = "rsna"', 'images = "rsna"\nscore = "worst"', "no score 'worst'"),
+        ('images = "rsna"', 'images = "rsna"\nimage = "rsna"', "no entry of a test 'image'"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_a_plan_that_cannot_be_carried_out_is_told_before_any_training(
+    place: Path, old: str, new: str, told: str
+) -> None:
+    assert old in PLAN
+    (place / "plan.toml").write_text(PLAN.replace(old, new))
+    result = egma_eval(
+        "ablation", "--shards", place, "--out", place / "out", "--data", place / "data",
+        "--config", place / "plan.toml",
+    )  # fmt: skip
+    assert result.exit_code == 2 and told in result.stderr, result.output
+    assert result.stderr.count("\n") == 1 and not (place / "out").exists()
+
+
+def test_an_ablation_without_any_test_data_does_not_train(place: Path) -> None:
+    result = egma_eval(
+        "ablation", "--shards", place, "--out", place / "out", "--data", place / "none",
+        "--config", place / "plan.toml",
+    )  # fmt: skip
+    assert result.exit_code == 2 and "no test has its files below --data" in result.stderr
+    assert not (place / "out").exists()

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from evaluation import egma_eval, picture, save_tiny_model, write_picture
+from evaluation import egma_eval, picture, save_tiny_model, write_picture, written
 
 
 def test_the_command_writes_unit_features_and_a_figure(tmp_path: Path) -> None:
@@ -21,11 +21,11 @@ def test_the_command_writes_unit_features_and_a_figure(tmp_path: Path) -> None:
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "12 of 13 images" in result.output and "without none.jpg: not found" in result.output
-    folder = tmp_path / "out/evaluation/embed-csv"
-    table = pq.read_table(folder / "untrained.parquet")
+    table = pq.read_table(written(tmp_path / "out", "embed-csv", ".parquet"))
     assert table["path"].to_pylist() == [f"{i}.jpg" for i in range(12)]
     assert table["label"][4].as_py() == "class 1"
     vectors = np.array(table["embedding"].to_pylist())
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(12), abs=1e-5)
     assert vectors[0] == pytest.approx(vectors[3], abs=1e-5)  # one picture, in two batches
-    assert (folder / "untrained-tsne.png").read_bytes().startswith(b"\x89PNG")
+    figure = written(tmp_path / "out", "embed-csv", "-tsne.png")
+    assert figure.read_bytes().startswith(b"\x89PNG")

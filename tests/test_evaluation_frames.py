@@ -105,6 +105,22 @@ def test_coloured_dicoms_are_refused(tmp_path: Path) -> None:
         read_frame(tmp_path / "x.dcm")
 
 
+def test_a_picture_of_three_channels_is_taken_if_they_are_equal(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (90, 70), np.uint8)
+    grey = cv2.GaussianBlur(noise, (9, 9), 0)
+    write_picture(tmp_path / "grey.png", grey)
+    write_picture(tmp_path / "three.png", np.dstack([grey] * 3))
+    write_picture(tmp_path / "three.jpg", np.dstack([grey] * 3))
+    expected = read_frame(tmp_path / "grey.png").astype(int)
+    assert abs(read_frame(tmp_path / "three.png") - expected).max() <= 1
+    assert abs(read_frame(tmp_path / "three.jpg") - expected).mean() < 3
+    photo = np.dstack([grey, grey // 2, 255 - grey])
+    for name in ("photo.png", "photo.jpg"):
+        write_picture(tmp_path / name, photo)
+        with pytest.raises(UnreadableImageError, match="in colour, not grey"):
+            read_frame(tmp_path / name)
+
+
 @pytest.mark.parametrize("ahead", [0, 1, 3, 50])
 def test_images_read_in_the_background_come_in_order(tmp_path: Path, ahead: int) -> None:
     paths: list[Path | None] = []

@@ -1,5 +1,6 @@
 """Grounding: figures by hand and from scikit-learn, regions that sentences name, the command."""
 
+import csv
 import json
 import shutil
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812, as everyone calls it
-from evaluation import egma_eval, save_tiny_model
+from evaluation import egma_eval, save_tiny_model, written
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -178,11 +179,16 @@ def test_the_command_compares_with_gaze_and_with_regions(
     call = ["grounding", "--shards", tmp_path, "--out", tmp_path, "--against", against, model]
     result = egma_eval(*call)
     assert result.exit_code == 0, result.output
-    report = json.loads((tmp_path / f"evaluation/grounding-{against}/untrained.json").read_text())
+    report = json.loads(written(tmp_path, f"grounding-{against}").read_text())
     figure = report["metrics"]["auroc"]
     assert figure["low"] <= figure["value"] <= figure["high"] and figure["chance"] == 0.5
     assert report["sentences"] > 10 and not report["trained_on"]
+    with written(tmp_path, f"grounding-{against}", ".csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == report["sentences"]
+    for name in ("pointing", "iou", "cnr", "auroc"):
+        mean = np.nanmean([float(row[name]) for row in rows])
+        assert mean == pytest.approx(report["metrics"][name]["value"])
+    assert f"cnr {report['metrics']['cnr']['value']:.3f} [" in " ".join(result.output.split())
     result = egma_eval(*call, "--split", "none")
-    assert result.exit_code == 2 and f"no sentence in {tmp_path} points to {against}" in (
-        result.stderr
-    )
+    assert result.exit_code == 2 and "no split 'none'; there are: test, train" in result.stderr

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from evaluation import egma_eval, picture, save_tiny_model, write_dicom, write_picture
+from evaluation import egma_eval, picture, save_tiny_model, write_dicom, write_picture, written
 
 from egma_train.errors import BadUsageError
 from egma_train.evaluate import chexpert
@@ -90,6 +90,13 @@ def test_the_published_8x200_list_is_recognised_by_its_hash(
     assert read_images("chexpert8x200", labels, None, 0).notes == ("the published list",)
 
 
+def test_nothing_outside_the_folder_of_images_is_read(tmp_path: Path) -> None:
+    write_picture(tmp_path / "outside.png", picture(0))
+    (tmp_path / "images").mkdir()
+    ids = ["../outside.png", str(tmp_path / "outside.png"), "a/../../outside.png"]
+    assert locate(tmp_path / "images", ids) == [None] * 3
+
+
 def test_chexperts_paths_start_at_the_release_or_above_it(tmp_path: Path) -> None:
     image = tmp_path / RELEASE / "patient00001/study1/view1_frontal.jpg"
     write_picture(image, picture(0))
@@ -108,9 +115,7 @@ def test_the_command_measures_chexpert_in_jpeg(model: Path, tmp_path: Path) -> N
         "--labels", chexpert_csv(tmp_path / "train.csv", rows), "--score", "best-patch", model,
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    report = json.loads(
-        (tmp_path / "evaluation/zero-shot-chexpert5x200/untrained.json").read_text()
-    )
+    report = json.loads(written(tmp_path, "zero-shot-chexpert5x200").read_text())
     assert report["evaluated"]["counts"] == dict.fromkeys(FIVE, 2)
     assert report["prompts"]["counts"]["Atelectasis"] == 60
 
@@ -143,7 +148,10 @@ def test_rsna_counts_a_patient_once_and_says_who_is_left_out(tmp_path: Path) -> 
     )
     assert by_name(boxes) == {"aaa": "Pneumonia", "bbb": "No Finding", "ccc": "No Finding"}
     assert by_name(classes) == {"aaa": "Pneumonia", "bbb": "No Finding"}
-    assert classes.notes == ("1 patients neither normal nor with pneumonia left out",)
+    assert classes.notes == (
+        "1 patients neither normal nor with pneumonia left out",
+        "1 of 3 ids in all.txt name no image, such as ccc",
+    )
 
 
 def test_rsnas_test_patients_are_15_percent_by_seed(tmp_path: Path) -> None:
@@ -169,7 +177,7 @@ def test_the_command_measures_rsna_in_dicom(model: Path, tmp_path: Path) -> None
         "--labels", tmp_path / "labels.csv", model,
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    report = json.loads((tmp_path / "evaluation/zero-shot-rsna/untrained.json").read_text())
+    report = json.loads(written(tmp_path, "zero-shot-rsna").read_text())
     assert report["evaluated"]["images"] == 6 and not report["unreadable"]
     assert report["prompts"]["counts"] == {"No Finding": 5, "Pneumonia": 5}
 
@@ -198,7 +206,7 @@ def test_siim_reads_the_blank_in_its_header_and_several_masks_an_image(tmp_path:
 
 
 @pytest.mark.parametrize(
-    "file", ["1.2.276.2\n1.2.276.3\n", "ImageId,x\n1.2.276.2,0\n1.2.276.3.dcm,1\n"]
+    "file", ["1.2.276.2\n1.2.276.3\n", "ImageId,x\n1.2.276.2,0\n1.2.276.3.dcm,1\n\n"]
 )
 def test_a_file_names_the_subset_to_measure(model: Path, tmp_path: Path, file: str) -> None:
     (tmp_path / "train-rle.csv").write_text(RUNS)
@@ -211,9 +219,12 @@ def test_a_file_names_the_subset_to_measure(model: Path, tmp_path: Path, file: s
         tmp_path / "train-rle.csv", "--list", tmp_path / "subset.csv", "--out", tmp_path, model,
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    report = json.loads((tmp_path / "evaluation/zero-shot-siim/untrained.json").read_text())
+    report = json.loads(written(tmp_path, "zero-shot-siim").read_text())
     assert report["evaluated"]["counts"] == {"No Finding": 1, "Pneumothorax": 1}
     assert report["list"]["name"] == "SIIM-ACR by train-rle.csv, those in subset.csv"
+    unknown = ["1 of 3 ids in subset.csv name no image, such as ImageId"] if "," in file else []
+    assert report["list"]["notes"][1:] == unknown
+    assert "2 images: intervals drawn from so few are too narrow" in result.output
 
 
 # -- mistakes -------------------------------------------------------------------------------------
@@ -241,7 +252,10 @@ def test_a_table_that_cannot_be_read_is_one_line(
 
 
 def test_mistakes_on_the_command_line_end_with_2_and_one_line(model: Path, tmp_path: Path) -> None:
-    (tmp_path / "own.csv").write_text("path,label\na.png,Scoliosis\n")
+    (tmp_path / "own.csv").write_text("path,label\na.png,Scoliosis\nb.png,Edema\n")
+    (tmp_path / "one.csv").write_text("path,label\na.png,Edema\n")
+    (tmp_path / "blank.csv").write_text("path,label\na.png,Edema\nb.png,\n")
+    (tmp_path / "other.toml").write_text('Edema = ["edema"]\nHealthy = ["clear"]')
     call = ["zero-shot", "--task", "csv", "--images", tmp_path, "--labels", tmp_path / "own.csv"]
     for more, told in [
         ([model], "no prompts for ['Scoliosis']; there are: Atelectasis"),
@@ -249,6 +263,9 @@ def test_mistakes_on_the_command_line_end_with_2_and_one_line(model: Path, tmp_p
         ([model, "--list", tmp_path / "none.txt"], "cannot read"),
         ([model, "--prompts", tmp_path / "own.csv"], "holds no prompts"),
         ([model, "--bogus"], "No such option"),
+        ([model, "--labels", tmp_path / "one.csv"], "one class only, Edema"),
+        ([model, "--labels", tmp_path / "blank.csv"], "blank.csv, row 3: a blank path or label"),
+        ([model, "--prompts", tmp_path / "other.toml"], "no prompts for ['Scoliosis']"),
     ]:
         result = egma_eval(*call, "--out", tmp_path, *more)
         assert result.exit_code == 2 and told in result.stderr, result.output

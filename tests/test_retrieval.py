@@ -13,6 +13,7 @@ from evaluation import (
     picture,
     save_tiny_model,
     write_picture,
+    written,
 )
 
 from egma_train.evaluate.image_lists import ImageList
@@ -72,6 +73,17 @@ def test_a_random_model_is_at_chance_within_its_interval(
         assert figure["low"] <= figure["chance"] <= figure["high"]
 
 
+def test_chance_of_more_than_there_is_stays_below_the_ceiling(
+    listed: tuple[ImageList, list[Path]],
+) -> None:
+    images, paths = listed
+    few = Prompts("few", {name: (f"{name} seen",) for name in CLASSES})
+    report = retrieval(images, paths, few, OracleEncoder(few.queries, CLASSES))
+    figure = report["metrics"]["image-to-text P@10"]
+    # One of the eight queries is right, and no order can leave it out.
+    assert [figure[part] for part in ("chance", "value", "ceiling")] == pytest.approx([0.1] * 3)
+
+
 def test_the_command_ranks_a_list_in_the_published_format(
     listed: tuple[ImageList, list[Path]], tmp_path: Path
 ) -> None:
@@ -91,5 +103,10 @@ def test_the_command_ranks_a_list_in_the_published_format(
     assert result.exit_code == 0, result.output
     assert "not the published list" in result.output
     assert "(chance 12.50, ceiling 50.00)" in result.output
-    report = json.loads((tmp_path / "evaluation/retrieval/untrained.json").read_text())
+    report = json.loads(written(tmp_path, "retrieval").read_text())
+    with written(tmp_path, "retrieval", ".csv").open(newline="") as file:
+        own = [row for row in csv.DictReader(file) if row["way"] == "image-to-text"]
+    assert [row["query"] for row in own] == [f"CheXpert-v1.0-small/{path.name}" for path in paths]
+    precision = report["metrics"]["image-to-text P@5"]["value"]
+    assert np.mean([float(row["P@5"]) for row in own]) == pytest.approx(precision)
     assert report["evaluated"]["images"] == 96

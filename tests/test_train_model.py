@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -39,6 +40,22 @@ def model(tokenizer: Any) -> EgmaModel:
 
 def images(n: int = 2) -> torch.Tensor:
     return torch.randn(n, 3, 112, 112, generator=torch.Generator().manual_seed(1))
+
+
+def test_a_vocabulary_made_twice_is_the_same() -> None:
+    rng = np.random.default_rng(0)
+    words = ["".join(rng.choice([*"abcdefgh"], size)) for size in rng.integers(2, 9, 300)]
+    texts = [" ".join(rng.choice(words, 9)) for _ in range(300)]
+    made = [make_tokenizer(texts, 300, 77) for _ in range(4)]
+    assert all(one.get_vocab() == made[0].get_vocab() for one in made)
+    assert made[0].vocab_size == 300
+
+
+def test_a_sentence_is_read_back_from_its_pieces(tokenizer: Any) -> None:
+    numbers = tokenizer("The HEART, enlarged?")["input_ids"]
+    assert tokenizer.convert_ids_to_tokens(numbers)[:: len(numbers) - 1] == ["[CLS]", "[SEP]"]
+    assert tokenizer.decode(numbers, skip_special_tokens=True) == "the heart , enlarged ?"
+    assert tokenizer.unk_token_id not in tokenizer("zygoma & vomer ##x")["input_ids"]
 
 
 @torch.no_grad()

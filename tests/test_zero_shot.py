@@ -1,7 +1,6 @@
 """Zero-shot classification: protocols, class names, unreadable images, the command."""
 
 import csv
-import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -19,10 +18,12 @@ from evaluation import (
     picture,
     save_tiny_model,
     write_picture,
+    written,
 )
 from numpy.typing import NDArray
 
 from egma_train.cli import main as egma_train
+from egma_train.evaluate.encoder import model_hash
 from egma_train.evaluate.image_lists import ImageList, read_csv
 from egma_train.evaluate.prompts import Prompts, read_prompts, shipped_prompts
 from egma_train.evaluate.zero_shot import PROTOCOLS, zero_shot
@@ -95,7 +96,7 @@ def test_a_class_is_its_best_prompt_by_default_and_its_mean_prompt_if_asked(
     write_picture(tmp_path / "x.png", picture(0))
     plane = Plane(prompts.queries, ("A", "B"))
     report = zero_shot(images, [tmp_path / "x.png"], prompts, plane, protocol=protocol)
-    assert report["predictions"][0]["predicted"] == wins
+    assert report["rows"][0]["predicted"] == wins
 
 
 def test_the_published_sampling_draws_50_of_each_class_and_repeats_itself() -> None:
@@ -155,18 +156,53 @@ def test_the_command_classifies_a_list_of_ones_own(
     call = ("zero-shot", "--task", "csv", "--images", root, "--labels", own_csv, "--out", tmp_path)
     result = egma_eval(*call, model)
     assert result.exit_code == 0, result.output
-    report = json.loads((tmp_path / "evaluation/zero-shot-csv/untrained.json").read_text())
+    report = json.loads(written(tmp_path, "zero-shot-csv").read_text())
     assert report["evaluated"]["counts"] == dict.fromkeys(CLASSES, 20)
     assert report["evaluated"]["sha256"] == read_csv(own_csv).sha256 and not report["unreadable"]
     again = json.loads(json.dumps(report))
     assert egma_eval(*call, model).exit_code == 0
-    assert json.loads((tmp_path / "evaluation/zero-shot-csv/untrained.json").read_text()) == again
-    with (tmp_path / "evaluation/zero-shot-csv/untrained.csv").open(newline="") as file:
+    assert json.loads(written(tmp_path, "zero-shot-csv").read_text()) == again
+    with written(tmp_path, "zero-shot-csv", ".csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     hits = np.mean([row["label"] == row["predicted"] for row in rows])
     assert hits == pytest.approx(report["metrics"]["accuracy"]["value"])
     best = [max(CLASSES, key=lambda c: float(row[f"score {c}"])) for row in rows]
     assert best == [row["predicted"] for row in rows]
+
+
+def test_reports_of_other_protocols_prompts_and_models_stand_beside_each_other(
+    listed: tuple[ImageList, list[Path]], own_csv: Path, model: Path, tmp_path: Path
+) -> None:
+    root = listed[1][0].parent
+    call = ("zero-shot", "--task", "csv", "--images", root, "--labels", own_csv, "--out", tmp_path)
+    (tmp_path / "first.txt").write_text("\n".join(f"{i}.png" for i in range(40)))
+    queries = [f'"{name}" = ["{name} is seen"]' for name in (*CLASSES, "Nothing of this")]
+    (tmp_path / "own.toml").write_text("\n".join(queries))
+    same_name = save_tiny_model(tmp_path / "elsewhere/untrained", seed=1)
+    for more in (
+        [model],
+        [model, "--protocol", "mean"],
+        [model, "--score", "best-patch"],
+        [model, "--seed", 1],
+        [model, "--list", tmp_path / "first.txt"],
+        [model, "--prompts", tmp_path / "own.toml"],
+        [same_name],
+    ):
+        result = egma_eval(*call, *more)
+        assert result.exit_code == 0, result.output
+    reports = [*(tmp_path / "evaluation/zero-shot-csv").glob("untrained-*.json")]
+    assert len(reports) == 7
+    told = [json.loads(path.read_text())["confusion"]["classes"] for path in reports]
+    assert sorted(map(len, told)) == [len(CLASSES)] * 6 + [len(CLASSES) + 1]
+
+
+def test_a_model_is_another_with_another_tokenizer(model: Path, tmp_path: Path) -> None:
+    shutil.copytree(model, tmp_path / "other")
+    tokenizer = tmp_path / "other/tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text().replace('"lowercase": true', '"lowercase": false'))
+    assert model_hash(tmp_path / "other", {}) != model_hash(model, {})
+    shutil.copytree(model, tmp_path / "copy")
+    assert model_hash(tmp_path / "copy", {}) == model_hash(model, {})
 
 
 def test_images_that_are_missing_or_cut_are_listed_and_the_rest_measured(
@@ -179,7 +215,7 @@ def test_images_that_are_missing_or_cut_are_listed_and_the_rest_measured(
     call = ("zero-shot", "--task", "csv", "--images", root, "--labels", own_csv, "--out", tmp_path)
     result = egma_eval(*call, model)
     assert result.exit_code == 0 and "58 of 60 images" in result.output
-    report = json.loads((tmp_path / "evaluation/zero-shot-csv/untrained.json").read_text())
+    report = json.loads(written(tmp_path, "zero-shot-csv").read_text())
     assert {one["id"]: one["reason"] for one in report["unreadable"]} == {
         "3.png": "not found",
         "7.png": "cut off: no end marker",
@@ -214,7 +250,5 @@ def test_the_command_takes_a_run_that_egma_train_wrote(
     images = ("--images", listed[1][0].parent, "--labels", own_csv, "--out", tmp_path)
     result = egma_eval("zero-shot", "--task", "csv", *images, tmp_path / "runs/own")
     assert result.exit_code == 0, result.output
-    report = json.loads((tmp_path / "evaluation/zero-shot-csv/own.json").read_text())
-    weights = (tmp_path / "runs/own/model/model.safetensors").read_bytes()
-    assert report["checkpoint"]["sha256"] == hashlib.sha256(weights).hexdigest()
+    report = json.loads(written(tmp_path, "zero-shot-csv", name="own").read_text())
     assert report["checkpoint"]["objective"] == "egma" and report["evaluated"]["images"] == 60

@@ -1,16 +1,22 @@
 """From shards to the finished table: train every arm, or go on where it stopped."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from egma_train.errors import BadUsageError
+from egma_train.errors import BadUsageError, unknown_name
+from egma_train.evaluate.compare import SCORES
 from egma_train.evaluate.shipped import shipped_file
+from egma_train.evaluate.tasks import TASKS
+from egma_train.evaluate.zero_shot import PROTOCOLS
 from egma_train.options import Options, differences, read_config, with_changes
 from egma_train.run_folder import RunFolder
 from egma_train.start import Request, run_training
 
 _PARTS = {"arms", "start", "options", "tests"}
+_ARMS: dict[str, Any] = {"objectives": str, "gaze_fractions": int | float, "seeds": int}
+_FILES = {"task", "images", "labels"}
+_HOW = {"list", "prompts", "protocol", "score"}
 
 Say = Callable[[str], Any]
 Plan = Mapping[str, Any]
@@ -22,13 +28,52 @@ def read_plan(path: Path | None) -> Plan:
     Raises
     ------
     BadUsageError
-        If it lacks a part.
+        If it could not be trained and measured as it is.
     """
-    plan = read_config(path or shipped_file("ablation.toml"))
-    lacking = _PARTS - plan.keys()
-    if lacking or not {"objectives", "gaze_fractions", "seeds"} <= plan["arms"].keys():
-        raise BadUsageError(f"{path} lacks {', '.join(sorted(lacking)) or 'an entry of arms'}")
+    path = path or shipped_file("ablation.toml")
+    plan = read_config(path)
+    try:
+        _check(plan)
+    except BadUsageError as error:
+        raise BadUsageError(f"{path}: {error}") from None
     return plan
+
+
+def _check(plan: Plan) -> None:
+    _check_entries("the plan", plan, _PARTS)
+    _check_entries("[arms]", plan["arms"], _ARMS)
+    for name, kind in _ARMS.items():
+        given = plan["arms"][name]
+        right = isinstance(given, list) and all(isinstance(one, kind) for one in given)
+        if not right or len(set(given)) < len(given) or not (given or name == "gaze_fractions"):
+            raise BadUsageError(f"arms.{name} is {given!r}; list what differs, as the shipped plan")
+    for changes in arms(plan).values():
+        with_changes(Options(), *changes)
+    _check_entries("[start]", plan["start"], ())
+    if not isinstance(plan["tests"], list):
+        raise BadUsageError("tests is no list; write each as [[tests]]")
+    for test in plan["tests"]:
+        _check_test(test)
+    tasks = [test["task"] for test in plan["tests"]]
+    if repeated := {task for task in tasks if tasks.count(task) > 1}:
+        raise BadUsageError(f"two tests of {repeated.pop()}: a table has one cell for it; keep one")
+
+
+def _check_entries(where: str, given: Mapping[str, Any], wanted: Iterable[str]) -> None:
+    if not isinstance(given, Mapping):
+        raise BadUsageError(f"{where} is {given!r}; write it as the shipped plan does")
+    if lacking := set(wanted) - given.keys():
+        raise BadUsageError(f"{where} lacks {', '.join(sorted(lacking))}")
+
+
+def _check_test(test: Mapping[str, str]) -> None:
+    _check_entries("a test", test, _FILES)
+    choices: dict[str, Collection[str]] = {"task": TASKS, "protocol": PROTOCOLS, "score": SCORES}
+    for name, value in test.items():
+        if name not in _FILES | _HOW:
+            raise unknown_name("entry of a test", name, _FILES | _HOW)
+        if not isinstance(value, str) or value not in choices.get(name, [value]):
+            raise unknown_name(name, value, choices.get(name, ["a text"]))
 
 
 def arms(plan: Plan) -> dict[str, list[Mapping[str, Any]]]:
@@ -41,7 +86,7 @@ def arms(plan: Plan) -> dict[str, list[Mapping[str, Any]]]:
             plan["options"],
             {
                 "loss": {"objective": objective},
-                "data": {"gaze_fraction": float(share)},
+                "data": {"gaze_fraction": share},
                 "train": {"seed": seed},
             },
         ]

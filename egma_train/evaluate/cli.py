@@ -189,13 +189,15 @@ def embed(
     from egma_train.evaluate.compare import of_each
     from egma_train.evaluate.embeddings import write_embeddings
     from egma_train.evaluate.encoder import load_encoder
+    from egma_train.evaluate.reports import short_hash
     from egma_train.evaluate.tasks import read_test
 
     listed, paths, _ = read_test(task, seed=seed, **given)
     for checkpoint in checkpoints:
         encoder = load_encoder(checkpoint, changes)
         seen = of_each(listed, paths, encoder, batch_size, lambda one: one.pooled)
-        files = write_embeddings(seen, out / "evaluation" / f"embed-{task}" / encoder.name, seed)
+        stem = f"{encoder.name}-{short_hash(encoder.sha256, seen.report['evaluated'])}"
+        files = write_embeddings(seen, out / "evaluation" / f"embed-{task}" / stem, seed)
         click.echo(f"{encoder.name}: {len(seen.images)} of {len(listed)} images")
         for lost in seen.report["unreadable"]:
             click.echo(f"  without {lost['id']}: {lost['reason']}")
@@ -236,17 +238,19 @@ def ablation(shards: Path | None, config: Path | None, **given: Any) -> int:
       egma-eval ablation --shards out --data /data
     """
     from egma_train.evaluate.ablation import read_plan, train_arms
+    from egma_train.evaluate.table import present
 
     plan, out = read_plan(config), given["out"]
+    tests = present(plan["tests"], given["data"], click.echo)  # told before a week of training
     checkpoints = train_arms(plan, shards or out, out, click.echo)
     if checkpoints is None:
         return _INTERRUPTED
-    _tabulate(checkpoints, plan["tests"], **given)
+    _tabulate(checkpoints, tests, **given)
     return _DONE
 
 
 def _tabulate(
-    checkpoints: Sequence[Path], tests: Sequence[dict[str, str]], out: Path, **given: Any
+    checkpoints: Sequence[Path], tests: Sequence[Mapping[str, str]], out: Path, **given: Any
 ) -> None:
     from egma_train.evaluate.table import run_tests, write_tables
 
@@ -291,7 +295,7 @@ def _measure(
     for checkpoint in checkpoints:
         encoder = load_encoder(checkpoint, changes)
         report = measure(encoder=encoder, **given) | {"checkpoint": encoder.told()}
-        place = write_report(out / "evaluation" / name, encoder.name, report)
+        place = write_report(out / "evaluation" / name, report)
         click.echo("\n".join([*told(report), f"  report {place}"]))
         reports.append(report)
     return reports

@@ -23,6 +23,7 @@ from egma_train.start import usable_device
 from egma_train.weights import load_start, weights_file
 
 _BATCHES_AHEAD = 2
+_TOKENIZER_AND_SIZES = {".json", ".txt"}
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Encoder:
     Attributes
     ----------
     name, sha256 : str
-        Of the checkpoint, for reports; the hash is of its weights.
+        Of the checkpoint, for reports; the hash as `model_hash` makes it.
     facts : dict
         Objective, gaze fraction, seed and what it was trained on, where there is a run's record.
     """
@@ -115,18 +116,31 @@ def load_encoder(checkpoint: Path, changes: Mapping[str, Any]) -> Encoder:
         model, tokenizer = start.model, start.tokenizer
     used = usable_device(options.execution.device)
     model.eval().to(used)
-    return Encoder(
-        checkpoint_name(place), weights_hash(place), model, tokenizer, used, _facts(place)
-    )
+    digest = model_hash(place, changes)
+    return Encoder(checkpoint_name(place), digest, model, tokenizer, used, _facts(place))
 
 
-def weights_hash(place: Path) -> str:
-    """Hash the weights of a run or model folder."""
-    path = weights_file(_model_folder(place))
-    if path is None:
+def model_hash(place: Path, changes: Mapping[str, Any]) -> str:
+    """Hash all that shapes a model's features: weights, sizes, tokenizer, options.
+
+    Parameters
+    ----------
+    place : Path
+        A run or model folder.
+    changes : mapping
+        Options by stage; only foreign weights take the model's.
+    """
+    folder = _model_folder(place)
+    weights = weights_file(folder)
+    if weights is None:
         raise BadUsageError(f"{place} holds no weights")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    options = {} if is_own_model(folder) else changes.get("model", {})
+    digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode())
+    beside = (path for path in folder.iterdir() if path.suffix in _TOKENIZER_AND_SIZES)
+    for path in sorted({weights, *beside}):
+        with path.open("rb") as file:
+            digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def encoded(

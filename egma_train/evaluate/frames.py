@@ -19,6 +19,8 @@ from egma_train.shards import FRAME_PX
 _ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND"}
 _FAR = 1e9  # beyond every pixel value: where a window's output has come to its ends
 _PERCENTILES = (0.5, 99.5)
+_MOSTLY, _SAME_GREY = 95, 16
+"""A picture of three channels is grey if in so many percent of its pixels they are that near."""
 _THREADS = 2
 
 Frame = NDArray[np.uint8]
@@ -88,10 +90,15 @@ def _from_picture(data: bytes) -> Frame:
         raise UnreadableImageError("neither a JPEG, PNG nor DICOM file")
     if data.rfind(end) < 0:  # decoders fill what is cut off with grey
         raise UnreadableImageError("cut off: no end marker")
-    flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
+    flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_IGNORE_ORIENTATION
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if pixels is None:
         raise UnreadableImageError("cannot be decoded")
+    if pixels.ndim == 3:
+        spread = np.ptp(pixels.reshape(-1, 3), axis=1)
+        if np.percentile(spread, _MOSTLY) > _SAME_GREY:
+            raise UnreadableImageError("in colour, not grey")
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
     return pixels.astype(np.uint8, copy=False)
 
 

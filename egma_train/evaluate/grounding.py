@@ -1,6 +1,7 @@
 """Does a sentence resemble the patches that it is about? Held-out gaze or regions tell which."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -16,6 +17,7 @@ from egma_train.evaluate.metrics import Floats, auroc, levels, mean_with_interva
 from egma_train.shards import FRAME_PX, GRID_CELLS, find_shards, fingerprint, read_shard
 
 AGAINST = ("gaze", "regions")
+MEASURES = ("pointing", "iou", "cnr", "auroc")
 TOLERANCE_PX = 15
 """A point this near counts as a hit, as in the pointing game of Zhang et al. (2016)."""
 _SHARE_OF_PEAK = 0.25
@@ -28,9 +30,12 @@ Mask = NDArray[np.bool_]
 
 
 class Case(NamedTuple):
-    """An image ``(224, 224)``, sentences about it, and where each points, as masks."""
+    """A reading's image ``(224, 224)``, sentences about it, and where each points, as masks."""
 
+    dataset: str
+    reading_id: str
     image: NDArray[np.uint8]
+    sentences: list[int]
     texts: list[str]
     masks: list[Mask]
 
@@ -57,36 +62,48 @@ def grounding(
     Returns
     -------
     dict
-        The report; intervals resample images.
+        The report; intervals resample images, ``rows`` has one a sentence.
 
     Raises
     ------
     BadUsageError
-        If no sentence points anywhere.
+        If no sentence points anywhere, or a split has no readings.
     """
     if against not in AGAINST:
         raise unknown_name("target", against, AGAINST)
     files = find_shards(shards)
-    cases = _cases(files, against, splits)
+    seen_splits = Counter[str]()
+    cases = _cases(files, against, splits, seen_splits)
     found: list[dict[str, float]] = []
+    rows: list[dict[str, Any]] = []
     image_of: list[int] = []
     images = 0
     while batch := list(islice(cases, batch_size)):
         _, patches = encoder.images(np.stack([case.image for case in batch]))
-        for case, own in zip(batch, patches, strict=True):
-            cosines = (encoder.texts(case.texts) @ own.T).double().cpu().numpy()  # (t, 49)
-            found += [measured(row, mask) for row, mask in zip(cosines, case.masks, strict=True)]
+        for case, seen in zip(batch, patches, strict=True):
+            cosines = (encoder.texts(case.texts) @ seen.T).double().cpu().numpy()  # (t, 49)
+            own = [measured(row, mask) for row, mask in zip(cosines, case.masks, strict=True)]
+            rows += [
+                {"dataset": case.dataset, "reading_id": case.reading_id, "sentence": number}
+                | {name: one[name] for name in MEASURES}
+                for number, one in zip(case.sentences, own, strict=True)
+            ]
+            found += own
             image_of += [images] * len(case.texts)
             images += 1
+    if lacking := [name for name in splits if name not in seen_splits]:
+        raise unknown_name("split", lacking[0], seen_splits)
     if not found:
         raise BadUsageError(f"no sentence in {shards} points to {against}; try the other --against")
     return {
         "task": "grounding",
         "protocol": {"against": against, "splits": list(splits) or "all", "seed": seed},
+        "shards": fingerprint(files),
         "sentences": len(found),
         "images": images,
         "trained_on": _trained_on(encoder, files, splits),
         "metrics": _summary(found, np.array(image_of), seed),
+        "rows": rows,
     }
 
 
@@ -115,7 +132,7 @@ def measured(cosines: Floats, mask: Mask) -> dict[str, float]:
     row, column = (np.array(divmod(int(cosines.argmax()), GRID_CELLS)) + 0.5) * _CELL_PX
     size, share = int(inside.sum()), float(inside.mean())
     if not 0 < share < 1:
-        return dict.fromkeys(("pointing", "iou", "cnr", "auroc"), np.nan)
+        return dict.fromkeys(MEASURES, np.nan)
     best = np.zeros_like(inside)
     best[np.argsort(-flat, kind="stable")[:size]] = True
     noise = np.sqrt(flat[inside].var() + flat[~inside].var())
@@ -151,8 +168,11 @@ def names(text: str, region: Mapping[str, Any]) -> bool:
     return any(set(one.split()) - _GENERIC <= words for one in alternatives)
 
 
-def _cases(files: Iterable[Path], against: str, splits: Sequence[str]) -> Iterator[Case]:
+def _cases(
+    files: Iterable[Path], against: str, splits: Sequence[str], seen_splits: Counter[str]
+) -> Iterator[Case]:
     for reading in (one for path in files for one in read_shard(path, maps=True)):
+        seen_splits.update([reading.split or "unknown"])
         if splits and reading.split not in splits:
             continue
         masks: list[Mask | None] = []
@@ -161,10 +181,15 @@ def _cases(files: Iterable[Path], against: str, splits: Sequence[str]) -> Iterat
             seen = None if heatmap is None else np.frombuffer(heatmap, np.uint8)
             gazed = None if seen is None else seen.reshape(FRAME_PX, -1) > 255 * _SHARE_OF_PEAK
             masks.append(gazed if against == "gaze" else np.any(named, axis=0) if named else None)
-        pairs = [(t, m) for t, m in zip(reading.texts, masks, strict=True) if m is not None]
-        if pairs:
+        pointing = [
+            (number, text, mask)
+            for number, (text, mask) in enumerate(zip(reading.texts, masks, strict=True))
+            if mask is not None
+        ]
+        if pointing:
             image = np.frombuffer(reading.image, np.uint8).reshape(FRAME_PX, FRAME_PX)
-            yield Case(image, *map(list, zip(*pairs, strict=True)))
+            columns = map(list, zip(*pointing, strict=True))
+            yield Case(reading.dataset, reading.reading_id, image, *columns)
 
 
 def _summary(found: list[dict[str, float]], image_of: NDArray[Any], seed: int) -> dict[str, Any]:
@@ -176,7 +201,7 @@ def _summary(found: list[dict[str, float]], image_of: NDArray[Any], seed: int) -
     }
     return {
         name: mean_with_interval(column(name), seed, image_of) | {"chance": chances[name]}
-        for name in ("pointing", "iou", "cnr", "auroc")
+        for name in MEASURES
     }
 
 

@@ -56,6 +56,22 @@ class ImageList:
         ids = tuple(self.ids[i] for i in numbers)
         return replace(self, ids=ids, labels=self.labels[numbers])
 
+    def among(self, classes: Sequence[str]) -> "ImageList":
+        """Let images be told apart from classes that none of them has.
+
+        Raises
+        ------
+        BadUsageError
+            If a class of theirs is not among these.
+        """
+        if lacking := set(self.classes) - set(classes):
+            there = ", ".join(classes)
+            raise BadUsageError(
+                f"{self.name}: no prompts for {sorted(lacking)}; there are: {there}"
+            )
+        numbers = np.array([list(classes).index(name) for name in self.classes])
+        return replace(self, classes=tuple(classes), labels=numbers[self.labels])
+
     def told(self) -> dict[str, Any]:
         """Describe for a report."""
         counts = np.bincount(self.labels, minlength=len(self.classes)).tolist()
@@ -103,7 +119,11 @@ def read_table(path: Path, *wanted: str) -> list[dict[str, str]]:
 def read_csv(path: Path) -> ImageList:
     """Read a list of your own: columns ``path`` and ``label`` (a class's name)."""
     by_id: dict[str, str] = {}
-    for row in read_table(path, "path", "label"):
+    for line, row in enumerate(read_table(path, "path", "label"), 2):
+        if not row["path"] or not row.get("label"):
+            raise BadUsageError(
+                f"{path}, row {line}: a blank path or label; fill it or drop the row"
+            )
         if by_id.setdefault(row["path"], row["label"]) != row["label"]:
             raise BadUsageError(f"{path}: {row['path']} has two labels")
     return labelled(path.name, sorted(set(by_id.values())), by_id)
@@ -111,11 +131,12 @@ def read_csv(path: Path) -> ImageList:
 
 def read_ids(path: Path) -> set[str]:
     """Read a subset: an id a line, or a CSV's first column; suffixes do not count."""
-    return {_stem(line.split(",")[0].strip()) for line in read_text(path).splitlines()}
+    first = (line.split(",")[0].strip() for line in read_text(path).splitlines())
+    return {_stem(one) for one in first if one}
 
 
 def subset(images: ImageList, ids: Collection[str], name: str) -> ImageList:
-    """Keep the images that a subset names.
+    """Keep the images that a subset names; note how many of its ids name none.
 
     Raises
     ------
@@ -125,7 +146,12 @@ def subset(images: ImageList, ids: Collection[str], name: str) -> ImageList:
     kept = [i for i, one in enumerate(images.ids) if _stem(one) in ids]
     if not kept:
         raise BadUsageError(f"{name} names no image of {images.name}, such as {images.ids[0]}")
-    return replace(images.only(kept), name=f"{images.name}, those in {name}")
+    unknown = sorted(set(ids) - {_stem(images.ids[i]) for i in kept})
+    told = (
+        f"{len(unknown)} of {len(ids)} ids in {name} name no image, such as {(unknown or [''])[0]}"
+    )
+    notes = (*images.notes, *([told] if unknown else []))
+    return replace(images.only(kept), name=f"{images.name}, those in {name}", notes=notes)
 
 
 def locate(root: Path, ids: Sequence[str]) -> list[Path | None]:
@@ -135,7 +161,7 @@ def locate(root: Path, ids: Sequence[str]) -> list[Path | None]:
     ----------
     root : Path
         What relative paths start from, or their first folder itself (CheXpert's paths begin with
-        the release's name). Ids without a folder are found anywhere below it.
+        the release's name). Ids without a folder are found anywhere below it, nothing outside.
 
     Raises
     ------
@@ -149,6 +175,8 @@ def locate(root: Path, ids: Sequence[str]) -> list[Path | None]:
 
     def place(one: str) -> Path | None:
         relative = Path(one)
+        if relative.is_absolute() or ".." in relative.parts:
+            return None
         tries = (root / relative, root.joinpath(*relative.parts[1:]))
         found = next((path for path in tries if path.is_file()), None)
         return found or (None if "/" in one else below.get(_stem(one)))

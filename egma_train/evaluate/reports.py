@@ -1,6 +1,7 @@
-"""An evaluation's report: a JSON for programs, its images as a CSV, a screen for people."""
+"""An evaluation's report: a JSON for programs, its rows as a CSV, a screen for people."""
 
 import csv
+import hashlib
 import io
 import json
 from collections.abc import Iterable, Mapping
@@ -12,19 +13,34 @@ from egma_train.run_folder import write_whole
 Report = Mapping[str, Any]
 
 
-def write_report(folder: Path, name: str, report: Report) -> Path:
-    """Write ``NAME.json``, and ``NAME.csv`` with a row an image where there are predictions."""
+_DECIDE = ("task", "protocol", "prompts", "list", "evaluated", "shards")
+_AS_PERCENT, _AS_NUMBER = "{:.2%}", "{:.3f}"
+_FEW_IMAGES = 30
+
+
+def write_report(folder: Path, report: Report) -> Path:
+    """Write ``NAME-DIGITS.json`` and, of the same name, a CSV with a row a query.
+
+    The digits stand for all that decides the figures: model, images, prompts, protocol.
+    """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    rest = {key: value for key, value in report.items() if key != "predictions"}
-    if rows := report.get("predictions"):
-        text = io.StringIO(newline="")
-        table = csv.DictWriter(text, rows[0])
-        table.writeheader()
-        table.writerows(rows)
-        write_whole(folder / f"{name}.csv", text.getvalue())
-    path = folder / f"{name}.json"
+    told = report["checkpoint"]
+    digits = short_hash(told["sha256"], *(report.get(part) for part in _DECIDE))
+    stem = f"{told['name']}-{digits}"
+    text = io.StringIO(newline="")
+    table = csv.DictWriter(text, report["rows"][0])
+    table.writeheader()
+    table.writerows(report["rows"])
+    write_whole(folder / f"{stem}.csv", text.getvalue())
+    rest = {key: value for key, value in report.items() if key != "rows"}
+    path = folder / f"{stem}.json"
     write_whole(path, json.dumps(_plain(rest), indent=1) + "\n")
     return path
+
+
+def short_hash(*parts: Any) -> str:
+    """Digest what JSON can hold to eight digits."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def told(report: Report) -> Iterable[str]:
@@ -41,14 +57,19 @@ def told(report: Report) -> Iterable[str]:
             yield f"  and {len(report['unreadable']) - 3} more, all in the report"
     if "sentences" in report:
         yield f"  {report['sentences']} sentences about {report['images']} images"
+    if _image_count(report) < _FEW_IMAGES:
+        yield f"  {_image_count(report)} images: intervals drawn from so few are too narrow"
     if report.get("trained_on"):
         yield "  THE MODEL WAS TRAINED ON THESE READINGS: name a --split that it has not seen"
     for name, figure in report["metrics"].items():
-        yield f"  {name:<28}{_interval(figure)}{_frame(figure)}"
+        shown = _AS_NUMBER if name == "cnr" else _AS_PERCENT
+        known = {part: shown.format(value).rstrip("%") for part, value in figure.items()}
+        yield f"  {name:<28}{known['value']:>7} [{known['low']}, {known['high']}]{_frame(known)}"
     if "chance" in report:
         yield f"  chance of accuracy {100 * report['chance']:.2f}"
     if "recall" in report:
-        yield "  recall " + ", ".join(f"{n} {_percent(v)}" for n, v in report["recall"].items())
+        shares = (f"{name} {100 * share:.2f}" for name, share in report["recall"].items())
+        yield f"  recall {', '.join(shares)}"
         yield "  confusion, rows are truth:"
         for name, row in zip(
             report["confusion"]["classes"], report["confusion"]["rows_are_truth"], strict=True
@@ -57,22 +78,19 @@ def told(report: Report) -> Iterable[str]:
 
 
 def _protocol(report: Report) -> str:
-    return ", ".join(str(value) for key, value in report["protocol"].items() if key != "is")
+    protocol = {key: value for key, value in report["protocol"].items() if key != "is"}
+    named = {"protocol": protocol.pop("name")} if "name" in protocol else {}
+    return ", ".join(f"{key} {value}" for key, value in (named | protocol).items())
 
 
-def _interval(figure: Mapping[str, float]) -> str:
-    low, high = _percent(figure["low"]), _percent(figure["high"])
-    return f"{_percent(figure['value']):>7} [{low}, {high}]"
+def _image_count(report: Report) -> int:
+    return int(report["images"] if "images" in report else report["evaluated"]["images"])
 
 
-def _frame(figure: Mapping[str, float]) -> str:
+def _frame(figure: Mapping[str, str]) -> str:
     """Add chance and ceiling where they are known."""
-    known = [f"{name} {_percent(figure[name])}" for name in ("chance", "ceiling") if name in figure]
+    known = [f"{name} {figure[name]}" for name in ("chance", "ceiling") if name in figure]
     return f"  ({', '.join(known)})" if known else ""
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.2f}"
 
 
 def _plain(value: Any) -> Any:

@@ -53,7 +53,7 @@ def retrieval(
     Returns
     -------
     dict
-        The report; beside each figure its chance and its ceiling.
+        The report; beside each figure its chance and its ceiling, in ``rows`` one a query.
     """
     used = prompts.of(images.classes)
     texts = [text for own in used.queries.values() for text in own]
@@ -61,8 +61,12 @@ def retrieval(
     seen = compare(images, paths, encoder.texts(texts), encoder, score, batch_size)
     relevant = seen.images.labels[:, None] == said  # (N, t)
     ways = {
-        "image-to-text": (seen.values, relevant),
-        "text-to-image": (seen.values.T, relevant.T),
+        "image-to-text": (seen.images.ids, seen.values, relevant),
+        "text-to-image": (texts, seen.values.T, relevant.T),
+    }
+    found = {
+        way: {f"P@{k}": precision_at(similar, right, k) for k in RANKS}
+        for way, (_, similar, right) in ways.items()
     }
     return {
         "task": "retrieval",
@@ -70,14 +74,20 @@ def retrieval(
         "prompts": used.told(),
         **seen.report,
         "metrics": {
-            f"{way} P@{k}": mean_with_interval(precision_at(*both, k), seed) | _bounds(both[1], k)
-            for way, both in ways.items()
+            f"{way} P@{k}": mean_with_interval(found[way][f"P@{k}"], seed) | _bounds(right, k)
+            for way, (_, _, right) in ways.items()
             for k in RANKS
         },
+        "rows": [
+            {"way": way, "query": query} | {name: own[i] for name, own in found[way].items()}
+            for way, (queries, _, _) in ways.items()
+            for i, query in enumerate(queries)
+        ],
     }
 
 
 def _bounds(relevant: NDArray[np.bool_], k: int) -> dict[str, float]:
     """Say what a random order is expected to reach, and what no order exceeds."""
     ceiling = np.minimum(relevant.sum(1), k).mean() / k
-    return {"chance": float(relevant.mean()), "ceiling": float(ceiling)}
+    chance = relevant.mean() * min(k, relevant.shape[1]) / k
+    return {"chance": float(chance), "ceiling": float(ceiling)}

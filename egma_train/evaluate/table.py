@@ -1,6 +1,8 @@
 """The paper's Tables I to III with our models beside it, from a list of tests."""
 
+import contextlib
 import csv
+import glob
 import html
 import json
 from collections import defaultdict
@@ -11,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from egma_train.evaluate.encoder import checkpoint_name, load_encoder, weights_hash
+from egma_train.errors import BadUsageError
+from egma_train.evaluate.encoder import checkpoint_name, load_encoder, model_hash
 from egma_train.evaluate.reports import write_report
 from egma_train.evaluate.retrieval import retrieval
 from egma_train.evaluate.shipped import shipped_toml
@@ -19,6 +22,8 @@ from egma_train.evaluate.tasks import read_test
 from egma_train.evaluate.zero_shot import zero_shot
 
 Report = dict[str, Any]
+Test = Mapping[str, str]
+Measure = Callable[..., Report]
 Say = Callable[[str], Any]
 Rows = list[list[str]]
 
@@ -26,9 +31,31 @@ _RETRIEVAL = "chexpert8x200"
 _FILES = {"images", "labels", "list", "prompts"}
 
 
+def present(tests: Iterable[Test], data: Path, say: Say) -> list[Test]:
+    """Keep the tests whose files are below `data`, and tell what the others lack.
+
+    Raises
+    ------
+    BadUsageError
+        If none is left.
+    """
+    kept = []
+    for test in tests:
+        absent = [str(path) for path in _files(test, data).values() if not path.exists()]
+        if absent:
+            say(f"{test['task']} is left out: no {', '.join(sorted(absent))}")
+        else:
+            kept.append(test)
+    if not kept:
+        raise BadUsageError(
+            f"no test has its files below --data {data}; see --config for the paths"
+        )
+    return kept
+
+
 def run_tests(
     checkpoints: Sequence[Path],
-    tests: Iterable[Mapping[str, str]],
+    tests: Iterable[Test],
     data: Path,
     out: Path,
     say: Say,
@@ -54,43 +81,59 @@ def run_tests(
         Reports; ``test`` names what a table's cell asks for.
     """
     reports = []
-    for test in tests:
-        files = {part: data / test[part] for part in _FILES & test.keys()}
-        absent = sorted(str(path) for path in files.values() if not path.exists())
-        if absent:
-            say(f"{test['task']} is left out: no {', '.join(absent)}")
-            continue
-        images, paths, prompts = read_test(test["task"], **files, seed=seed)
-        how = {part: test[part] for part in ("protocol", "score") if part in test}
-        ranks = test["task"] == _RETRIEVAL
-        name = "retrieval" if ranks else f"zero-shot-{test['task']}"
-        task: Any = retrieval if ranks else zero_shot
-        measure = partial(task, images, paths, prompts, **how)
-        known = {"test": name, "images": images.sha256, "prompts": prompts.sha256, "seed": seed}
-        known |= {"found": len(paths) - paths.count(None), "changes": repr(changes), **how}
+    for test in present(tests, data, say):
+        name, measure, key = _prepared(test, data, seed)
+        folder = out / "evaluation" / name
         for place in checkpoints:
-            key = known | {"weights": weights_hash(place)}
-            file = out / "evaluation" / name / f"{checkpoint_name(place)}.json"
-            report = _read(file)
-            if report.get("key") != key:
+            own = key | {"model": model_hash(place, changes)}
+            report = _measured(folder, checkpoint_name(place), own)
+            if report is None:
                 say(f"{checkpoint_name(place)}: {name}")
                 encoder = load_encoder(place, changes)
                 report = measure(encoder, seed=seed, batch_size=batch_size)
-                report |= {"checkpoint": encoder.told(), "key": key, "test": name}
-                write_report(file.parent, encoder.name, report)
+                report |= {"checkpoint": encoder.told(), "key": own, "test": name}
+                write_report(folder, report)
             reports.append(report)
     return reports
 
 
-def tables(reports: Iterable[Report]) -> Iterator[tuple[str, Rows]]:
+def _files(test: Test, data: Path) -> dict[str, Path]:
+    return {part: data / test[part] for part in _FILES & test.keys()}
+
+
+def _prepared(test: Test, data: Path, seed: int) -> tuple[str, Measure, dict[str, Any]]:
+    """Read a test's images and prompts: its name, what measures a model, what decides figures."""
+    images, paths, prompts = read_test(test["task"], **_files(test, data), seed=seed)
+    how = {part: test[part] for part in ("protocol", "score") if part in test}
+    ranks = test["task"] == _RETRIEVAL
+    name = "retrieval" if ranks else f"zero-shot-{test['task']}"
+    task: Any = retrieval if ranks else zero_shot
+    found = len(paths) - paths.count(None)
+    key = {"images": images.sha256, "prompts": prompts.sha256, "found": found, "seed": seed, **how}
+    return name, partial(task, images, paths, prompts, **how), key
+
+
+def _measured(folder: Path, checkpoint: str, key: Mapping[str, Any]) -> Report | None:
+    """Find the report of what was measured before."""
+    for path in sorted(folder.glob(f"{glob.escape(checkpoint)}-*.json")):
+        with contextlib.suppress(OSError, ValueError):
+            report: Report = json.loads(path.read_text())
+            if report.get("key") == key:
+                return report
+    return None
+
+
+def tables(reports: Sequence[Report]) -> Iterator[tuple[str, Rows]]:
     """Lay out each of the paper's tables: title, then rows with the header first.
 
     Our figures are the mean and deviation over seeds, or with one seed the value and its interval.
     """
     found: dict[str, dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
+    labels = _labels(reports)
     for report in reports:
         for metric, figure in report["metrics"].items():
-            found[_label(report)][f"{report['test']} {metric}"].append(figure)
+            label = labels[report["checkpoint"]["sha256"]]
+            found[label][f"{report['test']} {metric}"].append(figure)
     for declared in shipped_toml("paper-tables")["tables"]:
         rows = [["Method", "From", *declared["columns"]]]
         left = dict(found)
@@ -123,9 +166,23 @@ def write_tables(folder: Path, reports: Sequence[Report]) -> list[Path]:
     return [folder / name for name in (*texts, "tables.csv")]
 
 
-def _label(report: Report) -> str:
-    """Name what was trained, whatever the seed; foreign weights by their own name."""
-    told = report["checkpoint"]
+def _labels(reports: Iterable[Report]) -> dict[str, str]:
+    """Name models by hash: runs that differ in their seed alone share a name, others do not."""
+    models = {one["checkpoint"]["sha256"]: one["checkpoint"] for one in reports}
+    alike = defaultdict(list)
+    for told in models.values():
+        alike[_label(told)].append(told)
+    labels = {}
+    for label, those in alike.items():
+        repeated = len({told.get("seed") for told in those}) == len(those)
+        for told in those:
+            own = f"{label} ({told['name']}, {told['sha256'][:8]})"
+            labels[told["sha256"]] = label if repeated else own
+    return labels
+
+
+def _label(told: Mapping[str, Any]) -> str:
+    """Name what was trained; foreign weights by their own name."""
     objective, share = told.get("objective", told["name"]), told.get("gaze_fraction", 1.0)
     whole = share == 1 or objective in ("untrained", "clip")
     return objective if whole else f"{objective}, {share:.0%} gaze"
@@ -166,10 +223,3 @@ def _html(made: Iterable[tuple[str, Rows]], notes: Iterable[str]) -> str:
         cells = [line(header, "th"), *(line(row, "td") for row in rows)]
         parts.append(f"<h2>{html.escape(title)}</h2><table border='1'>{''.join(cells)}</table>")
     return "\n".join([*parts, *(f"<p>{html.escape(note)}</p>" for note in notes), ""])
-
-
-def _read(path: Path) -> Report:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}

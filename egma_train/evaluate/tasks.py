@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from egma_train.errors import unknown_name
+from egma_train.errors import BadUsageError, unknown_name
 from egma_train.evaluate.chexpert import read_5x200, read_8x200
 from egma_train.evaluate.image_lists import ImageList, locate, read_csv, read_ids, subset
 from egma_train.evaluate.prompts import Prompts, read_prompts, shipped_prompts
@@ -71,7 +71,23 @@ def read_test(
     *,
     seed: int,
 ) -> tuple[ImageList, Sequence[Path | None], Prompts]:
-    """Read a task's images, find their files below `images`, and read its or a user's prompts."""
+    """Read a task's images, find their files below `images`, and read its or a user's prompts.
+
+    Lists of your own are classified among all classes of the prompts that come with them, or among
+    those of their labels.
+
+    Raises
+    ------
+    BadUsageError
+        If something cannot be read, or there is only one class.
+    """
     found = read_images(task, labels, list, seed)
     queries = read_prompts(prompts) if prompts else shipped_prompts(TASKS[task].prompts)
+    if task == "csv" and prompts:
+        found = found.among([*queries.queries])
+    if len(found.classes) < 2:
+        raise BadUsageError(
+            f"{found.name} has one class only, {found.classes[0]}: any answer would be right; give"
+            " --prompts with all classes to choose among"
+        )
     return found, locate(images, found.ids), queries

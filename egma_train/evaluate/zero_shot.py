@@ -51,7 +51,7 @@ def zero_shot(
     Returns
     -------
     dict
-        The report; ``predictions`` has a row an image.
+        The report; ``rows`` has one an image.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def _figures(images: ImageList, scores: Floats, scale: float, seed: int) -> dict
         "recall": dict(zip(images.classes, recalls(counts).tolist(), strict=True)),
         "confusion": {"classes": list(images.classes), "rows_are_truth": counts.tolist()},
         "chance": 1 / len(images.classes),
-        "predictions": [
+        "rows": [
             {"path": one, "label": images.classes[truth], "predicted": images.classes[guess]}
             | {f"score {name}": value for name, value in zip(images.classes, own, strict=True)}
             for one, truth, guess, own in rows
