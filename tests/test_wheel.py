@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from evaluation import picture, save_tiny_model, write_picture
 
 ROOT = Path(__file__).parent.parent
 EVALUATION = ROOT / "data_manifests" / "evaluation"
@@ -121,3 +122,19 @@ def test_the_demo_runs_from_the_wheel(site: Path) -> None:
     inspect = python(site, COMMAND, "inspect", "--out", "out", "--png", "reading.png")
     assert inspect.returncode == 0, inspect.stderr
     assert (place / "reading.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_model_is_measured_from_the_wheel(site: Path) -> None:
+    code = "from egma_train.evaluate.cli import main; main()"
+    model = save_tiny_model(site.parent / "untrained")
+    rows = ["path,label"]
+    for i, label in enumerate(["Pneumonia", "No Finding"]):
+        write_picture(site.parent / f"pictures/{i}.png", picture(i))
+        rows.append(f"{i}.png,{label}")
+    (site.parent / "own.csv").write_text("\n".join(rows))
+    where = ("--images", "pictures", "--labels", "own.csv", "--out", "eval")
+    measured = python(site, code, "zero-shot", "--task", "csv", *where, model)
+    assert measured.returncode == 0, measured.stderr
+    assert "2 of 2 images" in measured.stdout
+    table = python(site, code, "table", "--data", "nowhere", "--out", "eval", model)
+    assert table.returncode == 2 and "no test has its files below --data" in table.stderr
