@@ -51,6 +51,8 @@ bench: $(VENV)/.ready-dev ## the ETL beside merely decoding, what safety costs, 
 	$(BIN)/python benchmarks/report.py
 	$(BIN)/python benchmarks/dicom_decoders.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/litdata.txt
+	$(BIN)/python -m benchmarks.loader
 	$(BIN)/python benchmarks/embedding.py
 	$(BIN)/python benchmarks/phantom_training.py
 

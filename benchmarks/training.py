@@ -1,13 +1,11 @@
-"""The loss beside loops, its share of a step, and the loader beside others; prints Markdown."""
+"""The loss beside loops, and its share of a step; prints Markdown."""
 
-import io
 import os
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812, as everyone calls it
 
 from egma_train.cache import ReadingCache, open_cache
-from egma_train.loading import BatchLoader, iterate, pixels
+from egma_train.loading import BatchLoader, pixels
 from egma_train.losses import egma_loss, multi_label_cross_entropy
 from egma_train.model import EgmaModel, new_configs
 from egma_train.options import options_of
@@ -26,7 +24,6 @@ from egma_train.train import batch_loss
 from egma_train.vocabulary import make_tokenizer
 
 B, M, N, D, SCALE = 100, 8, 49, 512, 14.0
-SAMPLES, BATCH, EPOCHS = 1024, 32, 3
 
 
 @click.command()
@@ -43,9 +40,8 @@ def main(loss_kind: str | None) -> None:
         return
     losses()
     with tempfile.TemporaryDirectory() as folder:
-        cache = phantoms(Path(folder))
+        cache = phantoms(Path(folder), 64)
         steps(cache)
-        loaders(cache, Path(folder))
 
 
 def peak_kb() -> int:
@@ -156,11 +152,11 @@ def losses() -> None:
 # -- a step ----------------------------------------------------------------------------------------
 
 
-def phantoms(root: Path) -> ReadingCache:
+def phantoms(root: Path, readings: int) -> ReadingCache:
     """Make shards of phantoms."""
     script = "from egma_prep.cli import main; main()"
     tree, out = str(root / "tree"), str(root / "out")
-    make = ["synth", tree, "--readings", str(SAMPLES + 40), "--small"]
+    make = ["synth", tree, "--readings", str(readings), "--small"]
     prepare = ["run", tree, "--out", out, "--config", "phantom"]
     for words in (make, prepare):
         subprocess.run([sys.executable, "-c", script, *words], check=True, stdout=sys.stderr)
@@ -188,7 +184,7 @@ def steps(cache: ReadingCache) -> None:
 def step(model: Any, loader: BatchLoader, readings: Any, options: Any) -> list[float]:
     """Take one step; return seconds of loading, towers and loss."""
     marks = [time.perf_counter()]
-    batch = loader.__getitems__(readings)
+    batch = loader.load(readings)
     made = options.model
     images = pixels(batch.images, made.image_px, made.image_mean, made.image_std, None)
     marks.append(time.perf_counter())
@@ -201,117 +197,6 @@ def step(model: Any, loader: BatchLoader, readings: Any, options: Any) -> list[f
     marks.append(time.perf_counter())
     load, forward, loss, backward = np.diff(marks)
     return [load, forward + backward, loss]
-
-
-# -- the loader ------------------------------------------------------------------------------------
-
-
-class _Texts:
-    """Stands for a tokenizer: all loaders read text, none is timed for cutting it up."""
-
-    def __call__(self, texts: list[str], **_: Any) -> dict[str, torch.Tensor]:
-        return {name: torch.zeros(len(texts), 1) for name in ("input_ids", "attention_mask")}
-
-
-def loaders(cache: ReadingCache, root: Path) -> None:
-    """Read image, grids and text of the same samples, shuffled, by each loader."""
-    rows = [row_of(cache, i) for i in range(min(SAMPLES, len(cache)))]
-    kinds = {
-        "ours, memory-mapped": lambda w: ours(cache, len(rows), w),
-        "Hugging Face datasets": hugging_face(rows, root),
-        "webdataset tar": web_dataset(rows, root),
-    }
-    print(
-        f"\nLoading image, grids and text of {len(rows)} samples, shuffled, batches of {BATCH},"
-        f" {EPOCHS} epochs, the start of workers included:\n"
-    )
-    print("| loader | samples/s, 0 workers | 2 workers |\n|---|---|---|")
-    best: dict[tuple[str, int], float] = {}
-    for _ in range(3):
-        for name, make in kinds.items():
-            for workers in (0, 2):
-                begin = time.perf_counter()
-                seen = sum(sum(make(workers)) for _ in range(EPOCHS))
-                rate = seen / (time.perf_counter() - begin)
-                assert seen == EPOCHS * len(rows), (name, seen)
-                best[name, workers] = max(best.get((name, workers), 0), rate)
-    for name in kinds:
-        print(f"| {name} | {best[name, 0]:,.0f} | {best[name, 2]:,.0f} |")
-
-
-def row_of(cache: ReadingCache, i: int) -> dict[str, Any]:
-    """Take one sample's fields."""
-    sentences, _ = cache.sentences_of(np.array([i]))
-    return {
-        "image": cache.images[i].tobytes(),
-        "grid": np.asarray(cache.grids[sentences]).tobytes(),
-        "texts": "\n".join(cache.texts(sentences)),
-    }
-
-
-def ours(cache: ReadingCache, number: int, workers: int) -> Iterator[int]:
-    """Count the samples of our batches."""
-    loader = BatchLoader(cache, _Texts(), np.ones(len(cache), bool))
-    batches = epoch_batches(np.arange(number), np.arange(len(cache)), BATCH, 0, 0)
-    for batch in iterate(loader, batches, workers):
-        yield len(batch.readings)
-
-
-def decoded(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Make arrays of raw fields, as a user of those formats would."""
-    rows = list(rows)
-    images = [np.frombuffer(row["image"], np.uint8).reshape(224, 224) for row in rows]
-    grids = [
-        torch.from_numpy(np.frombuffer(row["grid"], "<f4").reshape(-1, 49).copy()) for row in rows
-    ]
-    texts = [row["texts"].split("\n") for row in rows]
-    return {
-        "image": torch.from_numpy(np.stack(images)),
-        "grid": torch.nn.utils.rnn.pad_sequence(grids, batch_first=True),
-        "texts": texts,
-    }
-
-
-def hugging_face(rows: list[dict[str, Any]], root: Path) -> Callable[[int], Iterator[int]]:
-    """Write an Arrow dataset; shuffled by the loader's sampler, whole batches fetched."""
-    import datasets
-
-    datasets.disable_progress_bars()
-    datasets.Dataset.from_list(rows).save_to_disk(root / "hf")
-    stored = datasets.load_from_disk(root / "hf")
-
-    def batches(workers: int) -> Iterator[int]:
-        loader: Any = torch.utils.data.DataLoader(
-            stored, BATCH, shuffle=True, num_workers=workers, collate_fn=decoded
-        )
-        return (len(batch["image"]) for batch in loader)
-
-    return batches
-
-
-def web_dataset(rows: list[dict[str, Any]], root: Path) -> Callable[[int], Iterator[int]]:
-    """Write two tars, one for each worker; shuffled within a buffer."""
-    import webdataset
-
-    paths = [str(root / f"part-{part}.tar") for part in (0, 1)]
-    for part, path in enumerate(paths):
-        with tarfile.open(path, "w") as tar:
-            for i, row in list(enumerate(rows))[part::2]:
-                for name, value in row.items():
-                    data = value if isinstance(value, bytes) else value.encode()
-                    entry = tarfile.TarInfo(f"{i:06d}.{name}")
-                    entry.size = len(data)
-                    tar.addfile(entry, io.BytesIO(data))
-
-    def batches(workers: int) -> Iterator[int]:
-        made = webdataset.WebDataset(paths, shardshuffle=2, empty_check=False).shuffle(500)
-        fields = made.map(lambda one: {**one, "texts": one["texts"].decode()})
-        loader: Any = torch.utils.data.DataLoader(
-            fields.batched(BATCH, collation_fn=decoded), None, num_workers=workers
-        )
-        return (len(batch["image"]) for batch in loader)
-
-    return batches
 
 
 if __name__ == "__main__":

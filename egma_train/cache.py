@@ -73,14 +73,17 @@ class ReadingCache:
 
     def sentences_of(self, readings: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[Any]]:
         """Return the numbers of some readings' sentences, in order, and the count of each."""
-        counts = np.diff(self.offsets)[readings]
-        starts = np.repeat(self.offsets[readings] - np.cumsum(counts) + counts, counts)
+        begins = self.offsets[readings]
+        counts = self.offsets[readings + 1] - begins
+        starts = np.repeat(begins - np.cumsum(counts) + counts, counts)
         return starts + np.arange(counts.sum()), counts
 
     def texts(self, sentences: Iterable[int]) -> list[str]:
         """Read sentences by their numbers."""
-        bounds = self._text_offsets
-        return [self._text[bounds[j] : bounds[j + 1]].tobytes().decode() for j in sentences]
+        numbers = np.fromiter(sentences, np.int64)
+        bounds = self._text_offsets[np.stack([numbers, numbers + 1], axis=1)].tolist()
+        text = self._text.data  # ten times as fast to slice as an array
+        return [str(text[begin:end], "utf-8") for begin, end in bounds]
 
     def readings_with_gaze(self) -> NDArray[np.bool_]:
         """Tell which readings have gaze for a sentence: ``(N,)``."""

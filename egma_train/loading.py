@@ -9,12 +9,14 @@ import torch
 import torch.nn.functional as F  # noqa: N812, as everyone calls it
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
+from egma_train.ahead import in_order
 from egma_train.augment import Draws, apply
 from egma_train.cache import ReadingCache
 
 Numbers = NDArray[np.int64]
+
+_AHEAD_PER_WORKER = 2
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def tokenized(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> Any:
 
 @dataclass(frozen=True)
 class BatchLoader:
-    """Fetches whole batches at once; a map-style dataset for torch's ``DataLoader``.
+    """Fetches whole batches at once.
 
     Attributes
     ----------
@@ -84,22 +86,21 @@ class BatchLoader:
     rank: int = 0
     world: int = 1
 
-    def __getitems__(self, readings: Sequence[int]) -> Batch:
+    def load(self, readings: Numbers) -> Batch:
         """Load a global batch; images and tokens of this rank only."""
-        every = np.asarray(readings, dtype=np.int64)
-        shares = np.array_split(every, self.world)
-        counts = [int(self.cache.sentences_of(share)[1].sum()) for share in shares]
+        shares = np.array_split(readings, self.world)
+        sentences = [self.cache.sentences_of(share)[0] for share in shares]
         own = shares[self.rank]
-        sentences, _ = self.cache.sentences_of(own)
-        tokens = tokenized(self.tokenizer, self.cache.texts(sentences), self.max_tokens)
+        texts = self.cache.texts(sentences[self.rank])
+        tokens = tokenized(self.tokenizer, texts, self.max_tokens)
         return Batch(
-            torch.from_numpy(np.asarray(self.cache.images[own])),
+            torch.from_numpy(np.take(self.cache.images, own, axis=0)),
             tokens["input_ids"],
             tokens["attention_mask"],
-            *self._gaze(every),
-            torch.from_numpy(every),
+            *self._gaze(readings),
+            torch.from_numpy(readings),
             tuple(map(len, shares)),
-            tuple(counts),
+            tuple(map(len, sentences)),
         )
 
     def _gaze(self, readings: Numbers) -> tuple[Tensor, Tensor, Tensor]:
@@ -119,22 +120,17 @@ class BatchLoader:
         return torch.from_numpy(mask), torch.from_numpy(grid), torch.from_numpy(gazed)
 
 
-class _Batches(Dataset[Batch]):
-    """One item a batch: torch's fetching of single samples is left out."""
-
-    def __init__(self, loader: BatchLoader, batches: Sequence[Numbers]) -> None:
-        self._loader, self._batches = loader, batches
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __getitem__(self, index: int) -> Batch:
-        return self._loader.__getitems__(self._batches[index])  # type: ignore[arg-type]
-
-
 def iterate(loader: BatchLoader, batches: Sequence[Numbers], workers: int = 0) -> Iterator[Batch]:
-    """Yield batches in order, loaded by worker processes if asked."""
-    return iter(DataLoader(_Batches(loader, batches), batch_size=None, num_workers=workers))
+    """Yield batches in order, loaded ahead by threads if asked.
+
+    Copying and cutting up text release the interpreter, so threads are enough, and they start at
+    once and hand batches over without a copy, which processes do not.
+    """
+    if not workers:
+        return map(loader.load, batches)
+    # A tokenizer's first call sets its padding, which must not happen in two threads at once.
+    tokenized(loader.tokenizer, ["."], loader.max_tokens)
+    return in_order(loader.load, batches, workers, _AHEAD_PER_WORKER * workers)
 
 
 def pixels(images: Tensor, side_px: int, mean: float, std: float, draws: Draws | None) -> Tensor:

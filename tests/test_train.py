@@ -344,7 +344,7 @@ def _steps(rank: int, world: int, port: int, start: str, shards: str, found: Any
         trainer = make_trainer(model, options, processes, torch.device("cpu"))
         losses = []
         for first in (0, 7, 14):
-            batch = loader.__getitems__(np.arange(first, first + 7))  # type: ignore[arg-type]
+            batch = loader.load(np.arange(first, first + 7))
             images = pixels(batch.images, 112, 0.5, 0.25, None).double()
             features = trainer.parallel(images, batch.input_ids, batch.attention_mask)
             loss = batch_loss(features, batch, options)

@@ -133,8 +133,8 @@ def loader_of(cache: ReadingCache, tokenizer: Any, **options: Any) -> BatchLoade
 
 
 def test_a_batch_holds_what_the_cache_holds(cache: ReadingCache, tokenizer: Any) -> None:
-    readings = [3, 0, 7, 5]
-    batch = loader_of(cache, tokenizer).__getitems__(readings)
+    readings = np.array([3, 0, 7, 5])
+    batch = loader_of(cache, tokenizer).load(readings)
     decoded = tokenizer.batch_decode(batch.input_ids, skip_special_tokens=True)
     at = 0
     for row, i in enumerate(readings):
@@ -153,7 +153,7 @@ def test_a_batch_holds_what_the_cache_holds(cache: ReadingCache, tokenizer: Any)
 def test_readings_whose_gaze_is_not_used_have_none(cache: ReadingCache, tokenizer: Any) -> None:
     used = np.zeros(len(cache), bool)
     used[4] = True
-    batch = loader_of(cache, tokenizer, used_gaze=used).__getitems__([3, 4])
+    batch = loader_of(cache, tokenizer, used_gaze=used).load(np.array([3, 4]))
     assert not batch.grid_mask[0].any() and not batch.grid[0].any()
     assert batch.grid_mask[1].any()
 
@@ -168,8 +168,8 @@ def test_the_whole_readings_gaze_fills_in_where_asked(cache: ReadingCache, token
     ]
     assert chosen, "the phantoms have a sentence without gaze in a reading with gaze"
     i, column = chosen[0]
-    plain = loader_of(cache, tokenizer).__getitems__([i])
-    filled = loader_of(cache, tokenizer, whole_reading_fills_in=True).__getitems__([i])
+    plain = loader_of(cache, tokenizer).load(np.array([i]))
+    filled = loader_of(cache, tokenizer, whole_reading_fills_in=True).load(np.array([i]))
     assert not plain.grid_mask[0, column] and filled.grid_mask[0, column]
     np.testing.assert_array_equal(filled.grid[0, column], cache.reading_grids[i])
     others = plain.grid_mask[0]
@@ -180,11 +180,10 @@ def test_the_whole_readings_gaze_fills_in_where_asked(cache: ReadingCache, token
 def test_processes_share_a_batch_without_loss(
     cache: ReadingCache, tokenizer: Any, world: int
 ) -> None:
-    readings = [1, 4, 2, 9, 6, 0, 11]
-    whole = loader_of(cache, tokenizer).__getitems__(readings)
+    readings = np.array([1, 4, 2, 9, 6, 0, 11])
+    whole = loader_of(cache, tokenizer).load(readings)
     parts = [
-        loader_of(cache, tokenizer, rank=rank, world=world).__getitems__(readings)
-        for rank in range(world)
+        loader_of(cache, tokenizer, rank=rank, world=world).load(readings) for rank in range(world)
     ]
     assert torch.equal(torch.cat([part.images for part in parts]), whole.images)
     assert sum(len(part.input_ids) for part in parts) == len(whole.input_ids)
@@ -195,14 +194,15 @@ def test_processes_share_a_batch_without_loss(
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_worker_processes_change_nothing(cache: ReadingCache, tokenizer: Any, workers: int) -> None:
+def test_workers_change_nothing(cache: ReadingCache, tokenizer: Any, workers: int) -> None:
     loader = loader_of(cache, tokenizer)
     batches = epoch_batches(np.arange(len(cache)), cache.image_number, 5, 0, 0)
     seen = list(iterate(loader, batches, workers))
     assert [batch.readings.tolist() for batch in seen] == [one.tolist() for one in batches]
-    for batch, expected in zip(seen, map(loader.__getitems__, batches), strict=True):
+    for batch, expected in zip(seen, map(loader.load, batches), strict=True):
         assert torch.equal(batch.images, expected.images)
         assert torch.equal(batch.grid, expected.grid)
+        assert torch.equal(batch.input_ids, expected.input_ids)
 
 
 # -- augmentation ----------------------------------------------------------------------------------

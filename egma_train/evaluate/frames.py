@@ -3,9 +3,7 @@
 import io
 import logging
 import warnings
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from egma_train.ahead import in_order
 from egma_train.errors import first_line
 from egma_train.shards import FRAME_PX
 
@@ -64,17 +63,7 @@ def to_frame(pixels: Frame) -> Frame:
 
 def read_ahead(paths: Iterable[Path | None], ahead: int) -> Iterator[Frame | str]:
     """Read images in background threads, in order; a reason in place of one that cannot be."""
-    with ThreadPoolExecutor(_THREADS) as pool:
-        waiting: deque[Future[Frame | str]] = deque()
-        try:
-            for path in paths:
-                waiting.append(pool.submit(_frame_or_reason, path))
-                if len(waiting) > ahead:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+    return in_order(_frame_or_reason, paths, _THREADS, ahead)
 
 
 def _frame_or_reason(path: Path | None) -> Frame | str:
