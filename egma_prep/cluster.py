@@ -130,6 +130,9 @@ def each_done(
     """
     given: dict[str, tuple[Any, ...]] = {}
 
+    def slots() -> int:  # workers may join late, and leave
+        return _IN_FLIGHT_PER_WORKER * max(1, sum(client.nthreads().values()))
+
     def submit() -> list[Any]:
         if not jobs:
             return []
@@ -138,8 +141,7 @@ def each_done(
         given[str(future.key)] = job
         return [future]
 
-    slots = _IN_FLIGHT_PER_WORKER * max(1, sum(client.nthreads().values()))
-    running = as_completed([future for _ in range(slots) for future in submit()])
+    running = as_completed([future for _ in range(slots()) for future in submit()])
     for future in running:
         try:
             result = future.result()
@@ -150,5 +152,5 @@ def each_done(
                 "the Dask scheduler is gone; start it again, the same command goes on from here"
             ) from None
         yield given.pop(str(future.key)), result
-        for _ in range(max(1, slots - running.count())):
+        for _ in range(max(1, slots() - running.count()) if jobs else 0):
             running.update(submit())

@@ -178,8 +178,8 @@ class ExecutionOptions:
     """``float32``, ``bfloat16`` or ``float16``; auto: bfloat16 on GPUs that have it."""
     gradient_checkpointing: bool = False
     """Less memory for about a third more time."""
-    loader_workers: int = 0
-    """Processes that load batches; copying between them costs more than it saves."""
+    loader_workers: int = 1
+    """Threads that load batches ahead; 0 loads each when it is needed."""
     checkpoint_steps: int = 200
     """Steps between checkpoints; each epoch ends with one as well."""
     cache: str = ""

@@ -1,10 +1,12 @@
-"""What the driver makes of a cluster that goes away."""
+"""What the driver makes of a cluster that grows or goes away."""
 
+import threading
+import time
 from collections import deque
 from typing import Any
 
 import pytest
-from distributed import Client, Future
+from distributed import Client, Future, LocalCluster
 from distributed.client import FutureCancelledError
 from distributed.comm.core import CommClosedError
 
@@ -27,3 +29,37 @@ def test_a_scheduler_that_is_gone_is_named(
         monkeypatch.setattr(Future, "result", lost)
         with pytest.raises(BadUsageError, match=r"scheduler is gone.*goes on from here"):
             list(each_done(client, abs, deque([(-1,)])))
+
+
+class Gauge:
+    """Counts how many calls are under way at most."""
+
+    lock = threading.Lock()
+    now = most = 0
+
+    @classmethod
+    def work(cls, _: int) -> None:
+        with cls.lock:
+            cls.now += 1
+            cls.most = max(cls.most, cls.now)
+        time.sleep(0.02)
+        with cls.lock:
+            cls.now -= 1
+
+
+def work(number: int) -> None:
+    Gauge.work(number)
+
+
+def test_workers_that_join_late_get_work_too() -> None:
+    with (
+        LocalCluster(1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        done = each_done(client, work, deque((i,) for i in range(60)))
+        next(done)
+        assert Gauge.most == 1
+        cluster.scale(5)
+        client.wait_for_workers(5, timeout=30)
+        assert len(list(done)) == 59
+    assert Gauge.most > 2, "as many as one worker may have were in flight to the end"

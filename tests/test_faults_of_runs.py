@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 from conftest import egma_prep, run_etl
+from distributed import Client
 from tables import contents, rejects, shards
 
 from egma_prep import cluster, lock
@@ -444,6 +445,23 @@ def test_few_file_descriptors_suffice(
 # -- clusters -------------------------------------------------------------------------------------
 
 
+def by_itself(
+    home: Path, module: str, *arguments: str, env: dict[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", f"distributed.cli.{module}", *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=home,
+        start_new_session=True,
+        env=env,
+    )
+
+
+def join(home: Path, address: str, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+    return by_itself(home, "dask_worker", address, "--nthreads", "1", "--no-dashboard", env=env)
+
+
 @contextlib.contextmanager
 def scheduler(tmp_path: Path, workers: int) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
     """A real scheduler and workers of their own."""
@@ -451,18 +469,9 @@ def scheduler(tmp_path: Path, workers: int) -> Iterator[tuple[str, list[subproce
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     address = f"tcp://127.0.0.1:{port}"
-    dask = (sys.executable, "-m", "distributed.cli")
-    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    quiet["cwd"] = tmp_path
-    quiet["start_new_session"] = True
-    head = (*dask[:2], "distributed.cli.dask_scheduler")
-    hand = (*dask[:2], "distributed.cli.dask_worker")
     processes = [
-        subprocess.Popen([*head, "--port", str(port), "--no-dashboard"], **quiet),
-        *(
-            subprocess.Popen([*hand, address, "--nthreads", "1", "--no-dashboard"], **quiet)
-            for _ in range(workers)
-        ),
+        by_itself(tmp_path, "dask_scheduler", "--port", str(port), "--no-dashboard"),
+        *(join(tmp_path, address) for _ in range(workers)),
     ]
     try:
         deadline = time.monotonic() + 30
@@ -507,6 +516,26 @@ def test_a_cluster_that_loses_a_worker_goes_on(
         wait_for_parts(tmp_path / "out")
         os.killpg(processes[1].pid, signal.SIGKILL)
         finish(process)
+    assert_as_undisturbed(tmp_path / "out", clean_out)
+
+
+@pytest.mark.fault(
+    "workers of a cluster come and go",
+    "a second worker joins after the first part, then the first one is told to leave",
+    "the run goes on with the late one and ends as if undisturbed",
+)
+def test_a_worker_that_joins_late_finishes_what_one_that_leaves_began(
+    phantom: Path, clean_out: Path, tmp_path: Path
+) -> None:
+    with scheduler(tmp_path, 1) as (address, processes):
+        process = start(phantom, tmp_path / "out", "--scheduler", address)
+        wait_for_parts(tmp_path / "out")
+        processes.append(join(tmp_path, address, {"PATH": os.defpath}))
+        with Client(address) as client:
+            client.wait_for_workers(2, timeout=SECONDS)
+        processes[1].terminate()
+        finish(process)
+        assert processes[1].wait(SECONDS) is not None
     assert_as_undisturbed(tmp_path / "out", clean_out)
 
 
