@@ -492,3 +492,24 @@ for path in sys.argv[1:]:
     files = [str(path) for path in clean_out.rglob("*.parquet") if "state" not in path.parts]
     done = subprocess.run([sys.executable, "-c", code, *files], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_slurm_jobs_make_the_same(phantom: Path, clean_out: Path, tmp_path: Path) -> None:
+    """By the recipe, with an `sbatch` that starts a job here and a `scancel` that ends it."""
+    for name, script in {
+        "sbatch": 'cp "$1" "$1.job"; setsid bash "$1.job" >/dev/null 2>&1 & echo Submitted job $!',
+        "scancel": 'for job; do kill -- -"$job"; done',
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    recipe = Path(__file__).parents[1] / "pipelines" / "slurm.py"
+    done = subprocess.run(
+        [sys.executable, recipe, "2", phantom, "--out", tmp_path / "out"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=tmp_path,
+        env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert contents(tmp_path / "out") == contents(clean_out)
