@@ -150,11 +150,11 @@ def etl_seconds(tree: Path, out: Path) -> tuple[float, float, int]:
 
 
 class Watch(threading.Thread):
-    """Samples the memory of a process tree."""
+    """Samples the memory of a process, and of those that it started unless it is watched alone."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, *, alone: bool = False) -> None:
         super().__init__(daemon=True)
-        self.peak = 0.0
+        self.peak, self._alone = 0.0, alone
         self._process, self._going = psutil.Process(pid), True
         self.start()
 
@@ -166,7 +166,8 @@ class Watch(threading.Thread):
 
     def _memory(self) -> Iterator[float]:
         try:
-            for process in [self._process, *self._process.children(recursive=True)]:
+            others = [] if self._alone else self._process.children(recursive=True)
+            for process in [self._process, *others]:
                 yield process.memory_full_info().pss
         except psutil.Error:
             return
