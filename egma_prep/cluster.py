@@ -25,6 +25,11 @@ _WORKER_SECONDS = 60
 _CONFIG = {
     "distributed.scheduler.allowed-failures": 0,  # each_done tells who died of what
     "distributed.comm.retry.count": 0,
+    # Dask has every image's memory given back to the system, and zeroed again for the next one.
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 2**26,
+    "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 2**25,
+    "distributed.nanny.pre-spawn-environ.MALLOC_ARENA_MAX": 1,
+    "distributed.worker.profile.enabled": False,
 }
 
 

@@ -19,7 +19,6 @@ _STORED_PX_PER_FRAME_PX = 4
 
 _START, _END = b"\xff\xd8", b"\xff\xd9"
 _SCAN = 0xDA
-_SCAN_HEADER = bytes([0xFF, _SCAN])
 _MOST_SCANS = 100
 """A progressive JPEG has about ten; each one more walks over the whole image."""
 _FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -78,12 +77,17 @@ def jpeg_size(data: bytes, path: str) -> tuple[int, int]:
         at += 1 if data[at + 1] == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4])
     if at + 9 > len(data) or data.rfind(_END, at) < 0:
         raise BadInputError("truncated_image", path, f"{path} has no JPEG end marker")
-    if data.count(_SCAN_HEADER) > _MOST_SCANS:
+    if _scans(data) > _MOST_SCANS:
         what = f"{path} has more than {_MOST_SCANS} scans"
         raise BadInputError("undecodable_image", path, what)
     if 0 in size:
         raise BadInputError("undecodable_image", path, f"{path} has no JPEG frame header")
     return size
+
+
+def _scans(data: bytes) -> int:
+    values = np.frombuffer(data, np.uint8)  # bytes.count takes a tenth of the decoding
+    return int(np.count_nonzero((values[1:] == _SCAN) & (values[:-1] == 0xFF)))
 
 
 def decode_jpeg(data: bytes, width: int, height: int, path: str) -> tuple[NDArray[np.uint8], int]:

@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -162,8 +163,7 @@ class OutFolder:
             number = path.stem.removeprefix("part-")
             if number.isdigit() and int(number) not in parts:
                 self.remove_part(int(number))
-        for litter in self.litter():
-            litter.unlink(missing_ok=True)
+        self.remove_litter()
         for folder in (self.scratch, self.next_shards, self.old_shards):
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -172,6 +172,11 @@ class OutFolder:
         ours = (self.tables, self.images, self.shards, self.state)
         found = [*self.root.glob(_TEMPORARY), *(p for one in ours for p in one.rglob(_TEMPORARY))]
         return sorted(found)
+
+    def remove_litter(self) -> None:
+        """Delete what interrupted writers left; no writer may be at work."""
+        for litter in self.litter():
+            litter.unlink(missing_ok=True)
 
     def remove_part(self, part: int) -> None:
         """Delete everything of a part, its record first."""
@@ -237,23 +242,35 @@ def part_name(part: int) -> str:
 
 
 @contextlib.contextmanager
-def appearing_whole(path: Path) -> Iterator[Path]:
-    """Offer a temporary name beside `path`; rename on success, delete on failure."""
+def appearing_whole(path: Path, sync: bool = True) -> Iterator[Path]:
+    """Offer a temporary name beside `path`; rename on success, delete on failure.
+
+    Who does not `sync` here does it before a record says that the file is there.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        yield temporary
-        temporary.chmod(_OWNER_ONLY_FILE)
-        _sync(temporary)
-        os.replace(temporary, path)
-        _sync(path.parent)
+        with _told(path):
+            yield temporary
+            temporary.chmod(_OWNER_ONLY_FILE)
+            if sync:
+                _sync(temporary)
+            os.replace(temporary, path)
+            if sync:
+                _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         reason = error.strerror or str(error).partition("\n")[0]
         raise BadUsageError(
             f"cannot write {path} ({reason}); mend that and repeat the same command"
         ) from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:
@@ -308,6 +325,19 @@ def write_table(path: Path, table: pa.Table) -> Fingerprint:
     with appearing_whole(path) as temporary:
         formats()[path.suffix[1:]].save(table, temporary)
         return fingerprint_of(temporary)
+
+
+def write_tables(tables: Iterable[tuple[Path, pa.Table]]) -> list[Fingerprint]:
+    """Write tables that nobody reads before their record; the disk syncs them side by side."""
+    paths, fingerprints = [], []
+    for path, table in tables:
+        with appearing_whole(path, sync=False) as temporary:
+            formats()[path.suffix[1:]].save(table, temporary)
+            fingerprints.append(fingerprint_of(temporary))
+        paths.append(path)
+    with ThreadPoolExecutor() as threads, _told(paths[0].parent):
+        list(threads.map(_sync, [*paths, *{path.parent for path in paths}]))
+    return fingerprints
 
 
 def fingerprint_of(path: Path) -> Fingerprint:

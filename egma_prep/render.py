@@ -32,8 +32,9 @@ class Heatmap:
     def grid(self) -> NDArray[np.float32]:
         """Area means of values/255 on 7 x 7 cells, row-major, ``(49,)``."""
         cell = FRAME_PX // GRID_CELLS
-        blocks = self.values.reshape(GRID_CELLS, cell, GRID_CELLS, cell)
-        return (blocks.mean(axis=(1, 3)) / 255).astype(np.float32).ravel()
+        rows = self.values.reshape(GRID_CELLS, cell, FRAME_PX).sum(axis=1, dtype=np.uint32)
+        cells = rows.reshape(GRID_CELLS, GRID_CELLS, cell).sum(axis=2)  # exact, as sums of integers
+        return (cells / cell**2 / 255).astype(np.float32).ravel()
 
 
 def gaussian(centre_px: FloatArray, sigma_px: FloatArray, truncate: float) -> FloatArray:
@@ -106,4 +107,6 @@ def heatmap(kernel: Kernels, weight_s: FloatArray) -> Heatmap | None:
         return None
     total = (kernel.rows[used] * weight_s[used, None]).T @ kernel.columns[used]  # (v, u)
     peak = float(total.max())
-    return Heatmap((total * (255 / peak) + (0.5 + _ROUNDING_SLACK)).astype(np.uint8), peak)
+    total *= 255 / peak
+    total += 0.5 + _ROUNDING_SLACK
+    return Heatmap(total.astype(np.uint8), peak)

@@ -273,6 +273,7 @@ def _make(
             progress = stack.enter_context(Progress("readings", planned))
             for record in _records(client, stale, job):
                 progress.advance(record["planned"])
+            out.remove_litter()  # of workers that died
 
 
 def _records(client: Any, stale: list[PartPlan], job: Job) -> Iterator[dict[str, Any]]:

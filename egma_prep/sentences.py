@@ -4,11 +4,10 @@ import re
 from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import spacy
-from spacy.language import Language
-from spacy.tokens import Doc
+if TYPE_CHECKING:
+    from spacy.vocab import Vocab
 
 _CLOSING = "\"')]}"
 _ENUMERATOR = re.compile(r"\d{1,2}")
@@ -70,27 +69,21 @@ def sentence_spans(
 def _spans(
     tokens: Sequence[str], begin_s: Sequence[float], end_s: Sequence[float], pause_s: float
 ) -> list[SentenceSpan]:
-    silence_s = [after - before for after, before in zip(begin_s[1:], end_s[:-1], strict=True)]
-    doc = Doc(_pipeline().vocab, words=list(tokens))
-    doc.user_data["pauses"] = [silence >= pause_s - 1e-9 for silence in silence_s]
-    return [SentenceSpan(span.start, span.end - 1) for span in _pipeline()(doc).sents]
+    from spacy.tokens import Doc  # seconds to import; only workers need it
+
+    starts = _starts_at_punctuation(list(tokens))
+    if starts is None:
+        silence_s = [after - before for after, before in zip(begin_s[1:], end_s[:-1], strict=True)]
+        starts = [True, *(silence >= pause_s - 1e-9 for silence in silence_s)]
+    doc = Doc(_vocabulary(), words=list(tokens), sent_starts=[*starts])
+    return [SentenceSpan(span.start, span.end - 1) for span in doc.sents]
 
 
 @cache
-def _pipeline() -> Language:
-    pipeline = spacy.blank("en")
-    pipeline.add_pipe("dictation_boundaries")
-    return pipeline
+def _vocabulary() -> "Vocab":
+    from spacy.vocab import Vocab
 
-
-@Language.component("dictation_boundaries")
-def _mark_boundaries(doc: Doc) -> Doc:
-    starts = _starts_at_punctuation([token.text for token in doc])
-    if starts is None:
-        starts = [True, *doc.user_data["pauses"]]
-    for token, start in zip(doc, starts, strict=True):
-        token.is_sent_start = start
-    return doc
+    return Vocab()
 
 
 def _starts_at_punctuation(tokens: list[str]) -> list[bool] | None:

@@ -8,13 +8,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from egma_prep.assemble import FramedImage, Rows, reading_rows
 from egma_prep.errors import BadInputError, Reject, remembered
 from egma_prep.geometry import FRAME_PX, frame_of
 from egma_prep.images import framed, image_size
-from egma_prep.input_files import Fingerprint, InputFiles
+from egma_prep.input_files import InputFiles
 from egma_prep.options import ImageOptions, Options
-from egma_prep.out_folder import OutFolder, write_json, write_table
+from egma_prep.out_folder import OutFolder, write_json, write_tables
 from egma_prep.parts import Job, PartPlan
 from egma_prep.readings import PlannedReading, RawReading
 from egma_prep.schema import (
@@ -50,16 +52,15 @@ def _make_part(plan: PartPlan, job: Job, fatal: Collection[tuple[str, str]]) -> 
     out, files = OutFolder(job.out), job.files()
     out.remove_part(plan.part)
     rows, rejects, notes = _load_all(plan, job, files, fatal)
-    outputs: dict[str, Fingerprint] = {}
+    tables: dict[str, tuple[Path, pa.Table]] = {}
     if rows["shard"]:
         shard = described(SHARD, shard_options(job.options))
         images = described(IMAGES, {"image_size": FRAME_PX, "fit": job.options.image.fit})
-        outputs["images"] = write_table(out.image_part(plan.part), table_of(images, rows["images"]))
-        outputs["shard"] = write_table(
-            out.shard(plan.part, job.options.render.format), table_of(shard, rows["shard"])
-        )
+        tables["images"] = out.image_part(plan.part), table_of(images, rows["images"])
+        path = out.shard(plan.part, job.options.render.format)
+        tables["shard"] = path, table_of(shard, rows["shard"])
     for name, schema in part_tables(job.options.output.privacy).items():
-        outputs[name] = write_table(out.part_table(plan.part, name), table_of(schema, rows[name]))
+        tables[name] = out.part_table(plan.part, name), table_of(schema, rows[name])
     record = {
         "key": plan.key(job.source, job.options),
         "planned": plan.planned,
@@ -67,7 +68,7 @@ def _make_part(plan: PartPlan, job: Job, fatal: Collection[tuple[str, str]]) -> 
         "rejects": [asdict(reject) for reject in sorted(rejects)],
         "notes": dict(notes),
         "inputs": plan.inputs | files.fingerprints,
-        "outputs": outputs,
+        "outputs": dict(zip(tables, write_tables(tables.values()), strict=True)),
     }
     out.last_reading_file(plan.part).unlink(missing_ok=True)
     write_json(out.record_file(plan.part), record)
@@ -77,8 +78,9 @@ def _make_part(plan: PartPlan, job: Job, fatal: Collection[tuple[str, str]]) -> 
 def reading_at_work(out: OutFolder, part: int) -> tuple[str, str] | None:
     """Read which reading a part was at when its worker died; None if it had not begun."""
     try:
-        dataset, reading_id = json.loads(out.last_reading_file(part).read_bytes())
-    except (OSError, ValueError):
+        last = out.last_reading_file(part).read_bytes().splitlines()[-1]
+        dataset, reading_id = json.loads(last)
+    except (OSError, ValueError, IndexError):
         return None
     return dataset, reading_id
 
@@ -105,10 +107,11 @@ def _load_all(
     rejects, notes = list(plan.rejects), Counter[str]()
     images: dict[str, FramedImage | BadInputError] = {}  # decoded once for all their readings
     subject = None
-    at_work = OutFolder(job.out).last_reading_file(plan.part)
-    at_work.parent.mkdir(parents=True, exist_ok=True)
+    note = OutFolder(job.out).last_reading_file(plan.part)
+    note.parent.mkdir(parents=True, exist_ok=True)
     for planned in plan.readings:
-        at_work.write_text(json.dumps(planned.key))  # who dies here is found by it
+        with note.open("a") as file:  # who dies here is found by it; truncating would wait for disk
+            file.write(json.dumps(planned.key) + "\n")
         if planned.key in fatal:
             error = BadInputError("killed_worker", "", f"reading {planned.reading_id}")
             rejects.append(Reject.of(error, *planned.key, "read"))

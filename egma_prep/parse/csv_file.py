@@ -1,11 +1,13 @@
 """CSV bytes to named columns, or a reject that says what is wrong (FORMATS, section 9)."""
 
+import contextlib
 import csv
 import gzip
 import io
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,8 @@ from egma_prep.parse.values import decoded, number
 
 MAX_TABLE_BYTES = 256 * 2**20
 """Six times the largest table that is read whole."""
+
+_ROWS_AT_A_TIME = 4096
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,11 @@ class Table:
         """Parse a column, or some of its rows, as finite numbers ``(n,)``."""
         cells = self.columns[name]
         chosen = range(len(cells)) if rows is None else rows
+        with contextlib.suppress(ValueError):  # cell by cell only to tell which one is wrong
+            plain = [cells[row] for row in chosen]
+            found = np.array(list(map(float, plain)), dtype=np.float64)
+            if np.isfinite(found).all() and not any("_" in cell for cell in plain):
+                return found
         values = [number(cells[row], self.path, self.place(row, name)) for row in chosen]
         return np.array(values, dtype=np.float64)
 
@@ -116,13 +125,18 @@ def parse_csv(
         if name and not name.startswith("Unnamed") and (keep is None or name in keep)
     }
     columns: dict[str, list[str]] = {name: [] for name in kept}
-    pairs = [(columns[name].append, at) for name, at in kept.items()]
-    for index, row in enumerate(records):
-        if len(row) != len(header):
-            what = f"{path}, row {index + 1} has {len(row)} cells for {len(header)} columns"
-            raise BadInputError("bad_csv", path, what)
-        for append, at in pairs:
-            append(row[at])
+    first = 1
+    while rows := list(islice(records, _ROWS_AT_A_TIME)):
+        for number_in_file, row in enumerate(rows, first):
+            if len(row) != len(header):
+                what = (
+                    f"{path}, row {number_in_file} has {len(row)} cells for {len(header)} columns"
+                )
+                raise BadInputError("bad_csv", path, what)
+        cells = list(zip(*rows, strict=True))
+        for name, at in kept.items():
+            columns[name] += cells[at]
+        first += len(rows)
     table = Table(path, columns)
     table.require(required)
     return table
@@ -130,7 +144,7 @@ def parse_csv(
 
 def _records(text: str, path: str) -> Iterator[list[str]]:
     try:
-        yield from (row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row)
+        yield from filter(None, csv.reader(io.StringIO(text, newline=""), strict=True))
     except csv.Error as error:
         raise BadInputError("bad_csv", path, f"{path} is not CSV ({error})") from None
 
