@@ -45,8 +45,10 @@ reliability: $(VENV)/.ready-dev ## inject every fault, write docs/reliability.md
 soak: $(VENV)/.ready-dev ## 100 kills, 1,000 flipped bits, 10,000 damaged inputs for each parser: hours
 	$(BIN)/python -m pytest -q tests/test_soak.py tests/test_fuzz.py --soak=docs/soak.md
 
-bench: $(VENV)/.ready-dev ## the ETL beside merely decoding, what safety costs, the report's size, DICOM decoders, the loss, the loader, training on phantoms: an hour, 8 GB of disk
+bench: $(VENV)/.ready-dev ## the ETL beside merely decoding, its stages, heatmaps as others make them, what safety costs, the report's size, DICOM decoders, the loss, the loader, training on phantoms: an hour, 8 GB of disk
 	$(BIN)/python benchmarks/etl.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/stages.py
+	$(BIN)/python benchmarks/rendering.py
 	$(BIN)/python benchmarks/safety.py
 	$(BIN)/python benchmarks/report.py
 	$(BIN)/python benchmarks/dicom_decoders.py

@@ -1,0 +1,123 @@
+"""Where a worker's time goes: parts made in one process, sampled; prints Markdown.
+
+Run by ``make bench``. A thread looks every millisecond at what the others do; a sample weighs the
+time since the one before, so that calls which hold the interpreter count in full.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from types import FrameType
+
+from etl import grow, listed_images
+
+from egma_prep.options import Options
+from egma_prep.out_folder import OutFolder
+from egma_prep.parts import Job, plan_parts
+from egma_prep.run import open_tree, planned_subjects
+from egma_prep.shards import make_part
+from egma_prep.sources import choose_source
+
+_EVERY_S = 0.001
+_READINGS_PER_PART = 32
+_STAGES = {  # by file, or file and function: the innermost that is known counts
+    "decoding": ["images.py decode_jpeg"],
+    "fitting into the frame": ["images.py to_frame"],
+    "JPEG headers": ["images.py jpeg_size"],
+    "reading and hashing inputs": ["input_files.py read"],
+    "CSV": ["csv_file.py"],
+    "readings from tables": ["parse", "sources", "input_files.py"],
+    "sentences": ["sentences.py"],
+    "heatmaps": ["render.py"],
+    "alignment and rows": ["assemble.py", "align.py", "geometry.py"],
+    "rows to Arrow": ["schema.py"],
+    "Parquet": ["formats"],
+    "hashing outputs": ["out_folder.py fingerprint_of"],
+    "records": ["out_folder.py write_json", "parts.py"],
+    "syncs and renames": ["out_folder.py"],
+    "the rest": ["shards.py"],
+}
+_STAGE_OF = {place: stage for stage, places in _STAGES.items() for place in places}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--readings", type=int, default=240)
+    parser.add_argument("--tree", type=Path, help="made anew where it is not given")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR")) as folder:
+        tree = arguments.tree or Path(folder) / "tree"
+        if arguments.tree is None:
+            grow(tree, arguments.readings, min(arguments.readings, 120))
+        for path in listed_images(tree):
+            path.read_bytes()
+        seconds, written = sampled(tree.resolve(), Path(folder) / "out")
+    whole = sum(seconds.values())
+    print(f"{written} readings in one process, {1000 * whole / written:.1f} ms each:\n")
+    print("| stage | ms a reading | share |")
+    print("|---|---|---|")
+    for stage, spent in seconds.most_common():
+        print(f"| {stage} | {1000 * spent / written:.2f} | {spent / whole:.1%} |")
+
+
+def sampled(tree: Path, out: Path) -> tuple[Counter[str], int]:
+    """Make every part but the first, which warms up; return seconds by stage, and the readings."""
+    files = open_tree(tree, None)
+    source = choose_source(files, None)
+    subjects = planned_subjects(source, files)
+    OutFolder(out).create()
+    job = Job(tree, None, out, source.name, Options())
+    planned = sum(len(subject.readings) for subject in subjects)
+    first, *parts = plan_parts(subjects, -(-planned // _READINGS_PER_PART))
+    make_part(first, job)
+    sampler = Sampler(threading.get_ident())
+    written = sum(make_part(part, job)["written"] for part in parts)
+    return sampler.stop(), written
+
+
+class Sampler(threading.Thread):
+    """Adds up a thread's time by stage."""
+
+    def __init__(self, watched: int) -> None:
+        super().__init__(daemon=True)
+        self._watched, self._going, self._seconds = watched, True, Counter[str]()
+        sys.setswitchinterval(_EVERY_S / 10)
+        self.start()
+
+    def run(self) -> None:
+        """Sample until stopped."""
+        before = time.perf_counter()
+        while self._going:
+            time.sleep(_EVERY_S)
+            stage = stage_of(sys._current_frames()[self._watched])
+            now = time.perf_counter()
+            self._seconds[stage] += now - before
+            before = now
+
+    def stop(self) -> Counter[str]:
+        """Stop sampling."""
+        self._going = False
+        self.join()
+        return self._seconds
+
+
+def stage_of(frame: FrameType | None) -> str:
+    """Find the innermost frame that belongs to a stage."""
+    while frame is not None:
+        path = Path(frame.f_code.co_filename)
+        if "egma_prep" in path.parts:
+            for place in (f"{path.name} {frame.f_code.co_name}", path.name, path.parent.name):
+                if place in _STAGE_OF:
+                    return _STAGE_OF[place]
+        frame = frame.f_back
+    return "the rest"
+
+
+if __name__ == "__main__":
+    main()
