@@ -1,13 +1,14 @@
 """Dictated words to sentences, one spaCy token a word (DESIGN, "Words" and "Sentences")."""
 
 import re
-from collections.abc import Sequence
-from functools import cache
+import sys
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from spacy.vocab import Vocab
+    from spacy.tokens import Doc
 
 _CLOSING = "\"')]}"
 _ENUMERATOR = re.compile(r"\d{1,2}")
@@ -69,21 +70,26 @@ def sentence_spans(
 def _spans(
     tokens: Sequence[str], begin_s: Sequence[float], end_s: Sequence[float], pause_s: float
 ) -> list[SentenceSpan]:
-    from spacy.tokens import Doc  # seconds to import; only workers need it
-
     starts = _starts_at_punctuation(list(tokens))
     if starts is None:
         silence_s = [after - before for after, before in zip(begin_s[1:], end_s[:-1], strict=True)]
         starts = [True, *(silence >= pause_s - 1e-9 for silence in silence_s)]
-    doc = Doc(_vocabulary(), words=list(tokens), sent_starts=[*starts])
+    doc = _document()(words=list(tokens), sent_starts=[*starts])
     return [SentenceSpan(span.start, span.end - 1) for span in doc.sents]
 
 
 @cache
-def _vocabulary() -> "Vocab":
-    from spacy.vocab import Vocab
-
-    return Vocab()
+def _document() -> "Callable[..., Doc]":
+    """Import spaCy where sentences are cut, and without torch, which it does not need for that."""
+    hidden = {} if "torch" in sys.modules else {"torch": None}
+    sys.modules.update(hidden)  # type: ignore[arg-type]  # as if it were not installed
+    try:
+        from spacy.tokens import Doc
+        from spacy.vocab import Vocab
+    finally:
+        for name in hidden:
+            del sys.modules[name]
+    return partial(Doc, Vocab())
 
 
 def _starts_at_punctuation(tokens: list[str]) -> list[bool] | None:
