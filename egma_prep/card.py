@@ -5,6 +5,7 @@ import json
 import platform
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from egma_prep.manifests import manifest
@@ -16,9 +17,13 @@ agreements of MIMIC-CXR, REFLACX and EYE GAZE. Do not share it with anyone else,
 online services such as chat models, do not try to identify patients or radiologists, and publish
 derived data through PhysioNet only."""
 
+REPORTS = {"": "report.html", " --shareable": "report-shareable.html"}
+"""Pages about a run, by the flag that makes each; a page names the run's fingerprint."""
+
 _WITH_GAZE = "It holds raw gaze: fixations, their alignment with words, gaze of single words."
 _WITHOUT_GAZE = "Made with --privacy: no raw gaze; still credentialed data."
 
+_DECIDES = ("schema_version", "source", "options", "software", "counts")
 _NOT_TO_BE_SHOWN = ("data", "images", "inputs", "outputs", "seal")
 
 
@@ -31,18 +36,39 @@ def data_card(run: dict[str, Any]) -> str:
         As in ``run.json``.
     """
     counts = run["counts"]
+    return _card(
+        run,
+        f"{_readings(run)}; {counts['rejected']} of {counts['planned']} planned readings are listed"
+        f" in `rejects.parquet`.\n"
+        + (_WITHOUT_GAZE if run["options"]["output"]["privacy"] else _WITH_GAZE),
+        "`egma-prep verify` checks every file against its checksum; `shareable.json` has no paths,"
+        " ids or rows and may be shown to others.",
+    )
+
+
+def export_card(run: dict[str, Any], kind: str) -> str:
+    """Describe an export of a complete run; equal runs have equal cards."""
+    about = f"Written by `egma-prep export --to {kind}` from a run of {_readings(run)}."
+    return _card(run, about, f"Run {fingerprint(run)}.")
+
+
+def _readings(run: dict[str, Any]) -> str:
+    counts = run["counts"]
     by_dataset = ", ".join(
         f"{name} {n}" for name, n in sorted(counts["written_by_dataset"].items())
     )
-    options = run["options"]
+    return (
+        f"{counts['written']} readings ({by_dataset or 'none'}) of {counts['images']} images,"
+        f" {counts['sentences']} sentences"
+    )
+
+
+def _card(run: dict[str, Any], about: str, more: str) -> str:
     return "\n".join(
         [
             "# Readings with sentence heatmaps",
             "",
-            f"{counts['written']} readings ({by_dataset or 'none'}) of {counts['images']} images,"
-            f" {counts['sentences']} sentences; {counts['rejected']} of {counts['planned']} planned"
-            " readings are listed in `rejects.parquet`.",
-            _WITHOUT_GAZE if options["output"]["privacy"] else _WITH_GAZE,
+            about,
             "",
             "## Terms of use",
             "",
@@ -51,14 +77,13 @@ def data_card(run: dict[str, Any]) -> str:
             "## How it was made",
             "",
             f"egma {run['software']['egma']}, layout {run['source']}, schema"
-            f" {run['schema_version']}. `egma-prep verify` checks every file against its checksum;"
-            " `shareable.json` has no paths, ids or rows and may be shown to others.",
+            f" {run['schema_version']}. {more}",
             "",
             "| option | value |",
             "|---|---|",
             *(
                 f"| {stage}.{name} | {value} |"
-                for stage, values in options.items()
+                for stage, values in run["options"].items()
                 for name, value in values.items()
             ),
             "",
@@ -77,7 +102,7 @@ def shareable(run: dict[str, Any], rejects: Iterable[dict[str, Any]]) -> dict[st
         Rows of ``rejects.parquet``.
     """
     kept = {name: value for name, value in run.items() if name not in _NOT_TO_BE_SHOWN}
-    contents = sorted(known.get("sha256", "") for known in run["inputs"].values())
+    contents = _contents(run)
     where = Counter(f"{reject['stage']}: {reject['reason']}" for reject in rejects)
     return kept | {
         "inputs": {
@@ -88,3 +113,24 @@ def shareable(run: dict[str, Any], rejects: Iterable[dict[str, Any]]) -> dict[st
         "rejected_by_stage": where,
         "machine": {"system": platform.system(), "processor": platform.machine()},
     }
+
+
+def fingerprint(run: dict[str, Any]) -> str:
+    """Name what a run made: equal options, software, inputs and counts have equal names."""
+    decides = {name: run[name] for name in _DECIDES} | {"inputs": _contents(run)}
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _contents(run: dict[str, Any]) -> list[str]:
+    return sorted(known.get("sha256", "") for known in run["inputs"].values())
+
+
+def outdated_reports(root: Path, run: dict[str, Any]) -> list[tuple[str, str]]:
+    """List the reports in a folder that are not of its run, with how to make each again."""
+    found = []
+    for flag, name in REPORTS.items():
+        path = root / name
+        if path.exists() and fingerprint(run).encode() not in path.read_bytes():
+            again = f"egma-prep report{flag} --out {root}"
+            found.append((name, f"of an earlier run; repeat: {again}"))
+    return found

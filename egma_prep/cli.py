@@ -165,6 +165,7 @@ def run(
 
     summary = run_etl(data, out, _changes(**flags), source, images, click.echo)
     _show(summary)
+    _show_outdated(out)
     if not summary.counts["written"]:
         raise BadUsageError(f"no usable reading in {data}; see {out / 'rejects.parquet'}")
     if summary.reject_share > max_reject_share:
@@ -256,6 +257,7 @@ def render_heatmaps(out: Path, **flags: Any) -> int:
 
     done = render(out, _changes(**flags), click.echo)
     click.echo(f"{done} readings rendered in {out / 'shards'}")
+    _show_outdated(out)
     return _DONE
 
 
@@ -333,6 +335,9 @@ def export(target: Path, kind: str, out: Path) -> int:
     from egma_prep.export import export as write_export
 
     done = write_export(out, target, kind)
+    if done is None:
+        click.echo(f"up to date: {target} is this export of this run, nothing to do")
+        return _DONE
     left_out = f", {done.left_out} left out (no sentence that {kind} keeps)" * bool(done.left_out)
     click.echo(f"{done.written} readings in {target}{left_out}")
     return _DONE
@@ -424,6 +429,14 @@ def _show(summary: "Summary") -> None:
         " authors)"
     )
     click.echo(f"{counts['images']} images, {counts['sentences']} sentences in {summary.out}")
+
+
+def _show_outdated(out: Path) -> None:
+    from egma_prep.card import outdated_reports
+    from egma_prep.out_folder import OutFolder
+
+    for name, problem in outdated_reports(out, OutFolder(out).finished_run()):
+        click.echo(f"{name} is {problem}")
 
 
 def _one_line(text: str) -> str:

@@ -1,16 +1,19 @@
 """Shards of ``out/`` to other kinds of files, part by part; a cut export goes on."""
 
+import contextlib
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from egma_prep.card import data_card
+from egma_prep.card import export_card
 from egma_prep.errors import BadUsageError
 from egma_prep.exports import Exporter, Rows, exporter
-from egma_prep.formats import shard_files
-from egma_prep.out_folder import OutFolder, read_json, write_atomically, write_json
+from egma_prep.lock import locked
+from egma_prep.out_folder import OutFolder, read_json, write_json
 from egma_prep.progress import Progress
-from egma_prep.reader import Shards
+from egma_prep.reader import Shards, shards_of
 
 
 @dataclass(frozen=True)
@@ -21,40 +24,76 @@ class Exported:
     left_out: int
 
 
-def export(out_root: Path, target: Path, kind: str) -> Exported:
+def export(out_root: Path, target: Path, kind: str) -> Exported | None:
     """Write every reading into a new folder of another kind.
 
     The folder is built beside its place under a hidden name and appears whole. What a cut export
-    of the same kind and run had written there is kept.
+    of the same kind and run had written there is kept; where the whole export is there already,
+    None is returned.
 
     Raises
     ------
     BadUsageError
-        If there is no complete run, no such kind, or something in the folder; if the run changes
-        meanwhile.
+        If there is no complete run, no such kind, something else in the folder, or another export
+        at work on it; if the folder is one of the run's own; if the run changes meanwhile.
     """
     out = OutFolder(out_root)
     chosen = exporter(kind)
     run = out.finished_run()
     target = target.resolve()
-    if target.is_file() or (target.is_dir() and any(target.iterdir())):
-        raise BadUsageError(f"{target} exists and is not an empty folder; choose another DEST")
+    for own in (out.tables, out.images, out.shards, out.state):
+        if target.is_relative_to(own.resolve()):
+            raise BadUsageError(f"{target} lies in the run's own {own}; choose another DEST")
     work = target.with_name(f".{target.name}.unfinished")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(target):
+            return _export(out, run, chosen, kind, target, work)
+    except OSError as error:
+        where, why = error.filename or work, error.strerror or error
+        raise BadUsageError(
+            f"cannot write {where} ({why}); mend that and repeat the same command"
+        ) from None
+
+
+@contextlib.contextmanager
+def _alone(target: Path) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(target.with_name(f".{target.name}.lock")))
+        except BadUsageError:
+            raise BadUsageError(
+                f"another export is writing {target}; wait for it, or choose another DEST"
+            ) from None
+        yield
+
+
+def _export(
+    out: OutFolder, run: dict[str, Any], chosen: Exporter, kind: str, target: Path, work: Path
+) -> Exported | None:
+    card = (chosen.CARD_HEAD + export_card(run, kind)).encode()
+    if target.is_file() or (target.is_dir() and any(target.iterdir())):
+        name = target / out.card.name
+        if not name.is_file() or name.read_bytes() != card:
+            raise BadUsageError(f"{target} exists and is not an empty folder; choose another DEST")
+        shutil.rmtree(work, ignore_errors=True)  # of an export that was killed at its very end
+        return None
+    paths = shards_of(out, run)
     _begin(work, {"kind": kind, "run": run["seal"]})
-    rows, found = _write_parts(out, chosen, work, run["counts"]["written"])
+    rows, found = _write_parts(paths, chosen, work, run["counts"]["written"])
     whole = chosen.finish(work / "content", rows)
-    card = (chosen.CARD_HEAD + data_card(run)).encode()
-    write_atomically(whole / out.card.name, card)
+    (whole / out.card.name).write_bytes(card)
     if out.finished_run()["seal"] != run["seal"] or found != run["counts"]["written"]:
         raise BadUsageError(f"{out.root} changed during the export; repeat the same command")
-    whole.chmod(0o700)
+    for path in (whole, *whole.rglob("*")):
+        path.chmod(0o700 if path.is_dir() else 0o600)
     whole.replace(target)
     shutil.rmtree(work)
     return Exported(len(rows), found - len(rows))
 
 
 def _begin(work: Path, source: dict[str, str]) -> None:
-    """Keep what an export from the same source left, or start with an empty folder."""
+    """Keep what an export from the same source left whole, or start with an empty folder."""
     note = work / "source.json"
     known = read_json(note) or {}
     if {name: known.get(name) for name in source} != source:
@@ -62,13 +101,15 @@ def _begin(work: Path, source: dict[str, str]) -> None:
         work.mkdir(parents=True, mode=0o700)
         (work / "content").mkdir()
         write_json(note, source)
+    for litter in work.rglob(".*.tmp"):  # of an export that was killed
+        litter.unlink()
 
 
-def _write_parts(out: OutFolder, chosen: Exporter, work: Path, total: int) -> tuple[Rows, int]:
+def _write_parts(paths: list[Path], chosen: Exporter, work: Path, total: int) -> tuple[Rows, int]:
     """Write the parts that have no record yet; return all rows, and the readings found."""
     rows: Rows = []
     with Progress("readings", total) as progress:
-        for path in shard_files(out.shards):
+        for path in paths:
             shard = Shards([path])
             record_file = work / f"{path.stem}.json"
             record = read_json(record_file)

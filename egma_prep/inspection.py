@@ -1,5 +1,6 @@
 """One reading of ``out/`` as a figure's file."""
 
+import warnings
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING
 from egma_prep.errors import BadUsageError
 from egma_prep.options import Options, with_changes
 from egma_prep.out_folder import OutFolder, appearing_whole, read_parquet
-from egma_prep.reader import Reading, Sentence, open_shards, sentence_of
+from egma_prep.reader import Reading, Sentence, Shards, sentence_of, shards_of
 from egma_prep.render_again import render_reading
 from egma_prep.schema import key_of
 
@@ -43,19 +44,23 @@ def draw_reading(
     Raises
     ------
     BadUsageError
-        If there is no complete run, no such reading, or no gaze of words in it.
+        If there is no complete run, no such reading, no gaze of words in it, or `png` is no PNG.
     """
+    if png and png.suffix.lower() != ".png":
+        raise BadUsageError(f"--png {png} does not end in .png, and the figure is a PNG; rename it")
     out = OutFolder(out_root)
-    options = with_changes(Options(), out.finished_run()["options"])
+    run = out.finished_run()
+    options = with_changes(Options(), run["options"])
     if level == "word" and options.output.privacy:
         raise BadUsageError(
             f"{out.root} was made with --privacy: maps of single words are raw gaze, which it does"
             " not hold; leave out --level word"
         )
-    reading = _find(out, reading_id)
+    reading = _find(Shards(shards_of(out, run)), reading_id, out.root)
     figure = _words_beside_sentences(out, reading, options) if level == "word" else reading.plot()
     target = png or out.root / f"{reading.reading_id}.png"
-    with appearing_whole(target) as temporary:
+    with appearing_whole(target) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands in its place
         figure.savefig(temporary, dpi=110, format="png")
     return target
 
@@ -82,8 +87,9 @@ def _words_beside_sentences(out: OutFolder, reading: Reading, options: Options) 
     return figure_of_words(f"{reading.dataset}  {reading.reading_id}", reading.image, blocks)
 
 
-def _find(out: OutFolder, reading_id: str | None) -> Reading:
-    shards = open_shards(out.root)
+def _find(shards: Shards, reading_id: str | None, root: Path) -> Reading:
+    if not shards.paths:
+        raise BadUsageError(f"{root} has no readings; see rejects.parquet")
     if reading_id is None:
         complete = (
             reading
@@ -95,5 +101,5 @@ def _find(out: OutFolder, reading_id: str | None) -> Reading:
         return shards.find(reading_id)
     except KeyError:
         raise BadUsageError(
-            f"{out.root} has no reading {reading_id}; see tables/readings.parquet"
+            f"{root} has no reading {reading_id}; see tables/readings.parquet"
         ) from None

@@ -27,7 +27,7 @@ class Passage(NamedTuple):
 
 
 def figure_of(title: str, image: Map, panels: list[tuple[str, Map | None]]) -> Figure:
-    """Draw a map over the image in each panel, and the image alone before them.
+    """Draw a map over the image in each panel, a cross without one; the image alone before them.
 
     Parameters
     ----------
@@ -39,11 +39,13 @@ def figure_of(title: str, image: Map, panels: list[tuple[str, Map | None]]) -> F
     rows = -(-(1 + len(panels)) // _COLUMNS)
     size = (_COLUMNS * _PANEL_INCHES, rows * (_PANEL_INCHES + 0.75))
     figure = Figure(figsize=size, layout="constrained", facecolor="white")
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(title, fontsize=10, parse_math=False)
     axes = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
     for axis in axes:
         axis.set_axis_off()
-    for axis, (name, heatmap) in zip(axes, [("X-ray", None), *panels], strict=False):
+    for axis, (name, heatmap) in zip(
+        axes, [("X-ray", np.zeros_like(image)), *panels], strict=False
+    ):
         _panel(axis, name, image, heatmap)
     return figure
 
@@ -70,6 +72,7 @@ def figure_of_words(
         f"{title}:  no map for {missing} of {len(words)} words and {without} of {len(sentences)}"
         " sentences",
         fontsize=9,
+        parse_math=False,
     )
     axes = figure.subplots(len(lines), _WORDS + 1, squeeze=False)
     top = 1 - 0.4 / size[1]
@@ -93,16 +96,17 @@ def _starts(words: list[Passage]) -> range:
 def _word_panel(axis: Axes, one: Passage, image: Map, characters: int) -> None:
     title = textwrap.shorten(one.text, round(1.7 * characters), placeholder=" ...")
     _panel(axis, f"{title} [{one.gaze_seconds:.1f}\u00a0s]", image, one.heatmap, characters)
-    if one.heatmap is None:
-        edge = image.shape[0] - 1
-        axis.plot([0, edge, np.nan, 0, edge], [0, edge, np.nan, edge, 0], color="red", lw=1.2)
 
 
 def _panel(
     axis: Axes, title: str, image: Map, heatmap: Map | None, characters: int = _TITLE_CHARACTERS
 ) -> None:
     axis.imshow(image, cmap="gray", vmin=0, vmax=255)
-    if heatmap is not None:
+    if heatmap is None:
+        edge = image.shape[0] - 1
+        axis.plot([0, edge, np.nan, 0, edge], [0, edge, np.nan, edge, 0], color="red", lw=1.2)
+    else:
         share = heatmap / 255
         axis.imshow(matplotlib.colormaps["inferno"](share), alpha=0.75 * np.sqrt(share))
-    axis.set_title("\n".join(textwrap.wrap(title, characters)), fontsize=7.5)
+    text = "\n".join(textwrap.wrap(title, characters))
+    axis.set_title(text, fontsize=7.5, parse_math=False)  # a dictated $ is one

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from egma_prep.errors import BadUsageError
 from egma_prep.formats import count_rows, load_shard, shard_files
 from egma_prep.geometry import FRAME_PX
+from egma_prep.out_folder import OutFolder, read_parquet
 from egma_prep.render import GRID_CELLS
 
 if TYPE_CHECKING:
@@ -87,9 +88,10 @@ class Reading:
         """Draw the image, the whole reading's map and each sentence's."""
         from egma_prep.picture import figure_of
 
-        titles = [f"{one.text}  [{one.gaze_seconds:.1f} s of gaze]" for one in self.sentences]
-        maps = [sentence.heatmap for sentence in self.sentences]
-        panels = [("whole reading", self.heatmap), *zip(titles, maps, strict=True)]
+        panels = [("whole reading", self.heatmap)]
+        for one in self.sentences:
+            gaze = "no gaze" if one.heatmap is None else f"{one.gaze_seconds:.1f} s of gaze"
+            panels.append((f"{one.text}  [{gaze}]", one.heatmap))
         return figure_of(f"{self.dataset}  {self.reading_id}", self.image, panels)
 
 
@@ -191,6 +193,22 @@ def open_shards(path: str | Path = "out") -> Shards:
     if not files:
         raise BadUsageError(f"{place} holds no shards; make them with: egma-prep run DATA")
     return Shards(files)
+
+
+def shards_of(out: OutFolder, run: dict[str, Any]) -> list[Path]:
+    """List the shards of a complete run.
+
+    Raises
+    ------
+    BadUsageError
+        If one is missing.
+    """
+    parts = sorted(set(read_parquet(out.table("readings")).column("part").to_pylist()))
+    files = [out.shard(part, run["options"]["render"]["format"]) for part in parts]
+    for path in files:
+        if not path.exists():
+            raise BadUsageError(f"{path} is missing; repeat: egma-prep run DATA")
+    return files
 
 
 def _reading(row: dict[str, Any]) -> Reading:

@@ -120,6 +120,55 @@ def test_a_run_with_privacy_has_a_report_without_fixations(
     assert set(re.findall(r'"fixations":\[(.)', page)) == {"]"}
 
 
+def test_a_report_of_an_earlier_run_is_named_until_it_is_made_again(
+    reported: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(reported, out := tmp_path / "out")
+    assert "report" not in egma_prep("verify", "--out", out).output
+    again = ("--sigma", "8", "--set", "execution.processes=false")
+    told = egma_prep("render-heatmaps", "--out", out, *again).output
+    assert f"report.html is of an earlier run; repeat: egma-prep report --out {out}\n" in told
+    verified = egma_prep("verify", "--out", out)
+    assert verified.exit_code == 1 and verified.output.count("of an earlier run; repeat") == 2
+    assert f"egma-prep report --shareable --out {out}" in verified.output
+    for flags in ((), ("--shareable",)):
+        assert egma_prep("report", "--out", out, *flags).exit_code == 0
+    assert egma_prep("verify", "--out", out).exit_code == 0
+
+
+@pytest.mark.parametrize("command", ["report", "inspect", "export"])
+def test_a_lost_shard_is_named_with_what_to_do(
+    command: str, phantom: Path, clean_out: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(clean_out, out := tmp_path / "out")
+    lost = sorted((out / "shards").iterdir())[1]
+    reading_id = open_shards(lost)[0].reading_id
+    lost.unlink()
+    arguments = {"inspect": [reading_id], "export": [tmp_path / "to", "--to", "png"]}
+    typed = [command, *arguments.get(command, []), "--out", out]
+    result = egma_prep(*typed)
+    assert result.exit_code == 2
+    assert result.stderr == f"egma-prep: {lost} is missing; repeat: egma-prep run DATA\n"
+    assert run_etl(phantom, out).exit_code == 0
+    assert egma_prep(*typed).exit_code == 0
+
+
+def test_each_mean_map_says_over_how_many_sentences_and_patients(
+    page: str, to_share: str, clean_out: Path
+) -> None:
+    named = [
+        (row["subject_id"], one["text"])
+        for row in shards(clean_out).values()
+        for one in row["sentences"]
+        if one["heatmap"] is not None and re.search(r"pneumothora(x|ces)\b", one["text"], re.I)
+    ]
+    patients = len({patient for patient, _ in named})
+    assert f"{len(named)} sentences, {patients} patients" in page and len(named) > patients > 9
+    told = re.findall(r"(\d+) (?:sentences|readings), (\d+) patients", to_share)
+    assert told and all(int(n) % 10 == 0 for pair in told for n in pair)
+    assert all(unescape(one).count(KEYWORDS["heart"].pattern) == 1 for one in (page, to_share))
+
+
 def test_a_report_needs_a_run(tmp_path: Path) -> None:
     result = egma_prep("report", "--out", tmp_path)
     assert result.exit_code == 2 and "holds no run" in result.stderr
@@ -141,22 +190,55 @@ def test_the_version_to_be_shared_has_no_images_ids_or_transcripts(
 
 
 def test_the_version_to_be_shared_has_no_small_cells(to_share: str) -> None:
-    for heading in ("By dataset", "By split"):
+    for heading, names, patients in (("By dataset", 1, 2), ("By split", 2, 3)):
         for row in cells(to_share, heading):
-            numbers = [one for one in row if re.fullmatch(r"<?[\d,]+", one)]
-            assert numbers and all(
-                one == "<10" or int(one.replace(",", "")) % 10 == 0 for one in numbers
-            )
+            numbers = [one for one in row[names:] if re.fullmatch(r"[\d,]+", one)]
+            assert bool(numbers) == (row[patients] != "<10")
+            assert all(int(one.replace(",", "")) % 10 == 0 for one in numbers)
     assert "Rejected: &lt;10 of 20 planned" in to_share
 
 
-@given(st.integers(0, 5000), st.integers(0, 5000))
-def test_no_small_count_can_be_had_from_told_counts_and_shares(one: int, other: int) -> None:
-    told = Told(10)
-    assert told.count(one) in ("0", "<10") or int(told.count(one).replace(",", "")) % 10 == 0
-    small = any(0 < n < 10 for n in (one, other, one + other))
-    assert (told.share(one, one + other) == "–") == (small or one + other == 0)
-    assert Told(1).count(one) == f"{one:,}"
+@given(st.integers(0, 5000), st.integers(1, 40))
+def test_counts_of_few_things_or_of_few_patients_are_not_told(number: int, patients: int) -> None:
+    told = Told(10).count(number, patients)
+    assert (told == "0") == (number == 0)
+    assert (told == "<10") == (0 < number < 10)
+    assert (told == "–") == (number >= 10 > patients)
+    assert told in ("0", "<10", "–") or int(told.replace(",", "")) == number // 10 * 10
+    assert Told(1).count(number, patients) == f"{number:,}"
+
+
+PATIENTS = st.lists(st.integers(0, 25), max_size=60)
+
+
+@given(PATIENTS, PATIENTS)
+def test_no_share_or_median_is_about_fewer_than_ten_patients(
+    one: list[int], other: list[int]
+) -> None:
+    which = pd.Series([True] * len(one) + [False] * len(other), [*one, *other], dtype=bool)
+    small = any(0 < len(set(side)) < 10 for side in (one, other)) or not len(which)
+    assert (Told(10).share(which) == "–") == small
+    assert (Told(10).quantiles(which.astype(float)) == "–") == (len({*one, *other}) < 10)
+    assert (Told(1).share(which) == "–") == (not len(which))
+
+
+def test_nothing_about_fewer_than_ten_patients_is_made_to_be_shared(
+    phantom: Path, tmp_path: Path, no_cluster: None
+) -> None:
+    for patient in sorted(phantom.glob("patient_*"))[:4]:
+        shutil.copytree(patient, tmp_path / "data" / patient.name)
+    run_etl(tmp_path / "data", tmp_path / "out")
+    result = egma_prep("report", "--out", tmp_path / "out", "--shareable")
+    assert result.exit_code == 2 and result.stderr.count("\n") == 1
+    assert "fewer than 10 patients" in result.stderr
+    assert not (tmp_path / "out" / "report-shareable.html").exists()
+
+
+def test_the_version_to_be_shared_says_what_it_withholds_where_it_does(to_share: str) -> None:
+    assert "Figures about fewer than 10 patients" in to_share
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", to_share, re.DOTALL)
+    assert len(captions) == 6
+    assert all("no bar: none, or fewer than 10 patients" in one for one in captions)
 
 
 def test_bars_of_fewer_than_ten_are_not_drawn_to_be_shared() -> None:
@@ -164,7 +246,9 @@ def test_bars_of_fewer_than_ten_are_not_drawn_to_be_shared() -> None:
     number, edges = bins(values, Told(10))
     assert set(number.tolist()) == {0, 50} and edges.max() < 900
     number, edges = bins(values, Told(1))
-    assert number.sum() == len(values) and edges.max() == 900
+    assert number.tolist() == np.histogram(values, 24)[0].tolist() and edges.max() == 900
+    values.index = values.index.where(values != 2, 0)  # a patient's own 57
+    assert np.count_nonzero(bins(values, Told(10))[0]) == 1
 
 
 # -- numbers --------------------------------------------------------------------------------------
@@ -182,11 +266,15 @@ def test_leads_begin_with_what_the_shards_hold_and_only_gain_gaze(clean_out: Pat
     assert tuple(one.lead_s for one in leads) == LEADS_S
     seen = [row for row in shards(clean_out).values() if row["heatmap"] is not None]
     sentences = [one for row in seen for one in row["sentences"]]
-    assert (leads[0].readings, leads[0].sentences) == (len(seen), len(sentences))
-    assert leads[0].with_gaze == sum(one["heatmap"] is not None for one in sentences)
+    gaze_s = leads[0].gaze_s
+    assert (leads[0].readings, len(gaze_s)) == (len(seen), len(sentences))
+    assert gaze_s.to_numpy() == pytest.approx([one["gaze_seconds"] for one in sentences])
+    assert Counter(gaze_s.index) == Counter(
+        row["subject_id"] for row in seen for _ in row["sentences"]
+    )
     cells = [half_cells(np.array(one["grid"])) for one in sentences if one["grid"]]
     assert leads[0].half_cells == pytest.approx(np.mean(cells))
-    gaze = [one.with_gaze for one in leads]
+    gaze = [(one.gaze_s > 0).sum() for one in leads]
     assert gaze == sorted(gaze) and gaze[-1] > gaze[0]
 
 

@@ -8,20 +8,20 @@ from typing import Any
 
 import jinja2
 
-from egma_prep.card import TERMS, shareable
-from egma_prep.formats import shard_files
+from egma_prep.card import REPORTS, TERMS, fingerprint, shareable
+from egma_prep.errors import BadUsageError
 from egma_prep.options import Options, with_changes
 from egma_prep.out_folder import OutFolder, appearing_whole, read_parquet
 from egma_prep.progress import Progress
-from egma_prep.reader import Shards
+from egma_prep.reader import Shards, shards_of
 from egma_prep.report.gallery import card_of
 from egma_prep.report.leads import by_lead
-from egma_prep.report.means import Means
+from egma_prep.report.means import KEYWORDS, Means
 from egma_prep.report.numbers import Told, counts, distributions, facts, gaze_of_words
 from egma_prep.report.plots import histogram, lead_curves, mean_maps
 from egma_prep.schema import part_tables
 
-_SMALL_CELL = 10
+_SMALL_CELL = 10  # patients
 _CARD_TABLES = ("words", "fixations")
 
 
@@ -36,23 +36,35 @@ def write_report(out_root: Path, to_share: bool = False) -> Path:
     Raises
     ------
     BadUsageError
-        If there is no complete run.
+        If there is no complete run, a shard is missing, or the readings are of too few patients to
+        share anything about.
     """
     out = OutFolder(out_root)
     run = out.finished_run()
     options = with_changes(Options(), run["options"])
     told = Told(_SMALL_CELL if to_share else 1)
     means = Means()
-    index, parts = _gather(out, options, means, with_cards=not to_share)
+    paths = shards_of(out, run)
     tables = {name: read_parquet(out.table(name)).to_pandas() for name in ("readings", "words")}
+    patients = tables["readings"][["dataset", "reading_id", "subject_id"]]
+    if to_share and patients.subject_id.nunique() < told.least:
+        raise BadUsageError(
+            f"{out.root} has readings of fewer than {told.least} patients; nothing about so few may"
+            " be shared: leave out --shareable"
+        )
+    tables["words"] = tables["words"].merge(patients)
+    index, parts = _gather(out, paths, options, means, with_cards=not to_share)
     passages = means.passages()
     rejects = read_parquet(out.rejects)
     leads = [] if options.output.privacy else by_lead(out, options)
-    leads = [one for one in leads if one.readings >= told.least]
+    leads = [one for one in leads if told.may(one.gaze_s[one.gaze_s > 0])]
     context = {
         "terms": TERMS,
         "to_share": to_share,
-        "facts": facts(shareable(run, rejects.to_pylist()), told),
+        "facts": [
+            ("run", fingerprint(run)),
+            *facts(shareable(run, rejects.to_pylist()), told),
+        ],
         "options": _options(run),
         "counts": counts(run, tables["readings"], rejects.to_pandas(), told),
         "words": gaze_of_words(tables["words"], passages, options, told),
@@ -63,24 +75,24 @@ def write_report(out_root: Path, to_share: bool = False) -> Path:
         "told": told,
         "leads": leads,
         "lead_curves": lead_curves(leads, told) if leads else "",
-        "maps": mean_maps(means.shown(told.least), with_image=not to_share),
+        "maps": mean_maps(means.shown(told.least), told, options.render.level),
+        "keywords": [(name, pattern.pattern) for name, pattern in KEYWORDS.items()],
         "index": index,
         "parts": parts,
         "privacy": options.output.privacy,
     }
-    target = out.root / ("report-shareable.html" if to_share else "report.html")
+    target = out.root / REPORTS[" --shareable" if to_share else ""]
     with appearing_whole(target) as temporary:
         _template().stream(context).dump(str(temporary), encoding="utf-8")
     return target
 
 
 def _gather(
-    out: OutFolder, options: Options, means: Means, with_cards: bool
+    out: OutFolder, paths: list[Path], options: Options, means: Means, with_cards: bool
 ) -> tuple[str, list[tuple[str, int]]]:
     """Read all shards once; return the gallery's index and its parts, as JSON."""
     index: list[Any] = []
     parts: list[tuple[str, int]] = []
-    paths = shard_files(out.shards)
     with Progress("readings", sum(len(Shards([path])) for path in paths)) as progress:
         for path in paths:
             part = int(path.stem.rpartition("-")[2])

@@ -41,7 +41,7 @@ def card_of(reading: Reading, rows: Mapping[str, Rows]) -> dict[str, Any]:
         ],
         "words": [[row["text"], *_times(row)] for row in rows["words"]],
         "fixations": [
-            [*_times(row), round(row["x_224"]), round(row["y_224"])]
+            [*_times(row), round(row["x_224"]), round(row["y_224"]), int(row["on_image"])]
             for row in rows.get("fixations", [])
         ],
     }

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from egma_prep.invariants import Rows
@@ -24,22 +25,23 @@ class Lead:
 
     Attributes
     ----------
-    readings, sentences : int
+    readings : int
         How many were rendered.
-    with_gaze : int
-        Sentences that have any gaze.
-    median_gaze_s : float
-        Seconds of gaze in a sentence's window.
+    gaze_s : Series
+        Seconds of gaze in each sentence's window, by patient.
     half_cells : float
         Mean number of the 49 cells that hold half of a map: fewer is more concentrated.
     """
 
     lead_s: float
     readings: int
-    sentences: int
-    with_gaze: int
-    median_gaze_s: float
+    gaze_s: "pd.Series[float]"
     half_cells: float
+
+    @property
+    def patients(self) -> int:
+        """How many the sentences are of."""
+        return self.gaze_s.index.nunique()
 
 
 def by_lead(out: OutFolder, options: Options) -> list[Lead]:
@@ -60,18 +62,14 @@ def by_lead(out: OutFolder, options: Options) -> list[Lead]:
 def _measured(lead_s: float, inputs: Inputs, options: Options) -> Lead:
     changes = {"level": "sentence", "lead": lead_s, "empty_sentence": "null"}
     wanted = with_changes(options, {"render": changes})
-    made = [render_reading(*one, wanted)["sentences"] for one in inputs]
-    sentences = [sentence for some in made for sentence in some]
-    gaze_s = np.array([sentence["gaze_seconds"] for sentence in sentences])
-    cells = [half_cells(one["grid"]) for one in sentences if one["grid"] is not None]
-    return Lead(
-        lead_s,
-        len(inputs),
-        len(sentences),
-        int((gaze_s > 0).sum()),
-        float(np.median(gaze_s)),
-        float(np.mean(cells)) if cells else float("nan"),
-    )
+    made = [
+        (facts["subject_id"], sentence)
+        for facts, rows in inputs
+        for sentence in render_reading(facts, rows, wanted)["sentences"]
+    ]
+    gaze_s = pd.Series([one["gaze_seconds"] for _, one in made], [patient for patient, _ in made])
+    cells = [half_cells(one["grid"]) for _, one in made if one["grid"] is not None]
+    return Lead(lead_s, len(inputs), gaze_s, float(np.mean(cells)) if cells else float("nan"))
 
 
 def half_cells(grid: NDArray[np.float32]) -> int:

@@ -60,8 +60,7 @@ class Means:
         if reading.heatmap is not None:
             self._means[reading.dataset].add(reading.heatmap, image, reading.subject_id)
         for one in reading.sentences:
-            row = (reading.dataset, one.begin, one.end, one.words, one.gaze_seconds)
-            self._passages.append(row)
+            self._passages.append((reading.subject_id, one.gaze_seconds))
             if one.heatmap is None:
                 continue
             for name, pattern in KEYWORDS.items():
@@ -70,8 +69,7 @@ class Means:
 
     def passages(self) -> pd.DataFrame:
         """Return a row a sentence, or word if the shards hold words."""
-        columns = ["dataset", "begin", "end", "words", "gaze_seconds"]
-        return pd.DataFrame(self._passages, columns=columns)
+        return pd.DataFrame(self._passages, columns=["subject_id", "gaze_seconds"])
 
     def shown(self, least_patients: int) -> dict[str, MeanMap]:
         """Return the means over enough patients: datasets first, then keywords."""

@@ -12,35 +12,44 @@ from egma_prep.sentences import is_word
 
 Rows = list[tuple[str, ...]]
 
+_BINS = 24
+
 
 @dataclass(frozen=True)
 class Told:
-    """How numbers are told.
+    """How numbers are told; series of values are indexed by patient.
 
     Attributes
     ----------
     least : int
-        Smaller cells are not told; above 1, counts are rounded to its multiples, so that none can
-        be had by subtraction.
+        Figures about fewer patients are not told; above 1, counts are rounded to its multiples, so
+        that none can be had by subtraction.
     """
 
     least: int
 
-    def count(self, number: int) -> str:
-        """Write a count."""
+    def may(self, values: "pd.Series[Any]") -> bool:
+        """Tell whether values are of enough patients for a figure about them."""
+        return values.index.nunique() >= self.least
+
+    def count(self, number: int, patients: int | None = None) -> str:
+        """Write a count of what so many patients have; without them, a count of patients."""
         if 0 < number < self.least:
             return f"<{self.least}"
+        if number and patients is not None and patients < self.least:
+            return "–"
         return f"{int(number) // self.least * self.least:,}"
 
-    def share(self, number: int, of: int) -> str:
-        """Write a share of a count, unless either, or the rest, is a small cell."""
-        if of == 0 or any(0 < one < self.least for one in (number, of, of - number)):
+    def share(self, which: "pd.Series[bool]") -> str:
+        """Write how large a share is true, unless either side is of too few patients."""
+        sides = [side for side in (which[which], which[~which]) if len(side)]
+        if not sides or not all(map(self.may, sides)):
             return "–"
-        return f"{number / of:.1%}" if self.least == 1 else f"{number / of:.0%}"
+        return f"{which.mean():.1%}" if self.least == 1 else f"{which.mean():.0%}"
 
     def quantiles(self, values: "pd.Series[float]") -> str:
         """Write the median and quartiles."""
-        if len(values) < max(self.least, 1):
+        if not self.may(values):
             return "–"
         low, middle, high = values.quantile([0.25, 0.5, 0.75])
         return f"{middle:.3g} ({low:.3g} to {high:.3g})"
@@ -55,7 +64,7 @@ class CountTable(NamedTuple):
 
 
 class Distribution(NamedTuple):
-    """Values of one quantity over all that have it."""
+    """Values of one quantity over all that have it, indexed by patient."""
 
     title: str
     unit: str
@@ -94,8 +103,9 @@ def counts(
             "By split",
             ("dataset", "split", "readings", "patients"),
             [
-                (*pair, told.count(len(some)), told.count(some.subject_id.nunique()))
+                (*pair, told.count(len(some), patients), told.count(patients))
                 for pair, some in _by_pair(splits)
+                for patients in [some.subject_id.nunique()]
             ],
         ),
         CountTable(
@@ -111,19 +121,20 @@ def _by_pair(groups: Any) -> Iterable[tuple[tuple[str, str], pd.DataFrame]]:
 
 
 def _of_dataset(name: str, some: pd.DataFrame, told: Told) -> tuple[str, ...]:
-    numbers = [len(some), some.subject_id.nunique(), some.dicom_id.nunique()]
+    patients = some.subject_id.nunique()
+    numbers = [len(some), patients, some.dicom_id.nunique()]
     numbers += [int(some[column].sum()) for column in ("sentences", "words")]
-    hours = f"{some.gaze_seconds.sum() / 3600:.1f}" if len(some) >= told.least else "–"
-    return (name, *map(told.count, numbers), hours)
+    hours = f"{some.gaze_seconds.sum() / 3600:.1f}" if patients >= told.least else "–"
+    return (name, *(told.count(number, patients) for number in numbers), hours)
 
 
 def distributions(
     readings: pd.DataFrame, words: pd.DataFrame, passages: pd.DataFrame, level: str
 ) -> list[Distribution]:
     """Take what is shown as a histogram; `level` says what the passages are."""
-    key = ["dataset", "reading_id"]
-    timed = words.dropna(subset=["begin", "end"]).groupby(key)
-    length_s = timed["end"].max() - timed["begin"].min()
+    timed = words.dropna(subset=["begin", "end"]).groupby(["subject_id", "dataset", "reading_id"])
+    length_s = (timed["end"].max() - timed["begin"].min()).droplevel([1, 2])
+    readings, passages = readings.set_index("subject_id"), passages.set_index("subject_id")
     seen = readings[readings.fixations > 0]
     off_image = 1 - seen.fixations_on_image / seen.fixations
     return [
@@ -140,26 +151,31 @@ def gaze_of_words(
     words: pd.DataFrame, passages: pd.DataFrame, options: Options, told: Told
 ) -> Rows:
     """Compare how many sentences, and how many words, have no gaze (the paper's Fig. 3)."""
+    passages = passages.set_index("subject_id")
     rows = [(options.render.level, passages.gaze_seconds)]
-    spoken = words[words.text.map(is_word)]
+    spoken = words[words.text.map(is_word)].set_index("subject_id")
     if not options.output.privacy:
-        by_sentence = spoken.groupby(["dataset", "reading_id", "sentence_index"]).gaze_seconds
-        rows = [("sentence, its words alone", by_sentence.sum()), ("word", spoken.gaze_seconds)]
+        key = ["subject_id", "dataset", "reading_id", "sentence_index"]
+        by_sentence = spoken.groupby(key).gaze_seconds.sum().droplevel([1, 2, 3])
+        rows = [("sentence, its words alone", by_sentence), ("word", spoken.gaze_seconds)]
         if options.render.level == "sentence":
             rows.insert(0, ("sentence, its whole window", passages.gaze_seconds))
     return [(name, *_without_gaze(gaze, told)) for name, gaze in rows]
 
 
 def _without_gaze(gaze_s: "pd.Series[float]", told: Told) -> Iterable[str]:
-    none = int((gaze_s <= 0).sum())
-    share = told.share(none, len(gaze_s))
-    return told.count(len(gaze_s)), told.count(none), share, told.quantiles(gaze_s)
+    none = gaze_s <= 0
+    numbers = [told.count(len(one), one.index.nunique()) for one in (gaze_s, gaze_s[none])]
+    return *numbers, told.share(none), told.quantiles(gaze_s)
 
 
 def bins(values: "pd.Series[float]", told: Told) -> tuple[Any, Any]:
-    """Count values in 24 bins; where small cells are hidden, extremes fall into the outer bins."""
-    known = np.asarray(values.dropna(), dtype=float)
+    """Count values in 24 bins, those of enough patients; extremes then fall into the outer bins."""
+    known = values.dropna().astype(float)
     if told.least > 1 and len(known):
-        known = np.clip(known, *np.quantile(known, [0.02, 0.98]))
-    number, edges = np.histogram(known, bins=24)
-    return np.where(number < told.least, 0, number // told.least * told.least), edges
+        known = known.clip(*np.quantile(known, [0.02, 0.98]))
+    edges = np.histogram_bin_edges(known, bins=_BINS)
+    at = np.searchsorted(edges[1:-1], known, side="right")
+    number = np.bincount(at, minlength=_BINS)
+    patients = known.index.to_series().groupby(at).nunique().reindex(range(_BINS), fill_value=0)
+    return np.where(patients < told.least, 0, number // told.least * told.least), edges

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from egma_prep.report.leads import Lead
-from egma_prep.report.means import MeanMap
+from egma_prep.report.means import KEYWORDS, MeanMap
 from egma_prep.report.numbers import Distribution, Told, bins
 
 _INK, _ACCENT = "#010203", "#040506"  # stand for the page's own colours
@@ -38,7 +38,7 @@ def histogram(one: Distribution, told: Told) -> Markup:
 
 def lead_curves(leads: list[Lead], told: Told) -> Markup:
     """Draw how the share with gaze and the concentration change with the lead time."""
-    shares = [told.share(one.with_gaze, one.sentences).rstrip("%") for one in leads]
+    shares = [told.share(one.gaze_s > 0).rstrip("%") for one in leads]
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(7, 2.5), layout="constrained")
         for axis, (label, values) in zip(
@@ -54,18 +54,29 @@ def lead_curves(leads: list[Lead], told: Told) -> Markup:
         return _svg(figure, "Sentence maps by lead time")
 
 
-def mean_maps(means: dict[str, MeanMap], with_image: bool) -> Markup:
-    """Draw mean heatmaps, over the mean image of the readings that they come from if asked."""
+def mean_maps(means: dict[str, MeanMap], told: Told, level: str) -> Markup:
+    """Draw mean heatmaps, where all is told over the mean image of their readings.
+
+    Parameters
+    ----------
+    level : str
+        What the maps of keywords are of, ``sentence`` or ``word``.
+    """
     if not means:
         return Markup("")
     rows = math.ceil(len(means) / _MAPS_A_ROW)
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(8, 2.2 * rows), layout="constrained")
+        figure = Figure(figsize=(8, 2.5 * rows), layout="constrained")
         axes = figure.subplots(rows, _MAPS_A_ROW, squeeze=False).ravel()
         for axis in axes[len(means) :]:
             axis.set_axis_off()
         for axis, (name, mean) in zip(axes, means.items(), strict=False):
-            _mean_map(axis, name, mean, with_image)
+            _mean_map(axis, name, mean, with_image=told.least == 1)
+            patients = len(mean.patients)
+            what = f"{level if name in KEYWORDS else 'reading'}s"
+            axis.set_xlabel(
+                f"{told.count(mean.maps, patients)} {what}, {told.count(patients)} patients"
+            )
         return _svg(figure, f"Mean heatmaps: {', '.join(means)}")
 
 

@@ -61,6 +61,7 @@
     card.sentences.forEach(([, , seconds, map], i) => add(index[number][3][i], seconds, map, card.sentences[i]));
     whole.setAttribute("aria-pressed", "true");
     show(card.map);
+    chosen(picture, null);
     return [picture, list];
   }
 
@@ -76,9 +77,9 @@
 
   function circles(fixations, sentence) {
     const layer = drawn("svg", { viewBox: `0 0 ${FRAME} ${FRAME}`, class: "fixations" });
-    for (const [begin, end, x, y] of fixations) {
-      if (sentence && begin < sentence[1] && end > sentence[0])
-        layer.append(drawn("circle", { cx: x, cy: y, r: 2 + 6 * Math.sqrt(end - begin) }));
+    for (const [begin, end, x, y, on] of fixations) {
+      if (!sentence || (begin < sentence[1] && end > sentence[0]))
+        layer.append(drawn("circle", { cx: x, cy: y, r: 2 + 6 * Math.sqrt(end - begin), class: on ? "" : "off" }));
     }
     return layer;
   }
@@ -105,9 +106,8 @@
       "aria-label": "Sentences, words and fixations in time" });
     lane(svg, 6, "sentences", card.sentences.map(([begin, end], i) => [index[number][3][i], begin, end]), origin);
     lane(svg, 32, "words", card.words, origin);
-    const off = (x, y) => x < 0 || y < 0 || x >= FRAME || y >= FRAME;
-    lane(svg, 58, "fixations", card.fixations.map(([begin, end, x, y]) =>
-      [off(x, y) ? "off the image" : `at ${x}, ${y}`, begin, end, off(x, y)]), origin);
+    lane(svg, 58, "fixations", card.fixations.map(([begin, end, x, y, on]) =>
+      [on ? `at ${x}, ${y}` : "off the image", begin, end, !on]), origin);
     for (let s = origin; s <= last; s++)
       svg.append(drawn("text", { x: 70 + (s - origin) * PX_PER_S, y: 100 }, `${s} s`));
     return svg;
