@@ -2,7 +2,10 @@
 
 import json
 import re
+import resource
 import shutil
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from PIL import Image
 from egma_prep import export, open_shards
 from egma_prep.card import TERMS
 from egma_prep.exports import Rows, exporter, kinds, official_egma
+from egma_prep.lock import locked
 from egma_prep.reader import Reading, Shards
 
 Key = tuple[str, str]
@@ -51,8 +55,11 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_an_export_repeats_the_terms_of_use_and_is_its_owners_alone(
     kind: str, exported: dict[str, Path]
 ) -> None:
-    assert TERMS in (exported[kind] / "README.md").read_text()
-    assert exported[kind].stat().st_mode & 0o777 == 0o700
+    card = (exported[kind] / "README.md").read_text()
+    assert TERMS in card and f"--to {kind}" in card and "| render.sigma | 16.0 |" in card
+    assert not re.search("rejects|fixations|shareable|verify", card.replace(TERMS, ""))
+    for path in (exported[kind], *exported[kind].rglob("*")):
+        assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600)
     assert [path.name for path in exported[kind].parent.glob(".*")] == []
 
 
@@ -91,6 +98,77 @@ def test_a_cut_export_leaves_nothing_at_its_place_and_goes_on(
     assert went_on.keys() == whole.keys()
     if kind != "hf-dataset":  # its state has a fingerprint of its own
         assert went_on == whole
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_an_export_that_is_there_is_up_to_date_for_its_kind_and_run_alone(
+    kind: str, exported: dict[str, Path], clean_out: Path, tmp_path: Path
+) -> None:
+    again = egma_prep("export", exported[kind], "--to", kind, "--out", clean_out)
+    assert (again.exit_code, again.stderr) == (0, "")
+    assert again.stdout.startswith("up to date: ")
+    other = "webdataset" if kind == "png" else "png"
+    assert egma_prep("export", exported[kind], "--to", other, "--out", clean_out).exit_code == 2
+    if kind == "png":
+        shutil.copytree(clean_out, out := tmp_path / "out")
+        egma_prep("render-heatmaps", "--out", out, "--sigma", 8, "--workers", 1)
+        result = egma_prep("export", exported[kind], "--to", kind, "--out", out)
+        assert result.exit_code == 2 and "is not an empty folder" in result.stderr
+
+
+def test_a_killed_export_leaves_nothing_of_itself_when_it_is_repeated(
+    exported: dict[str, Path], clean_out: Path, tmp_path: Path
+) -> None:
+    script = """if True:
+        import os, signal, sys
+        from egma_prep.cli import main
+
+        def replace(source, target, real=os.replace):
+            if str(target).endswith("part-00001.tar"):
+                os.kill(os.getpid(), signal.SIGKILL)
+            real(source, target)
+
+        os.replace = replace
+        main(sys.argv[1:])
+    """
+    arguments = ("export", tmp_path / "there", "--to", "webdataset", "--out", clean_out)
+    killed = subprocess.run([sys.executable, "-c", script, *map(str, arguments)])
+    assert killed.returncode == -signal.SIGKILL
+    assert list((tmp_path / ".there.unfinished" / "content").glob(".part-00001.tar.*.tmp"))
+    assert egma_prep(*arguments).exit_code == 0
+    assert files(tmp_path / "there") == files(exported["webdataset"])
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+def test_a_second_export_to_the_same_place_is_told_of_the_first(
+    clean_out: Path, tmp_path: Path
+) -> None:
+    with locked(tmp_path / ".there.lock"):
+        result = egma_prep("export", tmp_path / "there", "--to", "png", "--out", clean_out)
+    assert result.exit_code == 2 and result.stderr.count("\n") == 1
+    assert f"another export is writing {tmp_path / 'there'}" in result.stderr
+
+
+def test_a_full_disk_is_told_with_the_place(clean_out: Path, tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, before[1]))
+    try:
+        result = egma_prep("export", tmp_path / "there", "--to", "png", "--out", clean_out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    work = tmp_path / ".there.unfinished"
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1] == (
+        f"egma-prep: cannot write {work} (File too large); mend that and repeat the same command"
+    )
+
+
+@pytest.mark.parametrize("place", ["shards/q", "tables", "images/a/b", "state/q"])
+def test_a_place_among_the_runs_own_files_is_refused(place: str, clean_out: Path) -> None:
+    result = egma_prep("export", clean_out / place, "--to", "png", "--out", clean_out)
+    assert result.exit_code == 2 and result.stderr.count("\n") == 1
+    assert "lies in the run's own" in result.stderr
+    assert egma_prep("verify", "--out", clean_out, "--sample", 0).exit_code == 0
 
 
 def test_what_another_kind_left_is_not_taken_for_a_part(

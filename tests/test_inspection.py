@@ -1,6 +1,7 @@
 """One reading as a figure, by sentence and by word."""
 
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -88,3 +89,44 @@ def test_words_of_a_run_with_privacy_are_refused_in_one_line(
     result = egma_prep("inspect", "--out", tmp_path / "out", "--level", "word")
     assert result.exit_code == 2 and result.stderr.count("\n") == 1
     assert "made with --privacy" in result.stderr
+
+
+def test_dollars_are_drawn_as_dictated_and_letters_without_a_shape_say_nothing(
+    phantom: Path, tmp_path: Path, no_cluster: None
+) -> None:
+    patient = next(phantom.glob("patient_*/REFLACX")).parent
+    shutil.copytree(patient, tmp_path / "data" / patient.name)
+    for path in (tmp_path / "data").glob("*/REFLACX/main_data/*/timestamps_transcription.csv"):
+        head, *rows = path.read_text().splitlines()
+        said = ["$x^2$", "$...$", "心臟", "\N{GRINNING FACE}", r"$\\frac$"]
+        rows[:5] = [
+            ",".join([word, *row.split(",")[1:]]) for word, row in zip(said, rows[:5], strict=True)
+        ]
+        path.write_text("\n".join([head, *rows]) + "\n")
+    run_etl(tmp_path / "data", tmp_path / "out")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for level in ("sentence", "word"):
+            result = egma_prep("inspect", "--out", tmp_path / "out", "--level", level)
+            assert (result.exit_code, result.stderr) == (0, ""), result.output
+    figure = open_shards(tmp_path / "out")[0].plot()
+    titles = [axis.title for axis in figure.axes if axis.get_title()]
+    assert "$x^2$ $...$" in " ".join(one.get_text() for one in titles)
+    assert not any(one.get_parse_math() for one in titles)
+
+
+def test_a_sentence_without_gaze_is_crossed_out(clean_out: Path) -> None:
+    readings = open_shards(clean_out)
+    (without,) = (one for one in readings if one.heatmap is None)
+    for reading in (without, readings[0]):
+        axes = [axis for axis in reading.plot().axes if axis.images]
+        maps = [axes[0], reading.heatmap, *(one.heatmap for one in reading.sentences)]
+        assert [bool(axis.lines) for axis in axes] == [one is None for one in maps]
+        told = [axis.get_title().split()[-2:] == ["[no", "gaze]"] for axis in axes[2:]]
+        assert told == [one.heatmap is None for one in reading.sentences]
+
+
+def test_a_figure_that_would_not_be_named_a_png_is_refused(clean_out: Path, tmp_path: Path) -> None:
+    result = egma_prep("inspect", "--out", clean_out, "--png", tmp_path / "x.jpg")
+    assert result.exit_code == 2 and "does not end in .png" in result.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -15,6 +15,7 @@ from selenium.webdriver import ActionChains, Chrome, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
+from tables import by_reading, table
 
 from egma_prep import open_shards
 
@@ -148,12 +149,38 @@ def test_a_reading_opens_by_keyboard_with_its_time_line_and_closes_by_escape(
     assert page.switch_to.active_element == button
 
 
+def test_fixations_are_drawn_as_on_or_off_the_image_as_the_table_says(
+    page: Chrome, out: Path
+) -> None:
+    rows_of = {key[1]: rows for key, rows in by_reading(table(out, "fixations")).items()}
+
+    def in_padding(row: dict) -> bool:
+        return not row["on_image"] and max(abs(row[one] - 112) for one in ("x_224", "y_224")) < 111
+
+    beside = max(rows_of, key=lambda name: sum(map(in_padding, rows_of[name])))
+    assert sum(map(in_padding, rows_of[beside])) > 50  # the phantom that looks beside the image
+    mixed = next(one for one, some in rows_of.items() if len({r["on_image"] for r in some}) == 2)
+    for name in (beside, mixed):
+        search(page, name)
+        title = "return document.querySelector('.card h3')?.textContent.includes(arguments[0])"
+        WebDriverWait(page, 20).until(lambda _, one=(title, name): page.execute_script(*one))
+        one_of(page, "button.open").click()
+        assert one_of(page, "#detail [aria-pressed=true]").text == "whole reading"
+        off = sum(not row["on_image"] for row in rows_of[name])
+        assert len(all_of(page, "#detail circle")) == len(rows_of[name])
+        assert len(all_of(page, "#detail circle.off")) == off
+        assert len(all_of(page, "#timeline rect.off")) == off
+        one_of(page, "#reading form button").click()
+
+
 def test_every_control_has_a_name_and_every_drawing_a_text(page: Chrome) -> None:
     scroll_to(page, "#gallery")
     wait(page, ".card", 12)
     controls = [one for one in all_of(page, "button, input, a") if one.is_displayed()]
     assert len(controls) > 50 and all(one.accessible_name for one in controls)
     assert all(one.get_attribute("aria-label") for one in all_of(page, "main > section svg"))
+    focusable = one_of(page, "#timeline[tabindex]")
+    assert focusable.get_attribute("role") == "region" and focusable.get_attribute("aria-label")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
