@@ -239,6 +239,7 @@ def verify(out: Path, sample: int, against: Path | None, images: Path | None, re
         again = "they are still there" if repair else mend
         click.echo(again, err=True)
         return _FOUND
+    _show_outdated(out)
     return _DONE
 
 

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from egma_prep.card import outdated_reports
 from egma_prep.errors import Reject
 from egma_prep.formats import load_shard
 from egma_prep.invariants import Rows, broken_rules
@@ -171,8 +170,6 @@ def _files(
         verdict.findings.append(Finding(out.relative(path), problem))
     if options.output.privacy:
         verdict.findings += _older(out, expected)
-    else:
-        verdict.findings += [Finding(*one) for one in outdated_reports(out.root, run)]
     verdict.files = sum(path.exists() for path in expected)
     return records
 
