@@ -21,6 +21,24 @@ _REJECTS_SHOWN = 10
 Command = Callable[..., Any]
 
 
+class _Place(click.ParamType[Path]):
+    """A local path, or the URL of a place in an object store."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: object, ctx: object) -> Path:
+        from egma_prep.errors import BadUsageError
+        from egma_prep.places import place_of
+
+        try:
+            return place_of(value)
+        except BadUsageError as error:
+            raise click.ClickException(str(error)) from None
+
+
+_PLACE = _Place()
+
+
 class _OneLineErrors(click.Group):
     """Says what is wrong with a command line in one line."""
 
@@ -76,6 +94,13 @@ def _reports_errors(command: Command) -> Command:
                 raise
             click.echo(f"egma-prep: {error}", err=True)
             sys.exit(_BAD)
+        except Exception as error:
+            from egma_prep.places import is_of_a_store, unreachable
+
+            if debug or not is_of_a_store(error):
+                raise
+            click.echo(f"egma-prep: {unreachable('the object store', error)}", err=True)
+            sys.exit(_BAD)
 
     return guarded
 
@@ -83,7 +108,7 @@ def _reports_errors(command: Command) -> Command:
 def _out_option(command: Command) -> Command:
     return click.option(
         "--out",
-        type=click.Path(path_type=Path),
+        type=_PLACE,
         default="out",
         envvar="EGMA_OUT",
         show_default=True,
@@ -95,7 +120,7 @@ def _out_option(command: Command) -> Command:
 def _source_options(command: Command) -> Command:
     images = click.option(
         "--images",
-        type=click.Path(path_type=Path),
+        type=_PLACE,
         help="MIMIC-CXR-JPG or MIMIC-CXR, where DATA has no images.",
     )
     source = click.option("--source", help="Layout of DATA; detected by default.")
@@ -131,7 +156,7 @@ def _render_options(command: Command) -> Command:
 
 
 @main.command()
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("data", type=_PLACE)
 @_out_option
 @_source_options
 @_render_options
@@ -175,7 +200,7 @@ def run(
 
 
 @main.command()
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("data", type=_PLACE)
 @_source_options
 @_reports_errors
 def scan(data: Path, source: str | None, images: Path | None) -> int:
@@ -206,10 +231,10 @@ def scan(data: Path, source: str | None, images: Path | None) -> int:
 @click.option(
     "--against",
     metavar="DATA",
-    type=click.Path(path_type=Path),
+    type=_PLACE,
     help="Raw tree to derive readings from again.",
 )
-@click.option("--images", type=click.Path(path_type=Path), help="As for run.")
+@click.option("--images", type=_PLACE, help="As for run.")
 @click.option("--repair", is_flag=True, help="Make again what is broken, from the raw tree.")
 @_reports_errors
 def verify(out: Path, sample: int, against: Path | None, images: Path | None, repair: bool) -> int:
@@ -347,7 +372,7 @@ def export(target: Path, kind: str, out: Path) -> int:
 @main.command()
 @click.argument("reading_id", required=False)
 @_out_option
-@click.option("--png", type=click.Path(path_type=Path), help="Figure file [OUT/READING_ID.png].")
+@click.option("--png", type=_PLACE, help="Figure file [OUT/READING_ID.png].")
 @click.option(
     "--level",
     type=click.Choice(["sentence", "word"]),

@@ -5,6 +5,7 @@ import logging
 import resource
 import shutil
 import signal
+import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from distributed.comm.core import CommClosedError
 
 from egma_prep.errors import BadUsageError
 from egma_prep.options import ExecutionOptions
+from egma_prep.places import is_remote
 
 _IN_FLIGHT_PER_WORKER = 2
 _CONNECT_SECONDS = 10
@@ -68,6 +70,8 @@ def dask_client(options: ExecutionOptions, scratch: Path) -> Iterator[Client]:
     workers = options.workers or default_workers()
     processes, threads = (workers, 1) if options.processes else (1, workers)
     with contextlib.ExitStack() as stack:
+        if is_remote(scratch):
+            scratch = Path(tempfile.mkdtemp(prefix="egma-"))
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)
         stack.enter_context(dask.config.set({**_CONFIG, "temporary-directory": str(scratch)}))
         _allow_many_files()

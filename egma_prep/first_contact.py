@@ -183,7 +183,10 @@ def check_samples(files: InputFiles, path: str, tally: Tally) -> None:
     name = _GAZE["dicom_id"]
     wanted = csv.ConvertOptions(include_columns=[name], column_types={name: pa.string()})
     try:
-        with csv.open_csv(files.place(path), convert_options=wanted) as batches:
+        with (
+            files.place(path).open("rb") as file,
+            csv.open_csv(file, convert_options=wanted) as batches,
+        ):
             lengths = Counter(
                 len(one.strip()) for batch in batches for one in batch[name].to_pylist()
             )

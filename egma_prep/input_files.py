@@ -1,26 +1,16 @@
 """The one door to DATA: every file is read once and its fingerprint kept."""
 
 import hashlib
-import os
-import stat
 from collections.abc import Collection, Iterable
-from glob import glob
 from pathlib import Path
-from typing import TypedDict
 
 from egma_prep.errors import BadInputError, remembered
 from egma_prep.parse.csv_file import MAX_TABLE_BYTES, Table, parse_csv
+from egma_prep.places import Fingerprint
+from egma_prep.trees import Seen, Tree, tree_at
 
 IMAGES = "images:"
 """Begins paths that lie below the folder of images rather than below DATA."""
-
-
-class Fingerprint(TypedDict, total=False):
-    """Size, modification time and content of a file; an absent one has size -1."""
-
-    size: int
-    mtime_ns: int
-    sha256: str
 
 
 class InputFiles:
@@ -37,6 +27,7 @@ class InputFiles:
     def __init__(self, root: Path, images: Path | None = None) -> None:
         self.root = root
         self.images = images
+        self._trees = {"": tree_at(root), IMAGES: tree_at(images or root)}
         self.fingerprints: dict[str, Fingerprint] = {}
         self._tables: dict[str, Table | BadInputError] = {}
 
@@ -46,6 +37,10 @@ class InputFiles:
         if self.images is None or below_images == path:
             return self.root / path
         return self.images / below_images
+
+    def _at(self, path: str) -> tuple[Tree, str]:
+        below_images = path.removeprefix(IMAGES)
+        return self._trees["" if below_images == path else IMAGES], below_images
 
     def read(self, path: str) -> bytes:
         """Read one file.
@@ -58,13 +53,14 @@ class InputFiles:
         known: Fingerprint = {"size": -1}
         self.fingerprints[path] = known
         try:
-            status = os.stat(self.place(path))
-            known |= {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
-            if not stat.S_ISREG(status.st_mode):
+            tree, inside = self._at(path)
+            seen = tree.look(inside)
+            known |= seen.stamp
+            if not seen.regular:
                 raise BadInputError("unreadable_file", path, f"{path} is not a file")
-            if status.st_size > MAX_TABLE_BYTES:
-                raise BadInputError("oversized", path, f"{path} has {status.st_size:,} bytes")
-            data = self.place(path).read_bytes()
+            if known["size"] > MAX_TABLE_BYTES:
+                raise BadInputError("oversized", path, f"{path} has {known['size']:,} bytes")
+            data = tree.read(inside)
         except (FileNotFoundError, NotADirectoryError):
             raise BadInputError("missing_file", path, f"{path} is missing") from None
         except OSError as error:
@@ -89,36 +85,34 @@ class InputFiles:
 
     def folders(self, path: str) -> list[str]:
         """List the sub-folders of a folder, sorted; none where it is missing."""
-        try:
-            with os.scandir(self.place(path)) as entries:
-                return sorted(entry.name for entry in entries if entry.is_dir())
-        except OSError:
-            return []
+        tree, inside = self._at(path)
+        return tree.folders(inside)
 
     def matching(self, home: str, pattern: str) -> list[str]:
         """List the paths below a folder that match a glob, sorted."""
-        found = sorted(glob(pattern, root_dir=self.place(home)))
+        tree, inside = self._at(home)
+        found = sorted(tree.matching(inside, pattern))
         return [home if path == "." else f"{home}{path}" for path in found]
 
     def has(self, path: str) -> bool:
         """Tell whether a file or folder exists."""
-        return self.place(path).exists()
+        tree, inside = self._at(path)
+        return tree.has(inside)
 
     def unchanged(self, path: str, known: Fingerprint) -> bool:
-        """Compare a file with its fingerprint; another time stamp alone means hashing it again."""
+        """Compare a file with its fingerprint; another stamp alone means hashing it again."""
+        tree, inside = self._at(path)
         try:
-            status = os.stat(self.place(path))
-            if status.st_size != known["size"]:
+            seen = tree.look(inside)
+            if seen.stamp["size"] != known["size"]:
                 return False
+            same_stamp = seen.stamp.items() <= known.items()
             if "sha256" not in known:  # it could not be read then
-                readable = os.access(self.place(path), os.R_OK) and _is_readable_file(status)
-                return status.st_mtime_ns == known["mtime_ns"] and not readable
-            if status.st_mtime_ns == known["mtime_ns"]:
-                return True
-            return hashlib.sha256(self.place(path).read_bytes()).hexdigest() == known.get("sha256")
+                return same_stamp and not (_is_readable_file(seen) and tree.may_read(inside))
+            return same_stamp or hashlib.sha256(tree.read(inside)).hexdigest() == known["sha256"]
         except OSError:
             return known["size"] == -1 and not self.has(path)
 
 
-def _is_readable_file(status: os.stat_result) -> bool:
-    return stat.S_ISREG(status.st_mode) and status.st_size <= MAX_TABLE_BYTES
+def _is_readable_file(seen: Seen) -> bool:
+    return seen.regular and seen.stamp["size"] <= MAX_TABLE_BYTES

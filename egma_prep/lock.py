@@ -5,16 +5,22 @@ import errno
 import fcntl
 import json
 import os
+import secrets
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from egma_prep.errors import BadUsageError
+from egma_prep.places import delete, is_remote, store_of, unreachable
 
 _MOST_BYTES = 4096
 _PATIENCE_S, _PAUSE_S = 60.0, 0.05
+_RENEWED_S, _EXPIRES_S, _SETTLES_S = 5.0, 45.0, 1.0
+"""How often a lock object is renewed, for how long it may not be before it counts as left behind,
+and how long whoever takes it over waits for another who did so at the same moment."""
 
 
 @contextlib.contextmanager
@@ -30,6 +36,10 @@ def locked(path: Path) -> Iterator[None]:
         If another process holds it, naming that process and its host.
     """
     with contextlib.ExitStack() as stack:
+        if is_remote(path):
+            stack.enter_context(_locked_object(path))
+            yield
+            return
         descriptor = _acquired(path)
         stack.callback(os.close, descriptor)
         stack.callback(path.unlink, missing_ok=True)
@@ -41,6 +51,9 @@ def locked(path: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def at_work(path: Path) -> Iterator[None]:
     """Tell, as a worker, that something is being written; many may at a time."""
+    if is_remote(path):
+        yield
+        return
     with _opened(path) as descriptor:
         with contextlib.suppress(OSError):  # a file system without locks
             fcntl.flock(descriptor, fcntl.LOCK_SH)
@@ -55,6 +68,8 @@ def wait_for_workers(path: Path) -> None:
     BadUsageError
         If they are still at work after a minute.
     """
+    if is_remote(path):
+        return
     deadline_s = time.monotonic() + _PATIENCE_S
     with _opened(path) as descriptor:
         while not _lock_alone(descriptor):
@@ -93,11 +108,15 @@ def _acquired(path: Path) -> int:
         owner = _content(descriptor)
         os.close(descriptor)
         if not removed:
-            raise BadUsageError(
-                f"{path.parent.parent} is in use by process {owner.get('pid', '?')} on"
-                f" {owner.get('host', '?')} since {owner.get('since', '?')}; wait for it, or choose"
-                " another folder by --out"
-            )
+            raise _in_use(path, owner)
+
+
+def _in_use(path: Path, owner: dict[str, Any]) -> BadUsageError:
+    return BadUsageError(
+        f"{path.parent.parent} is in use by process {owner.get('pid', '?')} on"
+        f" {owner.get('host', '?')} since {owner.get('since', '?')}; wait for it, or choose"
+        " another folder by --out"
+    )
 
 
 def _got_lock(descriptor: int) -> bool:
@@ -123,8 +142,12 @@ def _this_process() -> dict[str, Any]:
 
 
 def _content(descriptor: int) -> dict[str, Any]:
+    return _parsed(os.pread(descriptor, _MOST_BYTES, 0))
+
+
+def _parsed(data: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(os.pread(descriptor, _MOST_BYTES, 0))
+        found = json.loads(data)
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
@@ -140,3 +163,80 @@ def _is_alive(owner: dict[str, Any]) -> bool:
     except PermissionError:
         pass
     return True
+
+
+# -- in an object store ---------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _locked_object(path: Path) -> Iterator[None]:
+    """Hold a lock object, which is created only where there is none, and renew it all the time."""
+    mine = _this_process() | {"token": secrets.token_hex(8)}
+    try:
+        _take(path, mine)
+    except BadUsageError:
+        raise
+    except Exception as error:  # each store has its own
+        raise unreachable(path, error) from None
+    done = threading.Event()
+    renewal = threading.Thread(target=_renew, args=(path, mine, done), daemon=True)
+    renewal.start()
+    try:
+        yield
+    finally:
+        done.set()
+        renewal.join()
+        if _is_mine(path, mine):
+            delete(path)
+
+
+def _take(path: Path, mine: dict[str, Any]) -> None:
+    if _created(path, mine):
+        return
+    owner = first = _stored(path)
+    deadline_s = time.monotonic() + _EXPIRES_S
+    here = socket.gethostname()
+    while owner and not (owner.get("host") == here and not _is_alive(owner)):
+        if owner != first:  # renewed: its holder lives, whatever the clocks of two machines say
+            raise _in_use(path, owner)
+        if time.monotonic() > deadline_s:
+            break
+        time.sleep(_PAUSE_S * 10)
+        owner = _stored(path)
+    delete(path)
+    if not _created(path, mine):
+        raise _in_use(path, _stored(path))
+    time.sleep(_SETTLES_S)
+    if not _is_mine(path, mine):
+        raise _in_use(path, _stored(path))
+
+
+def _created(path: Path, mine: dict[str, Any]) -> bool:
+    fs, name = store_of(path)
+    try:
+        fs.pipe_file(name, json.dumps(mine | {"renewed": 0}).encode(), mode="create")
+    except FileExistsError:
+        return False
+    return True
+
+
+def _renew(path: Path, mine: dict[str, Any], done: threading.Event) -> None:
+    """Count up in the lock object; what another has taken over is not touched."""
+    renewed = 0
+    while not done.wait(_RENEWED_S):
+        with contextlib.suppress(Exception):  # the next time may do
+            if not _is_mine(path, mine):
+                return
+            renewed += 1
+            path.write_bytes(json.dumps(mine | {"renewed": renewed}).encode())
+
+
+def _is_mine(path: Path, mine: dict[str, Any]) -> bool:
+    return _stored(path).get("token") == mine["token"]
+
+
+def _stored(path: Path) -> dict[str, Any]:
+    try:
+        return _parsed(path.read_bytes())
+    except FileNotFoundError:
+        return {}

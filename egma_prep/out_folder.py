@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,8 +18,19 @@ import pyarrow.parquet as pq
 from egma_prep.card import data_card, shareable
 from egma_prep.errors import BadUsageError
 from egma_prep.formats import formats
-from egma_prep.input_files import Fingerprint
 from egma_prep.lock import at_work, locked, wait_for_workers
+from egma_prep.places import (
+    Fingerprint,
+    Stamps,
+    children,
+    delete,
+    delete_folder,
+    is_remote,
+    readable,
+    stamp,
+    store_of,
+    upload,
+)
 from egma_prep.schema import SCHEMA_VERSION, TABLES, Key, rows_by_reading
 
 _RUN = {"schema_version", "status", "options", "seal"}
@@ -60,14 +72,16 @@ class OutFolder:
                 not self.root.exists()
                 or self.run_file.exists()
                 or bool(self.parts())  # run.json was lost
-                or not any(self.root.iterdir())
+                or not any(children(self.root))
             )
             made = () if ours else (self.tables, self.images, self.shards)
-            foreign = [one for folder in made if folder.is_dir() for one in folder.iterdir()]
+            foreign = [one for folder in made if folder.is_dir() for one in children(folder)]
             if foreign:
                 raise BadUsageError(
                     f"{foreign[0]} is not of egma-prep; choose another folder by --out"
                 )
+            if is_remote(self.root):
+                return
             self.root.mkdir(parents=True, exist_ok=True)
             if ours:
                 self.root.chmod(_OWNER_ONLY)
@@ -159,16 +173,18 @@ class OutFolder:
 
     def remove_all_but(self, parts: set[int]) -> None:
         """Delete other parts, and what interrupted writers and their clusters left."""
-        for path in [*self.state.glob("part-*"), *self.images.iterdir(), *self.shards.iterdir()]:
+        for path in [*self.state.glob("part-*"), *children(self.images), *children(self.shards)]:
             number = path.stem.removeprefix("part-")
             if number.isdigit() and int(number) not in parts:
                 self.remove_part(int(number))
         self.remove_litter()
         for folder in (self.scratch, self.next_shards, self.old_shards):
-            shutil.rmtree(folder, ignore_errors=True)
+            delete_folder(folder)
 
     def litter(self) -> list[Path]:
         """Find what interrupted writers left."""
+        if is_remote(self.root):
+            return []
         ours = (self.tables, self.images, self.shards, self.state)
         found = [*self.root.glob(_TEMPORARY), *(p for one in ours for p in one.rglob(_TEMPORARY))]
         return sorted(found)
@@ -180,18 +196,20 @@ class OutFolder:
 
     def remove_part(self, part: int) -> None:
         """Delete everything of a part, its record first."""
-        self.record_file(part).unlink(missing_ok=True)
+        delete(self.record_file(part))
         for name in formats():
-            self.shard(part, name).unlink(missing_ok=True)
-        self.image_part(part).unlink(missing_ok=True)
-        shutil.rmtree(self.record_file(part).parent, ignore_errors=True)
+            delete(self.shard(part, name))
+        delete(self.image_part(part))
+        delete_folder(self.record_file(part).parent)
 
     def finish_swap(self) -> None:
         """Put complete new shards in place, wherever an earlier swap was cut."""
         swap = read_json(self.swap_file)
         if swap is None:
             return
-        if self.next_shards.exists():
+        if is_remote(self.root):
+            self._copy_next_shards(swap)
+        elif self.next_shards.exists():
             if self.shards.exists() and not self.old_shards.exists():
                 self.shards.rename(self.old_shards)
             shutil.rmtree(self.shards, ignore_errors=True)
@@ -205,8 +223,23 @@ class OutFolder:
         run = self.run()
         if run is not None:
             self.write_run(run | {"options": swap["options"]})
-        shutil.rmtree(self.old_shards, ignore_errors=True)
+        delete_folder(self.old_shards)
+        delete_folder(self.next_shards)
         self.swap_file.unlink()
+
+    def _copy_next_shards(self, swap: dict[str, Any]) -> None:
+        """Copy, as often as it is cut, for a store renames nothing; then delete the old shards."""
+        fs, _ = store_of(self.root)
+        wanted = set()
+        for part in map(int, swap["outputs"]):
+            target = self.shard(part, swap["options"]["render"]["format"])
+            source = self.next_shards / target.name
+            if source.exists():
+                fs.copy(store_of(source)[1], store_of(target)[1])
+            swap["outputs"][str(part)] |= stamp(target)
+            wanted.add(target)
+        for path in set(children(self.shards)) - wanted:
+            delete(path)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -247,6 +280,11 @@ def appearing_whole(path: Path, sync: bool = True) -> Iterator[Path]:
 
     Who does not `sync` here does it before a record says that the file is there.
     """
+    if is_remote(path):
+        with tempfile.TemporaryDirectory(prefix="egma-") as folder:
+            yield (temporary := Path(folder) / path.name)
+            upload(temporary, path)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -324,13 +362,17 @@ def write_table(path: Path, table: pa.Table) -> Fingerprint:
     """Write a table in the format that the path ends in."""
     with appearing_whole(path) as temporary:
         formats()[path.suffix[1:]].save(table, temporary)
-        return fingerprint_of(temporary)
+        known = fingerprint_of(temporary)
+    return known | stamp(path)
 
 
 def write_tables(tables: Iterable[tuple[Path, pa.Table]]) -> list[Fingerprint]:
     """Write tables that nobody reads before their record; the disk syncs them side by side."""
     paths, fingerprints = [], []
-    for path, table in tables:
+    if is_remote((chosen := [*tables])[0][0]):
+        with ThreadPoolExecutor() as threads:
+            return list(threads.map(write_table, *zip(*chosen, strict=True)))
+    for path, table in chosen:
         with appearing_whole(path, sync=False) as temporary:
             formats()[path.suffix[1:]].save(table, temporary)
             fingerprints.append(fingerprint_of(temporary))
@@ -342,17 +384,34 @@ def write_tables(tables: Iterable[tuple[Path, pa.Table]]) -> list[Fingerprint]:
 
 def fingerprint_of(path: Path) -> Fingerprint:
     """Digest a file of ours."""
+    if is_remote(path):
+        return {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()} | stamp(path)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return {"size": os.fstat(file.fileno()).st_size, "sha256": digest}
 
 
-def is_as_written(path: Path, known: Fingerprint | None) -> bool:
-    """Compare a file of ours with its fingerprint, or its absence with there being none."""
+def is_as_written(path: Path, known: Fingerprint | None, stamps: Stamps | None = None) -> bool:
+    """Compare a file of ours with its fingerprint, or its absence with there being none.
+
+    Parameters
+    ----------
+    stamps : dict, optional
+        Those of all objects of ``out/``: an object that still has its own is not read.
+    """
+    if stamps is not None and (known is None or path not in stamps):
+        return known is None and path not in stamps
     try:
-        return path.stat().st_size == (known or {}).get("size") and fingerprint_of(path) == known
+        if stamps is not None and known is not None and stamps[path].items() <= known.items():
+            return True
+        wanted = known or {}
+        return path.stat().st_size == wanted.get("size") and _same(fingerprint_of(path), wanted)
     except OSError:
         return known is None and not path.exists()
+
+
+def _same(found: Fingerprint, known: Fingerprint) -> bool:
+    return found["sha256"] == known.get("sha256")
 
 
 def read_parquet(path: Path) -> pa.Table:
@@ -364,7 +423,7 @@ def read_parquet(path: Path) -> pa.Table:
         If it is missing or damaged.
     """
     try:
-        return pq.read_table(path, page_checksum_verification=True)
+        return pq.read_table(readable(path), page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
         reason = str(error).partition("\n")[0]
         raise BadUsageError(f"{path} is damaged ({reason}); repeat: egma-prep run DATA") from None
@@ -378,7 +437,7 @@ def concatenate(paths: list[Path], target: Path, schema: pa.Schema) -> int:
         pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
     ):
         for path in paths:
-            table = pq.read_table(path, schema=schema)
+            table = pq.read_table(readable(path), schema=schema)
             writer.write_table(table)
             rows += table.num_rows
     return rows

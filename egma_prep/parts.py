@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from egma_prep.errors import Reject
-from egma_prep.input_files import Fingerprint, InputFiles
+from egma_prep.input_files import InputFiles
 from egma_prep.options import Options
 from egma_prep.out_folder import OutFolder, is_as_written
+from egma_prep.places import Fingerprint, Stamps
 from egma_prep.readings import PlannedReading
 from egma_prep.schema import SCHEMA_VERSION, part_tables
 from egma_prep.sources import SubjectPlan
@@ -100,9 +101,15 @@ def plan_parts(subjects: list[SubjectPlan], parts: int) -> list[PartPlan]:
     ]
 
 
-def why_stale(plan: PartPlan, job: Job) -> Stale | None:
-    """Tell why a part must be made: None where record, inputs and outputs agree with the plan."""
-    out, files = OutFolder(job.out), job.files()
+def why_stale(plan: PartPlan, job: Job, files: InputFiles, stamps: Stamps | None) -> Stale | None:
+    """Tell why a part must be made: None where record, inputs and outputs agree with the plan.
+
+    Parameters
+    ----------
+    stamps : dict, optional
+        Those of all objects of ``out/``, which are not read again then.
+    """
+    out = OutFolder(job.out)
     record = out.record(plan.part)
     if record is None:
         damaged = out.record_file(plan.part).exists()
@@ -118,11 +125,17 @@ def why_stale(plan: PartPlan, job: Job) -> Stale | None:
         )
         if not same:
             return Stale("an input file is another", path)
-    damaged_outputs = damaged_files(out, plan.part, record, job.options.output.privacy)
+    damaged_outputs = damaged_files(out, plan.part, record, job.options.output.privacy, stamps)
     return Stale("not as it was written", damaged_outputs[0]) if damaged_outputs else None
 
 
-def damaged_files(out: OutFolder, part: int, record: dict[str, Any], privacy: bool) -> list[str]:
+def damaged_files(
+    out: OutFolder,
+    part: int,
+    record: dict[str, Any],
+    privacy: bool,
+    stamps: Stamps | None = None,
+) -> list[str]:
     """List the files of a part that are not as its record says, by their names in the folder."""
     paths = {name: out.part_table(part, name) for name in part_tables(privacy)}
     paths |= {"shard": out.shard(part, record["key"]["render"]["format"])}
@@ -131,5 +144,5 @@ def damaged_files(out: OutFolder, part: int, record: dict[str, Any], privacy: bo
     return [
         out.relative(path)
         for name, path in paths.items()
-        if not is_as_written(path, known.get(name))
+        if not is_as_written(path, known.get(name), stamps)
     ]

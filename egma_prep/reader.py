@@ -16,6 +16,7 @@ from egma_prep.errors import BadUsageError
 from egma_prep.formats import count_rows, load_shard, shard_files
 from egma_prep.geometry import FRAME_PX
 from egma_prep.out_folder import OutFolder, read_parquet
+from egma_prep.places import place_of
 from egma_prep.render import GRID_CELLS
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ class Shards(Sequence[Reading]):
 
 def open_shards(path: str | Path = "out") -> Shards:
     """See `egma_prep.open_shards`."""
-    place = Path(path)
+    place = place_of(path)
     if place.is_file():
         return Shards([place])
     files = shard_files(place / "shards") or shard_files(place)

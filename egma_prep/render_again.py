@@ -1,6 +1,5 @@
 """Render other heatmaps from what ``out/`` holds; the raw data are not read again."""
 
-import shutil
 from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -14,9 +13,9 @@ from egma_prep.cluster import WORKER_DIED, dask_client, each_done
 from egma_prep.errors import BadUsageError
 from egma_prep.formats import load_shard
 from egma_prep.geometry import frame_of
-from egma_prep.input_files import Fingerprint
 from egma_prep.options import Options, differences, with_changes
 from egma_prep.out_folder import OutFolder, write_json, write_table
+from egma_prep.places import Fingerprint, delete_folder, make_folder, resolved
 from egma_prep.progress import Progress
 from egma_prep.readings import Words
 from egma_prep.schema import SHARD, described, key_of
@@ -50,7 +49,7 @@ def render_heatmaps(out_root: Path, changes: Iterable[dict[str, Any]], say: Say 
     BadUsageError
         If there is no complete run, or another stage's options are to change.
     """
-    out = OutFolder(out_root.resolve())
+    out = OutFolder(resolved(out_root))
     out.finished_run()
     with out.locked():
         return _render_again(out, out.finished_run(), changes, say)
@@ -86,8 +85,8 @@ def render_parts(out: OutFolder, kept: Options, options: Options) -> None:
     options : Options
         The same, with other render options.
     """
-    shutil.rmtree(out.next_shards, ignore_errors=True)
-    out.next_shards.mkdir(mode=out.shards.stat().st_mode & 0o777)
+    delete_folder(out.next_shards)
+    make_folder(out.next_shards, out.shards.stat().st_mode & 0o777)
     records = {part: record for part in out.parts() if (record := out.record(part))}
     written = {part: record["written"] for part, record in records.items() if record["written"]}
     outputs = {}

@@ -14,7 +14,7 @@ from typing import Any
 from egma_prep import __version__
 from egma_prep.cluster import WORKER_DIED, dask_client, each_done
 from egma_prep.errors import BadInputError, BadUsageError, Reject
-from egma_prep.input_files import Fingerprint, InputFiles
+from egma_prep.input_files import InputFiles
 from egma_prep.options import Options, differences, with_changes
 from egma_prep.out_folder import (
     OutFolder,
@@ -26,6 +26,15 @@ from egma_prep.out_folder import (
     write_table,
 )
 from egma_prep.parts import NEW, Job, PartPlan, Stale, plan_parts, why_stale
+from egma_prep.places import (
+    Fingerprint,
+    Stamps,
+    delete,
+    is_remote,
+    resolved,
+    stamps_below,
+    unreachable,
+)
 from egma_prep.progress import Progress
 from egma_prep.readings import PlannedReading
 from egma_prep.render_again import render_parts
@@ -101,11 +110,11 @@ def run_etl(
     BadUsageError
         If nothing can be made of the tree or the folder.
     """
-    out = OutFolder(out_root.resolve())
+    out = OutFolder(resolved(out_root))
     files = open_tree(data, images)
     source = choose_source(files, source_name)
     for name, folder in (("DATA", data), ("--images", images)):
-        if folder and folder.resolve() == out.root:
+        if folder and resolved(folder) == out.root:
             raise BadUsageError(f"--out {out_root} is {name} itself; choose another folder")
     _options(out.run() or {}, changes)  # a wrong option is told before any work
     subjects = planned_subjects(source, files)
@@ -113,9 +122,9 @@ def run_etl(
     with out.locked():
         out.finish_swap()
         run = out.run() or {}
-        where = (data.resolve(), images and images.resolve(), out.root)
+        where = (resolved(data), images and resolved(images), out.root)
         job = Job(*where, source.name, _options(run, changes))
-        return _bring_up_to_date(run, job, subjects, files.fingerprints, say)
+        return _bring_up_to_date(run, job, subjects, files, say)
 
 
 def _options(run: dict[str, Any], changes: Iterable[dict[str, Any]] = ()) -> Options:
@@ -126,7 +135,7 @@ def _bring_up_to_date(
     run: dict[str, Any],
     wanted: Job,
     subjects: list[SubjectPlan],
-    shared: dict[str, Fingerprint],
+    files: InputFiles,
     say: Say,
 ) -> Summary:
     out, options = OutFolder(wanted.out), wanted.options
@@ -140,11 +149,12 @@ def _bring_up_to_date(
         job = replace(wanted, options=kept)
     n_parts = _part_count(run.get("n_parts"), planned, options.execution.readings_per_part)
     plans = plan_parts(subjects, n_parts)
+    stamps = stamps_below(out.root)
     with ThreadPoolExecutor() as threads:
-        reasons = list(threads.map(lambda plan: why_stale(plan, job), plans))
+        reasons = list(threads.map(lambda plan: why_stale(plan, job, files, stamps), plans))
     stale = {plan.part: why for plan, why in zip(plans, reasons, strict=True) if why}
     parts = {plan.part for plan in plans}
-    complete = _is_merged(out, run) and not stale and set(out.parts()) == parts
+    complete = _is_merged(out, run, stamps) and not stale and set(out.parts()) == parts
     for line in [*_notices(run, job, options), *_remade(stale)]:
         say(line)
     if not complete:
@@ -153,17 +163,17 @@ def _bring_up_to_date(
         header = _header(job, n_parts)
         _make([plan for plan in plans if plan.part in stale], parts, job, options, header)
         why = Counter(reason.why for reason in stale.values())
-        _finish(out, plans, header | {"parts_made": why}, shared)
+        _finish(out, plans, header | {"parts_made": why}, files.fingerprints)
     if options.render != job.options.render:
         say(f"rendering again: {differences(job.options, options)}")
         render_parts(out, job.options, options)
     return _summary(out, did_work=not complete or options.render != job.options.render)
 
 
-def _is_merged(out: OutFolder, run: dict[str, Any]) -> bool:
+def _is_merged(out: OutFolder, run: dict[str, Any], stamps: Stamps | None) -> bool:
     known = run.get("outputs", {})
     return run.get("status") == "complete" and all(
-        is_as_written(path, known.get(out.relative(path))) for path in out.merged()
+        is_as_written(path, known.get(out.relative(path)), stamps) for path in out.merged()
     )
 
 
@@ -187,11 +197,15 @@ def open_tree(data: Path, images: Path | None) -> InputFiles:
 
 
 def _folder(data: Path, name: str) -> Path:
-    if not data.exists():
+    try:
+        there = data.exists()
+    except Exception as error:  # each store has its own
+        raise unreachable(f"{name} {data}", error) from None
+    if not there:
         raise BadUsageError(f"{name} {data} does not exist; give the root of the dataset's folders")
     if not data.is_dir():
         raise BadUsageError(f"{name} {data} is a file; give the folder that holds the dataset")
-    if not os.access(data, os.R_OK | os.X_OK):
+    if not is_remote(data) and not os.access(data, os.R_OK | os.X_OK):
         raise BadUsageError(f"{name} {data} cannot be read; check its permissions")
     if not any(data.iterdir()):
         raise BadUsageError(f"{name} {data} is empty; give the root of the dataset's folders")
@@ -267,7 +281,7 @@ def _make(
         write_json(out.run_file, header | {"status": "running"})
         out.remove_all_but(parts)
         for plan in stale:
-            out.last_reading_file(plan.part).unlink(missing_ok=True)
+            delete(out.last_reading_file(plan.part))
         if stale:
             planned = sum(plan.planned for plan in stale)
             progress = stack.enter_context(Progress("readings", planned))
@@ -318,7 +332,7 @@ def _finish(
             shares = [out.part_table(part, name) for part in parts]
             concatenate(shares, out.table(name), tables[name])
         else:
-            out.table(name).unlink(missing_ok=True)
+            delete(out.table(name))
     written = sum(record["written"] for record in records)
     rejects = [reject for record in records for reject in record["rejects"]]
     rejects.sort(key=lambda reject: tuple(reject.values()))

@@ -11,13 +11,14 @@ from typing import Any
 import pyarrow as pa
 
 from egma_prep.assemble import FramedImage, Rows, reading_rows
-from egma_prep.errors import BadInputError, Reject, remembered
+from egma_prep.errors import BadInputError, BadUsageError, Reject, remembered
 from egma_prep.geometry import FRAME_PX, frame_of
 from egma_prep.images import framed, image_size
 from egma_prep.input_files import InputFiles
 from egma_prep.options import ImageOptions, Options
 from egma_prep.out_folder import OutFolder, write_json, write_tables
 from egma_prep.parts import Job, PartPlan
+from egma_prep.places import add_line, delete, make_folder
 from egma_prep.readings import PlannedReading, RawReading
 from egma_prep.schema import (
     IMAGES,
@@ -70,7 +71,7 @@ def _make_part(plan: PartPlan, job: Job, fatal: Collection[tuple[str, str]]) -> 
         "inputs": plan.inputs | files.fingerprints,
         "outputs": dict(zip(tables, write_tables(tables.values()), strict=True)),
     }
-    out.last_reading_file(plan.part).unlink(missing_ok=True)
+    delete(out.last_reading_file(plan.part))
     write_json(out.record_file(plan.part), record)
     return record
 
@@ -108,10 +109,9 @@ def _load_all(
     images: dict[str, FramedImage | BadInputError] = {}  # decoded once for all their readings
     subject = None
     note = OutFolder(job.out).last_reading_file(plan.part)
-    note.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(note.parent)
     for planned in plan.readings:
-        with note.open("a") as file:  # who dies here is found by it; truncating would wait for disk
-            file.write(json.dumps(planned.key) + "\n")
+        add_line(note, json.dumps(planned.key))  # who dies here is found by it
         if planned.key in fatal:
             error = BadInputError("killed_worker", "", f"reading {planned.reading_id}")
             rejects.append(Reject.of(error, *planned.key, "read"))
@@ -158,6 +158,8 @@ def load_reading(
         return raw, without_raw_gaze(rows) if job.options.output.privacy else rows
     except BadInputError as error:
         return Reject.of(error, *planned.key, stage)
+    except BadUsageError:  # a store that does not answer is no fault of the reading
+        raise
     except MemoryError:
         what = f"no memory left for reading {planned.reading_id}"
         return Reject.of(BadInputError("out_of_memory", "", what), *planned.key, stage)

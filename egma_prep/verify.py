@@ -16,6 +16,7 @@ from egma_prep.invariants import Rows, broken_rules
 from egma_prep.options import Options, with_changes
 from egma_prep.out_folder import OutFolder, is_as_written, read_parquet
 from egma_prep.parts import Job, damaged_files, part_of
+from egma_prep.places import delete, files_below, place_of, resolved
 from egma_prep.progress import Progress
 from egma_prep.render_again import render_reading
 from egma_prep.run import counted, open_tree, planned_subjects, run_etl
@@ -89,7 +90,7 @@ def verify(
     BadUsageError
         If there is no complete run.
     """
-    out = OutFolder(out_root.resolve())
+    out = OutFolder(resolved(out_root))
     run = out.finished_run()
     options = with_changes(Options(), run["options"])
     verdict = Verdict()
@@ -109,7 +110,7 @@ def verify(
     if not options.output.privacy:
         verdict.findings += _rendered_again(out, options, chosen, stored)
     if against is not None:
-        job = Job(against.resolve(), images and images.resolve(), out.root, run["source"], options)
+        job = Job(resolved(against), images and resolved(images), out.root, run["source"], options)
         verdict.findings += _derived_again(out, job, chosen, stored)
         verdict.derived = len(chosen)
     return verdict
@@ -125,7 +126,7 @@ def repair(
     data : Path, optional
         The raw tree; by default the one of the run.
     """
-    out = OutFolder(out_root.resolve())
+    out = OutFolder(resolved(out_root))
     run = out.finished_run()
     broken = {part for part in verdict.spoilt if part is not None}
     for part in out.parts():
@@ -134,12 +135,12 @@ def repair(
             broken.add(part)
     with out.locked():
         for part in broken:
-            out.record_file(part).unlink(missing_ok=True)
+            delete(out.record_file(part))
         for finding in verdict.findings:
             if finding.problem == _LEFT_BEHIND:
-                (out.root / finding.path).unlink(missing_ok=True)
-    where = images or (Path(run["images"]) if run["images"] and data is None else None)
-    run_etl(data or Path(run["data"]), out_root, (), run["source"], where, say)
+                delete(out.root / finding.path)
+    where = images or (place_of(run["images"]) if run["images"] and data is None else None)
+    run_etl(data or place_of(run["data"]), out_root, (), run["source"], where, say)
 
 
 # -- files ----------------------------------------------------------------------------------------
@@ -186,7 +187,7 @@ def _paths(out: OutFolder, part: int, options: Options) -> set[Path]:
 def _orphans(out: OutFolder, expected: set[Path]) -> list[Path]:
     """List files where only ours belong."""
     folders = (out.tables, out.images, out.shards, out.state)
-    found = {path for one in folders for path in one.rglob("*") if not path.is_dir()}
+    found = {path for one in folders for path in files_below(one)}
     return sorted((found | set(out.litter())) - expected - {out.lock_file, out.workers_file})
 
 

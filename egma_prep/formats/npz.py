@@ -9,13 +9,14 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from egma_prep.geometry import FRAME_PX
+from egma_prep.places import readable
 from egma_prep.render import GRID_CELLS
 from egma_prep.schema import REGION, SENTENCE, SHARD
 
@@ -50,8 +51,9 @@ def save(table: pa.Table, path: Path) -> None:
 
 def load(path: Path) -> pa.Table:
     """Read shard rows."""
-    _refuse_bomb(path)
-    with np.load(path, allow_pickle=False) as stored:
+    source = readable(path)
+    _refuse_bomb(source)
+    with np.load(source, allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in stored.files}
     rows = _items(arrays, "", _FLAT)
     for column, (prefix, kind) in _NESTED.items():
@@ -66,12 +68,12 @@ def load(path: Path) -> pa.Table:
 
 def count(path: Path) -> int:
     """Read the number of rows."""
-    with np.load(path, allow_pickle=False) as stored:
+    with np.load(readable(path), allow_pickle=False) as stored:
         return len(stored["width"])
 
 
-def _refuse_bomb(path: Path) -> None:
-    with zipfile.ZipFile(path) as archive:
+def _refuse_bomb(source: Path | IO[bytes]) -> None:
+    with zipfile.ZipFile(source) as archive:
         unpacked = sum(entry.file_size for entry in archive.infolist())
     if unpacked > _MOST_BYTES:
         raise ValueError(f"it unpacks to {unpacked:,} bytes")

@@ -5,6 +5,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from egma_prep.places import readable
+
 _IMAGES_PER_GROUP = 64
 
 
@@ -23,9 +25,10 @@ def save(table: pa.Table, path: Path) -> None:
 
 def load(path: Path) -> pa.Table:
     """Read a table."""
-    return pq.read_table(path, page_checksum_verification=True)
+    return pq.read_table(readable(path), page_checksum_verification=True)
 
 
 def count(path: Path) -> int:
     """Read the number of rows."""
-    return pq.read_metadata(path).num_rows
+    with path.open("rb") as file:
+        return pq.read_metadata(file).num_rows

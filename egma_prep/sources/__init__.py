@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from egma_prep.errors import BadUsageError, Reject, unknown_name
-from egma_prep.input_files import Fingerprint, InputFiles
+from egma_prep.input_files import InputFiles
 from egma_prep.options import SourceOptions
+from egma_prep.places import Fingerprint
 from egma_prep.readings import PlannedReading, RawReading
 
 

@@ -1,0 +1,150 @@
+"""What lies below DATA: on a file system, or in an object store that is listed by folders."""
+
+import os
+import stat
+from fnmatch import fnmatchcase
+from glob import glob
+from pathlib import Path
+from posixpath import normpath
+from typing import Any, NamedTuple, Protocol
+
+from egma_prep.places import Fingerprint, is_remote, stamp_of, store_of, unreachable
+
+
+class Seen(NamedTuple):
+    """A file from outside: size and stamp, and whether it is an ordinary one."""
+
+    stamp: Fingerprint
+    regular: bool
+
+
+class Tree(Protocol):
+    """Files below a root, by paths relative to it."""
+
+    def look(self, path: str) -> Seen:
+        """Tell size and stamp; `OSError` where there is nothing."""
+
+    def read(self, path: str) -> bytes:
+        """Read a file; `OSError` where it cannot be."""
+
+    def may_read(self, path: str) -> bool:
+        """Tell whether permissions let a file be read."""
+
+    def folders(self, path: str) -> list[str]:
+        """List the sub-folders of a folder, sorted; none where it is missing."""
+
+    def matching(self, home: str, pattern: str) -> list[str]:
+        """List the paths below a folder that match a glob, relative to it."""
+
+    def has(self, path: str) -> bool:
+        """Tell whether a file or folder exists."""
+
+
+def tree_at(root: Path) -> Tree:
+    """Open the tree at a local path or a URL."""
+    return _StoreTree(root) if is_remote(root) else _LocalTree(root)
+
+
+class _LocalTree:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def look(self, path: str) -> Seen:
+        status = os.stat(self.root / path)
+        stamp: Fingerprint = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+        return Seen(stamp, stat.S_ISREG(status.st_mode))
+
+    def read(self, path: str) -> bytes:
+        return (self.root / path).read_bytes()
+
+    def may_read(self, path: str) -> bool:
+        return os.access(self.root / path, os.R_OK)
+
+    def folders(self, path: str) -> list[str]:
+        try:
+            with os.scandir(self.root / path) as entries:
+                return sorted(entry.name for entry in entries if entry.is_dir())
+        except OSError:
+            return []
+
+    def matching(self, home: str, pattern: str) -> list[str]:
+        return glob(pattern, root_dir=self.root / home)
+
+    def has(self, path: str) -> bool:
+        return (self.root / path).exists()
+
+
+class _StoreTree:
+    """Every folder is listed once, when it is first asked for, and no object looked at alone."""
+
+    def __init__(self, root: Path) -> None:
+        self.url = root
+        self.fs, self.root = store_of(root)
+        self._listed: dict[str, dict[str, dict[str, Any]]] = {}
+
+    def look(self, path: str) -> Seen:
+        info = self._info(path)
+        if info is None:
+            raise FileNotFoundError(path)
+        return Seen(stamp_of(info), info["type"] == "file")
+
+    def read(self, path: str) -> bytes:
+        return self._asked(self.fs.cat_file, self._full(path))
+
+    def may_read(self, path: str) -> bool:
+        try:
+            self._asked(self.fs.cat_file, self._full(path), 0, 1)
+        except OSError:
+            return False
+        return True
+
+    def folders(self, path: str) -> list[str]:
+        inside = self._entries(normpath(path))
+        return sorted(name for name, info in inside.items() if info["type"] == "directory")
+
+    def matching(self, home: str, pattern: str) -> list[str]:
+        found = [""]
+        for part in pattern.split("/"):
+            if part != ".":
+                found = [
+                    f"{place}/{name}" if place else name
+                    for place in found
+                    for name in self._entries(normpath(f"{home}/{place}" if home else place))
+                    if fnmatchcase(name, part) and (part[0] == "." or name[0] != ".")
+                ]
+        return [place or "." for place in found]
+
+    def has(self, path: str) -> bool:
+        return normpath(path) == "." or self._info(path) is not None
+
+    def _info(self, path: str) -> dict[str, Any] | None:
+        folder, _, name = normpath(path).rpartition("/")
+        return self._entries(folder or ".").get(name)
+
+    def _full(self, path: str) -> str:
+        inside = normpath(path)
+        return self.root if inside == "." else f"{self.root}/{inside}"
+
+    def _entries(self, folder: str) -> dict[str, dict[str, Any]]:
+        if folder not in self._listed:
+            full = self._full(folder)
+            try:
+                found = self._asked(self.fs.ls, full, detail=True)
+            except (FileNotFoundError, NotADirectoryError):
+                found = []
+            named = ((info["name"].rstrip("/").rpartition("/"), info) for info in found)
+            self._listed[folder] = {
+                name: info
+                for (place, _, name), info in named
+                if place.strip("/") == full.strip("/")
+            }
+        return self._listed[folder]
+
+    def _asked(self, method: Any, *arguments: Any, **named: Any) -> Any:
+        """Ask the store; that it does not answer is no property of the data."""
+        try:
+            return method(*arguments, **named)
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            raise
+        except Exception as error:
+            raise unreachable(self.url, error) from None
