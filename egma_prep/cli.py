@@ -36,7 +36,16 @@ class _Place(click.ParamType[Path]):
             raise click.ClickException(str(error)) from None
 
 
-_PLACE = _Place()
+class _LocalPlace(_Place):
+    """A folder that is written file by file, which only a file system can rename at the end."""
+
+    def convert(self, value: Any, param: object, ctx: object) -> Path:
+        if "://" in str(value):
+            raise click.ClickException(f"{value} is no local folder; give one and upload it")
+        return Path(value)
+
+
+_PLACE, _LOCAL = _Place(), _LocalPlace()
 
 
 class _OneLineErrors(click.Group):
@@ -288,7 +297,7 @@ def render_heatmaps(out: Path, **flags: Any) -> int:
 
 
 @main.command()
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=_LOCAL)
 @click.option("--readings", type=click.IntRange(min=1), required=True, help="How many.")
 @click.option("--small", is_flag=True, help="Images of a sixth of the usual size.")
 @click.option(
@@ -339,7 +348,7 @@ def synth(folder: Path, readings: int, small: bool, seed: int, layout: str, dico
 
 
 @main.command()
-@click.argument("target", metavar="DEST", type=click.Path(path_type=Path))
+@click.argument("target", metavar="DEST", type=_LOCAL)
 @click.option(
     "--to",
     "kind",

@@ -4,9 +4,10 @@ import os
 import shutil
 import zipfile
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from egma_train.shards import (
     fingerprint,
     read_shard,
 )
+from egma_train.store import copy_shards, stamp_of_shards
 
 _CELLS = GRID_CELLS * GRID_CELLS
 _BLANK_MAP = bytes(FRAME_PX * FRAME_PX)
@@ -92,7 +94,7 @@ class ReadingCache:
 
 
 def open_cache(
-    shards: Path,
+    shards: Path | str,
     folder: Path | None = None,
     *,
     maps: bool = False,
@@ -102,10 +104,10 @@ def open_cache(
 
     Parameters
     ----------
-    shards : Path
-        ``out/``, or a folder of shards.
+    shards : Path or str
+        ``out/``, or a folder of shards, or the URL of either in an object store.
     folder : Path, optional
-        Where caches lie; by default ``cache`` beside the shards.
+        Where caches lie; by default ``cache`` beside local shards, else here.
     maps : bool
         With the sentences' heatmaps.
 
@@ -114,12 +116,15 @@ def open_cache(
     BadUsageError
         If the shards or the folder cannot be used.
     """
+    if "://" in str(shards):
+        return _open_from_store(str(shards), folder or Path("cache"), maps, say)
+    shards = Path(shards)
     files = find_shards(shards)
     key = fingerprint(files)
     root = (
         folder or (files[0].parent.parent if files[0].parent.name == "shards" else shards) / "cache"
     )
-    place = root / f"{key[:16]}{'-maps' if maps else ''}-v{_CACHE_VERSION}"
+    place = _place(root, key, maps)
     if not (place / _INDEX).exists():
         say(f"copying {len(files)} shards to {place}, once")
         try:
@@ -136,6 +141,31 @@ def open_cache(
         shutil.rmtree(place)
         _build(files, place, maps)
         return _open(place, key)
+
+
+def _place(root: Path, key: str, maps: bool) -> Path:
+    return root / f"{key[:16]}{'-maps' if maps else ''}-v{_CACHE_VERSION}"
+
+
+def _open_from_store(url: str, root: Path, maps: bool, say: Callable[[str], Any]) -> ReadingCache:
+    """Note which content the store's stamps stood for, so that nothing is copied twice."""
+    stamp = stamp_of_shards(url)
+    note = root / f"{stamp[:16]}.txt"
+    if note.exists():
+        with suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return _open(_place(root, key := note.read_text(), maps), key)
+    root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with TemporaryDirectory(dir=root, prefix=".shards-") as copy:
+        say(f"copying the shards of {url} to {root}, once")
+        copy_shards(url, Path(copy))
+        if stamp_of_shards(url) != stamp:
+            raise BadUsageError(f"the shards in {url} changed meanwhile; repeat the same command")
+        try:
+            cache = open_cache(Path(copy), root, maps=maps, say=lambda _: None)
+        except BadUsageError as error:
+            raise BadUsageError(str(error).replace(copy, url)) from None
+    note.write_text(cache.fingerprint)
+    return cache
 
 
 def area_mean(heatmap: bytes) -> NDArray[np.float32]:

@@ -15,14 +15,13 @@ _DONE, _BAD, _INTERRUPTED = 0, 2, 130
 @click.version_option(__version__, prog_name="egma-train")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
     default="out",
     envvar="EGMA_OUT",
     show_default=True,
     show_envvar=True,
     help="Output folder; the run is in OUT/runs/NAME.",
 )
-@click.option("--shards", type=click.Path(path_type=Path), help="Shards to read.  [default: OUT]")
+@click.option("--shards", metavar="DIR|URL", help="Shards to read.  [default: OUT]")
 @click.option("--name", help="Of the run.  [default: PRESET-OBJECTIVE-seedSEED]")
 @click.option("--preset", help="paper, official-code or tiny; chosen by what weights there are.")
 @click.option("--objective", help="clip, mlce, egf, egm or egma (default).")
@@ -49,8 +48,8 @@ _DONE, _BAD, _INTERRUPTED = 0, 2, 130
 )
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def main(
-    out: Path,
-    shards: Path | None,
+    out: str,
+    shards: str | None,
     name: str | None,
     preset: str | None,
     init: tuple[str, ...],
@@ -72,7 +71,12 @@ def main(
         changes = _changes(**flags)
         from egma_train.start import Request, run_training
 
-        request = Request(shards or out, out, preset, name, init, changes, resume)
+        if "://" in out:
+            raise BadUsageError(f"--out {out} is no local folder; runs are written into one")
+        where = shards or out
+        request = Request(
+            where if "://" in where else Path(where), Path(out), preset, name, init, changes, resume
+        )
         run = run_training(request, click.echo)
     except (BadUsageError, OSError) as error:
         if debug:

@@ -41,7 +41,7 @@ class Request:
         Options by stage, later ones win.
     """
 
-    shards: Path
+    shards: Path | str
     out: Path
     preset: str | None
     name: str | None
@@ -76,7 +76,7 @@ def run_training(request: Request, say: Say) -> RunFolder | None:
         speak: Say = say if processes.first else lambda _: None
         if processes.world > options.train.batch_size:
             raise BadUsageError(f"{processes.world} processes need a larger train.batch_size")
-        cache = _cache(request.shards, options, processes, speak)
+        cache = _cache(request.shards, request.out, options, processes, speak)
         if request.resume:
             _check_shards(run, cache)
         else:
@@ -150,9 +150,12 @@ def usable_device(name: str) -> torch.device:
     return device
 
 
-def _cache(shards: Path, options: Options, processes: Processes, say: Say) -> ReadingCache:
+def _cache(
+    shards: Path | str, out: Path, options: Options, processes: Processes, say: Say
+) -> ReadingCache:
     """Let the first process build the cache, the others wait for it."""
-    folder = Path(options.execution.cache) if options.execution.cache else None
+    remote = out / "cache" if "://" in str(shards) else None
+    folder = Path(options.execution.cache) if options.execution.cache else remote
     if processes.first:
         cache = open_cache(shards, folder, say=say)
     wait_for_all(processes)

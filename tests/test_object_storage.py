@@ -1,16 +1,34 @@
 """Whole commands against a real server that speaks S3, beside the same on local folders."""
 
 import json
-from collections.abc import Iterator
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from moto.server import ThreadedMotoServer
 from upath import UPath
 
-from tests.conftest import run_etl
+from egma_prep import lock, open_shards
+from egma_prep.formats import load_shard, shard_files
+from egma_prep.out_folder import OutFolder
+from egma_prep.places import place_of
+from egma_train import cache
+from egma_train.cli import main as train
+from tests.conftest import IN_THREADS, egma_prep, run_etl
+
+EGMA_PREP = str(Path(sys.executable).with_name("egma-prep"))
+IN_PARTS = IN_THREADS[2:]
+NO_PROCESS = 2**22 + 1
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +77,25 @@ def contents(out: Any) -> dict[str, Any]:
     }
 
 
+def shards(out: Any) -> list[Any]:
+    return [load_shard(path).to_pylist() for path in shard_files(out / "shards")]
+
+
+def copy_of(out: str, target: str) -> str:
+    """Copy a run; in a copy the stamps are others, so that its content decides."""
+    fs = place(out).fs
+    for path in fs.find(out):
+        fs.copy(path, path.replace(out[5:], target[5:], 1))
+    return target
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+
+
 @pytest.fixture(scope="module")
 def done(data: str) -> str:
     """A complete run from a bucket into it, not to be changed by tests."""
@@ -81,3 +118,168 @@ def test_a_second_run_has_nothing_to_do_and_writes_no_object(data: str, done: st
     assert result.exit_code == 0, result.output
     assert "nothing to do" in result.output
     assert objects(done) == before
+
+
+def test_training_fills_its_cache_from_a_store_once(
+    done: str, clean_out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = ("--preset", "tiny", "--epochs", "1", "--init", "random")
+    result = CliRunner().invoke(train, ["--shards", done, "--out", str(tmp_path), *short])
+    assert result.exit_code == 0, result.output
+    monkeypatch.setattr(cache, "copy_shards", lambda *_: pytest.fail("copied twice"))
+    folder = tmp_path / "cache"
+    stored, local = cache.open_cache(done, folder), cache.open_cache(clean_out, tmp_path / "own")
+    assert [one.suffix for one in folder.iterdir() if one.is_file()] == [".txt"]
+    for name, values in vars(stored).items():
+        np.testing.assert_array_equal(values, getattr(local, name))
+
+
+# -- cut runs -------------------------------------------------------------------------------------
+
+
+def test_a_run_killed_in_the_middle_is_resumed_with_the_same_content(
+    data: str, clean_out: Path
+) -> None:
+    out = "s3://bucket/killed"
+    command = [EGMA_PREP, "run", data, "--out", out, "--workers", "2", *IN_PARTS]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
+        wait_until(lambda: any(name.endswith("record.json") for name in objects(out)))
+        run.kill()
+    assert "lock" in {name.rpartition("/")[2] for name in objects(out)}
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert contents(place(out)) == contents(clean_out)
+    assert egma_prep("verify", "--out", out).exit_code == 0
+
+
+def test_a_second_run_at_once_is_refused_and_says_who_is_at_work(
+    data: str, done: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "_RENEWED_S", 0.3)
+    before = objects(done)
+    with OutFolder(place_of(done)).locked():
+        result = run_etl(data, done)
+    assert result.exit_code == 2
+    assert f"{done} is in use by process {os.getpid()} on " in result.stderr
+    assert objects(done) == before
+
+
+@pytest.mark.parametrize("host", [socket.gethostname(), "another-machine"])
+def test_a_lock_that_a_killed_run_left_is_taken_over(
+    data: str, done: str, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "_EXPIRES_S", 1.0)
+    left = {"pid": NO_PROCESS, "host": host, "since": "yesterday", "token": "x", "renewed": 7}
+    file = place(done) / "state" / "lock"
+    file.write_text(json.dumps(left))
+    result = run_etl(data, done)
+    assert result.exit_code == 0, result.output
+    assert not file.exists()
+
+
+@pytest.mark.parametrize("copied", [0, 2])
+def test_a_swap_that_was_cut_is_finished_by_the_next_command(
+    done: str, copied: int, clean_out: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    out = copy_of(done, f"s3://bucket/swap{copied}")
+    shutil.copytree(clean_out, local := tmp_path / "out")
+    options = ("--sigma", "8", "--format", "npz", *IN_THREADS[:2])
+    assert egma_prep("render-heatmaps", "--out", local, *options).exit_code == 0
+    copies = iter([None] * copied)
+
+    def cut(*names: str) -> None:
+        if next(copies, "end") == "end":
+            raise KeyboardInterrupt
+        copy(*names)
+
+    with monkeypatch.context() as patch:
+        fs = place(out).fs
+        copy = fs.copy
+        patch.setattr(fs, "copy", cut)
+        assert egma_prep("render-heatmaps", "--out", out, *options).exit_code != 0
+    unfinished = CliRunner().invoke(train, ["--shards", out, "--out", str(tmp_path / "runs")])
+    assert (unfinished.exit_code, "are being replaced" in unfinished.stderr) == (2, True)
+    assert egma_prep("report", "--out", out).exit_code == 0
+    assert not [name for name in objects(out) if "next" in name or "swap" in name]
+    assert shards(place(out)) == shards(local)
+    assert egma_prep("verify", "--out", out).exit_code == 0
+    again = egma_prep("render-heatmaps", "--out", out, *options)
+    assert (again.exit_code, shards(place(out))) == (0, shards(local))
+
+
+# -- damage and mistakes --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["shards", "images", "tables", "state"])
+def test_verify_finds_a_flipped_byte_and_the_next_run_mends_it(
+    data: str, done: str, kind: str, clean_out: Path
+) -> None:
+    out = copy_of(done, f"s3://bucket/flipped-{kind}")
+    victim = sorted((place(out) / kind).glob("**/*.parquet"))[0]
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.write_bytes(bytes(content))
+    result = egma_prep("verify", "--out", out)
+    assert result.exit_code == 1
+    assert victim.relative_to(place(out)).as_posix() in result.output
+    assert run_etl(data, out).exit_code == 0
+    assert contents(place(out)) == contents(clean_out)
+
+
+MISTAKES = {
+    "a bucket that is not there": ("s3://no-such-bucket/x", "s3://bucket/x", {}, "does not exist"),
+    "an output bucket that is not there": ("", "s3://no-such-bucket/x", {}, "bucket does not"),
+    "a server that does not answer": (
+        "", "s3://bucket/x", {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "cannot be reached"
+    ),
+    "no credentials": ("", "s3://bucket/x", {"AWS_ACCESS_KEY_ID": None}, "credentials"),
+    "a kind of URL that nobody knows": ("foo://x/y", "out", {}, "foo"),
+    "a library that is missing": ("gs://x/y", "out", {}, "pip install gcsfs"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_told_in_one_line(mistake: str, data: str, tmp_path: Path) -> None:
+    where, out, changes, said = MISTAKES[mistake]
+    environment = {**os.environ, **changes}
+    environment = {name: value for name, value in environment.items() if value is not None}
+    result = subprocess.run(
+        [EGMA_PREP, "run", where or data, "--out", out],
+        capture_output=True, text=True, cwd=tmp_path, env=environment,
+    )  # fmt: skip
+    assert (result.returncode, len(result.stderr.splitlines())) == (2, 1), result.stderr
+    assert result.stderr.startswith("egma-prep: ")
+    assert said in result.stderr
+
+
+# -- mixtures -------------------------------------------------------------------------------------
+
+
+def test_only_data_or_only_out_may_be_remote(
+    data: str, phantom: Path, clean_out: Path, tmp_path: Path
+) -> None:
+    for where, out in ((data, tmp_path / "out"), (phantom, "memory://here/out")):
+        result = run_etl(where, out)
+        assert result.exit_code == 0, result.output
+        assert contents(place_of(out)) == contents(clean_out)
+    assert run_etl(f"file://{phantom}", f"file://{tmp_path}/out").exit_code == 0
+    again = run_etl(f"file://{phantom}", tmp_path / "out")
+    assert "nothing to do" in again.output
+
+
+def test_every_reading_command_takes_a_url(data: str, done: str, tmp_path: Path) -> None:
+    out = copy_of(done, "s3://bucket/commands")
+    for command in (
+        ("scan", data),
+        ("verify", "--out", out, "--against", data),
+        ("report", "--out", out),
+        ("inspect", "--out", out),
+        ("export", tmp_path / "png", "--to", "png", "--out", out),
+    ):
+        result = egma_prep(*command)
+        assert result.exit_code == 0, result.output
+    assert {"report.html"} <= set(objects(out))
+    assert len([name for name in objects(out) if name.endswith(".png")]) == 1
+    assert len(open_shards(out)) == len(open_shards(done))
+    refused = egma_prep("export", "s3://bucket/png", "--to", "png", "--out", out)
+    assert (refused.exit_code, "local" in refused.stderr) == (2, True)

@@ -144,9 +144,9 @@ def test_the_losses_know_tensors_only() -> None:
 
 # Each module of training knows only those before it.
 TRAIN_LAYERS = (
-    ("errors",), ("losses", "key_names", "vocabulary", "shards", "processes"), ("options",),
-    ("cache", "augment"), ("model", "sampling"), ("loading", "weights", "run_folder"), ("train",),
-    ("start",), ("cli",), ("__main__",),
+    ("errors",), ("losses", "key_names", "vocabulary", "shards", "processes"),
+    ("options", "store"), ("cache", "augment"), ("model", "sampling"),
+    ("loading", "weights", "run_folder"), ("train",), ("start",), ("cli",), ("__main__",),
     *(tuple(f"evaluate.{one}" for one in names) for names in (
         ("shipped", "frames", "metrics", "reports"), ("prompts", "image_lists", "encoder"),
         ("chexpert", "rsna", "siim", "compare"),
