@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from egma_prep.errors import BadUsageError
-from egma_prep.places import delete, is_remote, store_of, unreachable
+from egma_prep.places import delete, is_remote, read_bytes, store_of, unreachable
 
 _MOST_BYTES = 4096
 _PATIENCE_S, _PAUSE_S = 60.0, 0.05
@@ -24,11 +24,16 @@ and how long whoever takes it over waits for another who did so at the same mome
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[str]:
     """Hold a lock file, naming this process in it, and remove it at the end.
 
     The kernel drops the lock of a process that died, so a file left behind locks nobody out. Where
     the file system knows no locks, the process named in the file is looked for instead.
+
+    Yields
+    ------
+    str
+        In an object store, what tells this lock from others; see `check_token`.
 
     Raises
     ------
@@ -37,15 +42,14 @@ def locked(path: Path) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         if is_remote(path):
-            stack.enter_context(_locked_object(path))
-            yield
+            yield stack.enter_context(_locked_object(path))
             return
         descriptor = _acquired(path)
         stack.callback(os.close, descriptor)
         stack.callback(path.unlink, missing_ok=True)
         os.ftruncate(descriptor, 0)
         os.write(descriptor, json.dumps(_this_process()).encode())
-        yield
+        yield ""
 
 
 @contextlib.contextmanager
@@ -169,7 +173,7 @@ def _is_alive(owner: dict[str, Any]) -> bool:
 
 
 @contextlib.contextmanager
-def _locked_object(path: Path) -> Iterator[None]:
+def _locked_object(path: Path) -> Iterator[str]:
     """Hold a lock object, which is created only where there is none, and renew it all the time."""
     mine = _this_process() | {"token": secrets.token_hex(8)}
     try:
@@ -182,12 +186,27 @@ def _locked_object(path: Path) -> Iterator[None]:
     renewal = threading.Thread(target=_renew, args=(path, mine, done), daemon=True)
     renewal.start()
     try:
-        yield
+        yield mine["token"]
     finally:
         done.set()
         renewal.join()
         if _is_mine(path, mine):
             delete(path)
+
+
+def check_token(path: Path, token: str) -> None:
+    """Refuse to go on where a lock object is not, or no longer, the one of that token.
+
+    Raises
+    ------
+    BadUsageError
+        If so.
+    """
+    if _stored(path).get("token") != token:
+        raise BadUsageError(
+            f"another run has taken over {path.parent.parent}, for this one did not renew its lock"
+            f" for {_EXPIRES_S:.0f} s; wait for it, then repeat the same command"
+        )
 
 
 def _take(path: Path, mine: dict[str, Any]) -> None:
@@ -237,6 +256,6 @@ def _is_mine(path: Path, mine: dict[str, Any]) -> bool:
 
 def _stored(path: Path) -> dict[str, Any]:
     try:
-        return _parsed(path.read_bytes())
+        return _parsed(read_bytes(path))
     except FileNotFoundError:
         return {}

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from egma_prep.card import data_card, shareable
 from egma_prep.errors import BadUsageError
 from egma_prep.formats import formats
-from egma_prep.lock import at_work, locked, wait_for_workers
+from egma_prep.lock import at_work, check_token, locked, wait_for_workers
 from egma_prep.places import (
     Fingerprint,
     Stamps,
@@ -26,6 +26,7 @@ from egma_prep.places import (
     delete,
     delete_folder,
     is_remote,
+    read_bytes,
     readable,
     stamp,
     store_of,
@@ -40,10 +41,17 @@ _TEMPORARY = ".*.tmp"
 
 
 class OutFolder:
-    """Paths below ``out/`` and the records that make parts count as done."""
+    """Paths below ``out/`` and the records that make parts count as done.
 
-    def __init__(self, root: Path) -> None:
+    Attributes
+    ----------
+    token : str
+        Of the lock object that the run holds in an object store.
+    """
+
+    def __init__(self, root: Path, token: str = "") -> None:
         self.root = root
+        self.token = token
         self.run_file = root / "run.json"
         self.tables = root / "tables"
         self.images = root / "images"
@@ -244,13 +252,19 @@ class OutFolder:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other runs out, and wait for workers that outlived theirs; see `egma_prep.lock`."""
-        with locked(self.lock_file):
+        with locked(self.lock_file) as self.token:
             wait_for_workers(self.workers_file)
             yield
 
     def at_work(self) -> contextlib.AbstractContextManager[None]:
         """Let the next run wait until this worker has written what it is writing."""
+        self.check_lock()
         return at_work(self.workers_file)
+
+    def check_lock(self) -> None:
+        """Stop where another run has taken over, for nobody can be made to wait in a store."""
+        if self.token:
+            check_token(self.lock_file, self.token)
 
     def merged(self) -> list[Path]:
         """Name the files that hold something of every part."""
@@ -345,7 +359,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
         If it is damaged.
     """
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
         content = json.loads(data)
         if isinstance(content, dict) and "seal" in content and _sealed(content) != data:
             raise ValueError("its checksum is another")
@@ -385,7 +399,7 @@ def write_tables(tables: Iterable[tuple[Path, pa.Table]]) -> list[Fingerprint]:
 def fingerprint_of(path: Path) -> Fingerprint:
     """Digest a file of ours."""
     if is_remote(path):
-        return {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()} | stamp(path)
+        return {"sha256": hashlib.sha256(read_bytes(path)).hexdigest()} | stamp(path)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return {"size": os.fstat(file.fileno()).st_size, "sha256": digest}

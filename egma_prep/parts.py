@@ -72,6 +72,7 @@ class Job:
     out: Path
     source: str
     options: Options
+    token: str = ""
 
     def files(self) -> InputFiles:
         """Open the door to the raw data."""

@@ -44,7 +44,10 @@ def place_of(text: str | Path) -> Path:
         return Path(url.removeprefix("file://")) if isinstance(text, str) else text
     scheme = url.partition("://")[0]
     try:
-        place = UPath(url, use_listings_cache=False)
+        whole: dict[str, Any] = (
+            {"max_concurrency": 1} if scheme in ("s3", "s3a") else {}
+        )  # one GET an object
+        place = UPath(url, use_listings_cache=False, **whole)
         place.fs  # noqa: B018 - imports the library
     except ImportError:
         package = _PACKAGES.get(scheme, f"that fsspec wants for {scheme}://")
@@ -163,6 +166,14 @@ def stamp(path: Path) -> Fingerprint:
     return stamp_of(fs.info(name))
 
 
+def read_bytes(path: Path) -> bytes:
+    """Read a file, an object by one request."""
+    if not is_remote(path):
+        return path.read_bytes()
+    fs, name = store_of(path)
+    return fs.cat_file(name)
+
+
 def readable(path: Path) -> Path | IO[bytes]:
-    """Offer what libraries can read: a local path, or all bytes of an object by one request."""
-    return io.BytesIO(path.read_bytes()) if is_remote(path) else path
+    """Offer what libraries can read: a local path, or all bytes of an object."""
+    return io.BytesIO(read_bytes(path)) if is_remote(path) else path

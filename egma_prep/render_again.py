@@ -94,7 +94,7 @@ def render_parts(out: OutFolder, kept: Options, options: Options) -> None:
         dask_client(options.execution, out.scratch) as client,
         Progress("readings", sum(written.values())) as progress,
     ):
-        jobs = deque((part, out.root, kept.render.format, options) for part in written)
+        jobs = deque((part, out.root, out.token, kept.render.format, options) for part in written)
         for (part, *_), fingerprint in each_done(client, render_part, jobs):
             if fingerprint is WORKER_DIED:
                 raise BadUsageError(
@@ -103,13 +103,16 @@ def render_parts(out: OutFolder, kept: Options, options: Options) -> None:
                 )
             outputs[str(part)] = fingerprint
             progress.advance(written[part])
+    out.check_lock()
     write_json(out.swap_file, {"options": options.output_half, "outputs": outputs})
     out.finish_swap()
 
 
-def render_part(part: int, out_root: Path, old_format: str, options: Options) -> Fingerprint:
+def render_part(
+    part: int, out_root: Path, token: str, old_format: str, options: Options
+) -> Fingerprint:
     """Render one part's shard into the folder of new shards."""
-    out = OutFolder(out_root)
+    out = OutFolder(out_root, token)
     old = load_shard(out.shard(part, old_format))
     by_table = out.part_rows(part, ("words", "fixations", "sentences"))
     made = [

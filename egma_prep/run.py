@@ -123,7 +123,7 @@ def run_etl(
         out.finish_swap()
         run = out.run() or {}
         where = (resolved(data), images and resolved(images), out.root)
-        job = Job(*where, source.name, _options(run, changes))
+        job = Job(*where, source.name, _options(run, changes), out.token)
         return _bring_up_to_date(run, job, subjects, files, say)
 
 
@@ -138,7 +138,7 @@ def _bring_up_to_date(
     files: InputFiles,
     say: Say,
 ) -> Summary:
-    out, options = OutFolder(wanted.out), wanted.options
+    out, options = OutFolder(wanted.out, wanted.token), wanted.options
     planned = sum(len(subject.readings) + len(subject.rejects) for subject in subjects)
     # New render options come last, over finished parts, so that shards never mix two; what holds
     # no raw gaze cannot be rendered again.
@@ -162,6 +162,7 @@ def _bring_up_to_date(
         say(f"{job.source}: {planned} readings planned, {work}, into {out.root}")
         header = _header(job, n_parts)
         _make([plan for plan in plans if plan.part in stale], parts, job, options, header)
+        out.check_lock()
         why = Counter(reason.why for reason in stale.values())
         _finish(out, plans, header | {"parts_made": why}, files.fingerprints)
     if options.render != job.options.render:
@@ -193,7 +194,9 @@ def _remade(stale: dict[int, Stale]) -> Iterator[str]:
 
 def open_tree(data: Path, images: Path | None) -> InputFiles:
     """Open DATA and the folder of images; refuse one that nothing can be read from."""
-    return InputFiles(_folder(data, "DATA"), images and _folder(images, "--images"))
+    files = InputFiles(_folder(data, "DATA"), images and _folder(images, "--images"))
+    files.list_whole()
+    return files
 
 
 def _folder(data: Path, name: str) -> Path:

@@ -45,12 +45,12 @@ def make_part(plan: PartPlan, job: Job, fatal: Collection[tuple[str, str]] = ())
     dict
         The record: key, counts, rejects, fingerprints of inputs and outputs.
     """
-    with OutFolder(job.out).at_work():
+    with OutFolder(job.out, job.token).at_work():
         return _make_part(plan, job, fatal)
 
 
 def _make_part(plan: PartPlan, job: Job, fatal: Collection[tuple[str, str]]) -> dict[str, Any]:
-    out, files = OutFolder(job.out), job.files()
+    out, files = OutFolder(job.out, job.token), job.files()
     out.remove_part(plan.part)
     rows, rejects, notes = _load_all(plan, job, files, fatal)
     tables: dict[str, tuple[Path, pa.Table]] = {}
@@ -72,6 +72,7 @@ def _make_part(plan: PartPlan, job: Job, fatal: Collection[tuple[str, str]]) -> 
         "outputs": dict(zip(tables, write_tables(tables.values()), strict=True)),
     }
     delete(out.last_reading_file(plan.part))
+    out.check_lock()
     write_json(out.record_file(plan.part), record)
     return record
 

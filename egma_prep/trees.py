@@ -21,6 +21,9 @@ class Seen(NamedTuple):
 class Tree(Protocol):
     """Files below a root, by paths relative to it."""
 
+    def list_whole(self) -> None:
+        """Look at everything at once, where that takes fewer requests."""
+
     def look(self, path: str) -> Seen:
         """Tell size and stamp; `OSError` where there is nothing."""
 
@@ -48,6 +51,9 @@ def tree_at(root: Path) -> Tree:
 class _LocalTree:
     def __init__(self, root: Path) -> None:
         self.root = root
+
+    def list_whole(self) -> None:
+        pass
 
     def look(self, path: str) -> Seen:
         status = os.stat(self.root / path)
@@ -80,13 +86,26 @@ class _StoreTree:
     def __init__(self, root: Path) -> None:
         self.url = root
         self.fs, self.root = store_of(root)
-        self._listed: dict[str, dict[str, dict[str, Any]]] = {}
+        self._listed: dict[str, dict[str, Seen]] = {}
+        self._whole = False
+
+    def list_whole(self) -> None:
+        found = self._asked(self.fs.find, self.root, detail=True)
+        for name, info in found.items():
+            path = name[len(self.root) + 1 :]
+            folder, _, name = path.rpartition("/")
+            self._listed.setdefault(folder or ".", {})[name] = _seen(info)
+        for folder in list(self._listed):
+            while folder != ".":
+                above, _, name = folder.rpartition("/")
+                self._listed.setdefault(above or ".", {}).setdefault(name, _FOLDER)
+                folder = above or "."
+        self._whole = True
 
     def look(self, path: str) -> Seen:
-        info = self._info(path)
-        if info is None:
+        if not self.has(path):
             raise FileNotFoundError(path)
-        return Seen(stamp_of(info), info["type"] == "file")
+        return self._beside(path).get(_name(path), _FOLDER)
 
     def read(self, path: str) -> bytes:
         return self._asked(self.fs.cat_file, self._full(path))
@@ -100,7 +119,7 @@ class _StoreTree:
 
     def folders(self, path: str) -> list[str]:
         inside = self._entries(normpath(path))
-        return sorted(name for name, info in inside.items() if info["type"] == "directory")
+        return sorted(name for name, seen in inside.items() if not seen.regular)
 
     def matching(self, home: str, pattern: str) -> list[str]:
         found = [""]
@@ -115,18 +134,17 @@ class _StoreTree:
         return [place or "." for place in found]
 
     def has(self, path: str) -> bool:
-        return normpath(path) == "." or self._info(path) is not None
+        return normpath(path) == "." or _name(path) in self._beside(path)
 
-    def _info(self, path: str) -> dict[str, Any] | None:
-        folder, _, name = normpath(path).rpartition("/")
-        return self._entries(folder or ".").get(name)
+    def _beside(self, path: str) -> dict[str, Seen]:
+        return self._entries(normpath(path).rpartition("/")[0] or ".")
 
     def _full(self, path: str) -> str:
         inside = normpath(path)
         return self.root if inside == "." else f"{self.root}/{inside}"
 
-    def _entries(self, folder: str) -> dict[str, dict[str, Any]]:
-        if folder not in self._listed:
+    def _entries(self, folder: str) -> dict[str, Seen]:
+        if folder not in self._listed and not self._whole:
             full = self._full(folder)
             try:
                 found = self._asked(self.fs.ls, full, detail=True)
@@ -134,11 +152,11 @@ class _StoreTree:
                 found = []
             named = ((info["name"].rstrip("/").rpartition("/"), info) for info in found)
             self._listed[folder] = {
-                name: info
+                name: _seen(info)
                 for (place, _, name), info in named
                 if place.strip("/") == full.strip("/")
             }
-        return self._listed[folder]
+        return self._listed.get(folder, {})
 
     def _asked(self, method: Any, *arguments: Any, **named: Any) -> Any:
         """Ask the store; that it does not answer is no property of the data."""
@@ -148,3 +166,14 @@ class _StoreTree:
             raise
         except Exception as error:
             raise unreachable(self.url, error) from None
+
+
+_FOLDER = Seen({"size": 0}, False)
+
+
+def _seen(info: dict[str, Any]) -> Seen:
+    return Seen(stamp_of(info), True) if info["type"] == "file" else _FOLDER
+
+
+def _name(path: str) -> str:
+    return normpath(path).rpartition("/")[2]

@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from moto.server import ThreadedMotoServer
-from upath import UPath
 
-from egma_prep import lock, open_shards
+from egma_prep import lock, open_shards, trees
+from egma_prep import shards as shards_module
 from egma_prep.formats import load_shard, shard_files
 from egma_prep.out_folder import OutFolder
 from egma_prep.places import place_of
@@ -48,8 +48,8 @@ def server() -> Iterator[str]:
     started.stop()
 
 
-def place(url: str) -> UPath:
-    return UPath(url, use_listings_cache=False)
+def place(url: str) -> Any:
+    return place_of(url)
 
 
 @pytest.fixture(scope="module")
@@ -283,3 +283,58 @@ def test_every_reading_command_takes_a_url(data: str, done: str, tmp_path: Path)
     assert len(open_shards(out)) == len(open_shards(done))
     refused = egma_prep("export", "s3://bucket/png", "--to", "png", "--out", out)
     assert (refused.exit_code, "local" in refused.stderr) == (2, True)
+
+
+# -- what a store cannot promise ------------------------------------------------------------------
+
+
+def test_a_worker_whose_run_lost_its_lock_writes_no_record(
+    data: str, done: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = "s3://bucket/taken-over"
+    made: list[int] = []
+
+    def slept(plan: Any, *rest: Any) -> Any:
+        made.append(plan.part)
+        if len(made) == 2:  # as after a minute without network: another run began
+            (place(out) / "state" / "lock").write_text('{"token": "of another run"}')
+        return make(plan, *rest)
+
+    make = shards_module._load_all
+    monkeypatch.setattr(shards_module, "_load_all", slept)
+    result = run_etl(data, out, "--workers", "1")
+    assert result.exit_code == 2
+    assert f"another run has taken over {out}" in result.stderr
+    assert len([name for name in objects(out) if name.endswith("record.json")]) == 1
+    assert (place(out) / "state" / "lock").read_text() == '{"token": "of another run"}'
+
+
+def test_a_store_that_stops_answering_rejects_no_reading(
+    data: str, phantom: Path, clean_out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(tree: Any, path: str) -> bytes:
+        if path.endswith(".jpg"):
+            raise trees.unreachable(tree.url, TimeoutError("timed out"))
+        return reads(tree, path)
+
+    reads = trees._StoreTree.read
+    with monkeypatch.context() as patch:
+        patch.setattr(trees._StoreTree, "read", read)
+        result = run_etl(data, tmp_path / "out")
+    assert result.exit_code == 2
+    assert "s3://bucket/data cannot be reached (timed out)" in result.stderr
+    assert run_etl(data, tmp_path / "out").exit_code == 0
+    assert contents(tmp_path / "out") == contents(clean_out)
+
+
+def test_a_changed_object_is_made_again_and_a_touched_one_is_not(
+    data: str, phantom: Path, done: str, tmp_path: Path
+) -> None:
+    tree = copy_of(data, "s3://bucket/changing")
+    out = copy_of(done, "s3://bucket/changed")
+    assert run_etl(tree, out).exit_code == 0
+    fixations = sorted(place(tree).glob("*/REFLACX/main_data/*/fixations.csv"))[0]
+    fixations.write_bytes(fixations.read_bytes())
+    assert "nothing to do" in run_etl(tree, out).output
+    fixations.write_bytes(fixations.read_bytes().replace(b"1", b"2", 1))
+    assert "1 of 3 parts to make" in run_etl(tree, out).output
