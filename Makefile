@@ -51,6 +51,7 @@ bench: $(VENV)/.ready-dev ## the ETL beside merely decoding, its stages, heatmap
 	$(BIN)/python benchmarks/rendering.py
 	$(BIN)/python benchmarks/safety.py
 	$(BIN)/python benchmarks/report.py
+	$(BIN)/python benchmarks/object_storage.py
 	$(BIN)/python benchmarks/dicom_decoders.py
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/litdata.txt

@@ -98,17 +98,14 @@ def _reports_errors(command: Command) -> Command:
         except BrokenPipeError:  # as of `| head`: nobody is left to be told
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(_BAD)
-        except (BadUsageError, OSError) as error:
-            if debug:
-                raise
-            click.echo(f"egma-prep: {error}", err=True)
-            sys.exit(_BAD)
         except Exception as error:
             from egma_prep.places import is_of_a_store, unreachable
 
-            if debug or not is_of_a_store(error):
+            known = isinstance(error, BadUsageError | OSError) or is_of_a_store(error)
+            if debug or not known:
                 raise
-            click.echo(f"egma-prep: {unreachable('the object store', error)}", err=True)
+            told = unreachable("the object store", error) if is_of_a_store(error) else error
+            click.echo(f"egma-prep: {told}", err=True)
             sys.exit(_BAD)
 
     return guarded
@@ -122,7 +119,7 @@ def _out_option(command: Command) -> Command:
         envvar="EGMA_OUT",
         show_default=True,
         show_envvar=True,
-        help="Output folder.",
+        help="Output folder, or its URL in an object store.",
     )(command)
 
 
@@ -193,6 +190,7 @@ def run(
     \b
     Example:
       egma-prep run /physionet/mimic-eye --out out --workers 2
+      egma-prep run s3://bucket/mimic-eye --out s3://bucket/out
     """
     from egma_prep.errors import BadUsageError
     from egma_prep.run import run_etl

@@ -25,6 +25,7 @@ from egma_prep.places import (
     children,
     delete,
     delete_folder,
+    is_of_a_store,
     is_remote,
     read_bytes,
     readable,
@@ -367,6 +368,8 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, RecursionError) as error:
+        if is_of_a_store(error):  # that it cannot be read now is no damage
+            raise
         raise BadUsageError(
             f"{path} is damaged ({error}); delete it and repeat egma-prep run with the same options"
         ) from None

@@ -75,8 +75,9 @@ def store_of(path: Path) -> tuple[Any, str]:
 
 
 def is_of_a_store(error: BaseException) -> bool:
-    """Tell the errors of the stores' libraries, which are no OSError."""
-    return type(error).__module__.partition(".")[0] in _LIBRARIES
+    """Tell the errors of the stores' libraries, also where fsspec made an `OSError` of one."""
+    kinds = (type(error), type(error.__cause__))
+    return any(kind.__module__.partition(".")[0] in _LIBRARIES for kind in kinds)
 
 
 def unreachable(where: object, error: BaseException) -> BadUsageError:

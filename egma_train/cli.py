@@ -19,7 +19,7 @@ _DONE, _BAD, _INTERRUPTED = 0, 2, 130
     envvar="EGMA_OUT",
     show_default=True,
     show_envvar=True,
-    help="Output folder; the run is in OUT/runs/NAME.",
+    help="Local output folder; the run is in OUT/runs/NAME.",
 )
 @click.option("--shards", metavar="DIR|URL", help="Shards to read.  [default: OUT]")
 @click.option("--name", help="Of the run.  [default: PRESET-OBJECTIVE-seedSEED]")

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from moto.core import set_initial_no_auth_action_count
 from moto.server import ThreadedMotoServer
 
 from egma_prep import lock, open_shards, trees
@@ -250,6 +251,19 @@ def test_a_mistake_is_told_in_one_line(mistake: str, data: str, tmp_path: Path) 
     assert (result.returncode, len(result.stderr.splitlines())) == (2, 1), result.stderr
     assert result.stderr.startswith("egma-prep: ")
     assert said in result.stderr
+
+
+@pytest.mark.parametrize("command", [("run", "{data}"), ("verify",), ("render-heatmaps",)])
+def test_credentials_that_are_refused_are_told_in_one_line(
+    command: tuple[str, ...], data: str, done: str
+) -> None:
+    before = objects(done)
+    given = [word.format(data=data) for word in command]
+    refused = set_initial_no_auth_action_count(0)(egma_prep)(*given, "--out", done)
+    assert (refused.exit_code, len(refused.stderr.splitlines())) == (2, 1), refused.output
+    assert "cannot be reached" in refused.stderr
+    assert "check URL, credentials and network" in refused.stderr
+    assert objects(done) == before
 
 
 # -- mixtures -------------------------------------------------------------------------------------

@@ -1,0 +1,81 @@
+"""How many requests a run makes of an object store, on a server that speaks S3 and counts them.
+
+Run by ``make bench``; prints Markdown. Small phantoms; the server is moto's, on this machine, so
+that requests are counted and no time is told.
+"""
+
+import argparse
+import logging
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+from moto.server import ThreadedMotoServer
+
+from egma_prep.places import place_of
+from egma_prep.synth import write_tree
+
+
+class _Counts(logging.Handler):
+    """Counts the lines of the server's log by method and by what they ask for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: Counter[str] = Counter()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        found = re.search(r"(GET|PUT|HEAD|POST|DELETE) /\S*", record.getMessage())
+        if found:
+            listing = "list-type=" in found[0]
+            self.seen["LIST" if listing else found[1]] += 1
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--readings", type=int, default=200)
+    readings = parser.parse_args().readings
+    logging.getLogger("werkzeug").handlers = [counts := _Counts()]
+    logging.getLogger("werkzeug").propagate = False
+    logging.getLogger("werkzeug").setLevel(logging.INFO)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=True)
+    server.start()
+    os.environ |= {
+        "AWS_ENDPOINT_URL": "http://{}:{}".format(*server.get_host_and_port()),
+        "AWS_ACCESS_KEY_ID": "measured",
+        "AWS_SECRET_ACCESS_KEY": "measured",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        write_tree(tree := Path(folder) / "tree", readings, small=True, seed=3)
+        fs = place_of("s3://bucket").fs  # type: ignore[attr-defined]
+        fs.mkdir("bucket")
+        fs.put(f"{tree}/", "bucket/data/", recursive=True)
+        size = sum(path.is_file() for path in tree.rglob("*"))
+    print(
+        f"{readings} readings, {size} objects of DATA; requests of each kind, and all a reading:\n"
+    )
+    methods = ("LIST", "GET", "HEAD", "PUT", "POST", "DELETE")
+    print(f"| command | {' | '.join(methods)} | a reading |\n|---|{'---|' * (len(methods) + 1)}")
+    data, out = "s3://bucket/data", ("--out", "s3://bucket/out")
+    commands = {
+        "run, everything new": ("run", data, *out),
+        "run, nothing to do": ("run", data, *out),
+        "render-heatmaps": ("render-heatmaps", "--sigma", "8", *out),
+        "verify": ("verify", *out),
+    }
+    for name, arguments in commands.items():
+        counts.seen.clear()
+        command = [sys.executable, "-c", "from egma_prep.cli import main; main()", *arguments]
+        subprocess.run(command, check=True, capture_output=True)
+        cells = [str(counts.seen[one]) for one in methods]
+        print(f"| {name} | {' | '.join(cells)} | {counts.seen.total() / readings:.2f} |")
+    server.stop()
+
+
+if __name__ == "__main__":
+    main()
