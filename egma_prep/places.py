@@ -47,7 +47,7 @@ def place_of(text: str | Path) -> Path:
         whole: dict[str, Any] = (
             {"max_concurrency": 1} if scheme in ("s3", "s3a") else {}
         )  # one GET an object
-        place = UPath(url, use_listings_cache=False, **whole)
+        place = UPath(url.rstrip("/"), use_listings_cache=False, **whole)
         place.fs  # noqa: B018 - imports the library
     except ImportError:
         package = _PACKAGES.get(scheme, f"that fsspec wants for {scheme}://")

@@ -119,6 +119,9 @@ def test_a_second_run_has_nothing_to_do_and_writes_no_object(data: str, done: st
     assert result.exit_code == 0, result.output
     assert "nothing to do" in result.output
     assert objects(done) == before
+    again = run_etl(f"{data}/", f"{done}/")
+    assert "nothing to do" in again.output and "holds a run of" not in again.output
+    assert "is DATA itself" in run_etl(data, f"{data}/").stderr
 
 
 def test_training_fills_its_cache_from_a_store_once(
