@@ -12,6 +12,7 @@ import torch
 from egma_train import __version__, load_model
 from egma_train.cache import ReadingCache, open_cache
 from egma_train.errors import BadUsageError, first_line, unknown_name
+from egma_train.loading import tokenized
 from egma_train.model import EgmaModel, new_configs
 from egma_train.options import PRESETS, Options, differences, options_of, with_changes
 from egma_train.processes import Processes, any_process, joined, wait_for_all
@@ -210,12 +211,16 @@ def _begin(
 def _start(init: tuple[str, ...], options: Options, cache: ReadingCache) -> Start:
     torch.manual_seed(options.train.seed)
     if set(init) != {RANDOM}:
-        return load_start(init, options.model)
-    texts = cache.texts(range(len(cache.has_grid)))
-    size, longest = options.model.vocabulary_size, options.model.max_tokens
-    tokenizer = make_tokenizer(texts, size, longest)
-    model = EgmaModel(*new_configs(options.model, len(tokenizer)), options.model)
-    return Start(model, tokenizer, [])
+        start = load_start(init, options.model)
+    else:
+        texts = cache.texts(range(len(cache.has_grid)))
+        size, longest = options.model.vocabulary_size, options.model.max_tokens
+        tokenizer = make_tokenizer(texts, size, longest)
+        model = EgmaModel(*new_configs(options.model, len(tokenizer)), options.model)
+        start = Start(model, tokenizer, [])
+    # A tokenizer keeps the padding of its first call; saved before it, it would be another file.
+    tokenized(start.tokenizer, ["."], start.model.options.max_tokens)
+    return start
 
 
 def _check_shards(run: RunFolder, cache: ReadingCache) -> None:

@@ -92,13 +92,32 @@ def test_an_ablation_goes_on_after_a_kill_and_trains_nothing_twice(place: Path) 
     again = egma_eval(*call)
     assert again.exit_code == 0 and "epoch" not in again.output
     assert "zero-shot-siim\n" not in again.output  # nothing is measured twice
+    runs = place / "out/runs/ablation-clip-gaze1-seed0"
+    assert (runs / "start/tokenizer.json").read_text() == (
+        runs / "model/tokenizer.json"
+    ).read_text()
+    write_dicom(place / "data/siim/0/1.2.0.dcm", picture(1))
+    other = egma_eval(*call)
+    assert other.exit_code == 0 and other.output.count("zero-shot-siim\n") == 8
+    (place / "data/siim/1/1.2.1.dcm").write_bytes(b"cut")
+    lost = egma_eval(*call)
+    assert lost.exit_code == 0 and "zero-shot-siim: 1 of 8 images could not be read" in lost.output
+    assert "zero-shot-siim: 7 of 8 images" in lost.output
+    table = ("table", "--out", place / "out", "--data", place / "data", "--config", call[-1])
+    twice = egma_eval(*table, runs, runs / "model")
+    assert twice.exit_code == 0 and "(2)" not in twice.output
     (place / "plan.toml").write_text(PLAN.replace("epochs = 1", "epochs = 2"))
     other = egma_eval(*call)
-    assert other.exit_code == 2 and "is another plan's: train.epochs 1 -> 2" in other.stderr
+    assert other.exit_code == 2 and "are another plan's: other options" in other.stderr
+    (place / "plan.toml").write_text(PLAN)
+    for shard in sorted((place / "shards").iterdir())[1:]:
+        shard.unlink()
+    other = egma_eval(*call)
+    assert other.exit_code == 2 and "are another plan's: other shards" in other.stderr
 
 
 def test_one_seed_is_shown_with_its_interval_and_several_with_their_deviation() -> None:
-    def report(seed: int, value: float, sha: str = "") -> dict[str, Any]:
+    def report(seed: int, value: float, sha: str = "", recipe: str = "") -> dict[str, Any]:
         figure = {"value": value, "low": value - 0.1, "high": value + 0.1}
         told: dict[str, Any] = {
             "name": f"run{seed}",
@@ -106,6 +125,7 @@ def test_one_seed_is_shown_with_its_interval_and_several_with_their_deviation() 
             "gaze_fraction": 1.0,
             "seed": seed,
         }
+        told |= {"recipe": recipe}
         told["sha256"] = sha or f"{seed:064}"
         return {"checkpoint": told, "test": "zero-shot-siim", "metrics": {"accuracy": figure}}
 
@@ -122,6 +142,8 @@ def test_one_seed_is_shown_with_its_interval_and_several_with_their_deviation() 
         "egma (run0, 00000000)": "50.00 [40.00, 60.00]",
         "egma (run0, ffffffff)": "60.00 [50.00, 70.00]",
     }
+    (_, rows), *_ = tables([report(0, 0.5), report(1, 0.6, recipe="longer")])
+    assert sum(row[1] == "ours" for row in rows) == 2
 
 
 @pytest.mark.parametrize(
@@ -139,6 +161,14 @@ def test_one_seed_is_shown_with_its_interval_and_several_with_their_deviation() 
         ('images = "rsna"', "", "a test lacks images"),
         ('images = "rsna"', 'images = "rsna"\nscore = "worst"', "no score 'worst'"),
         ('images = "rsna"', 'images = "rsna"\nimage = "rsna"', "no entry of a test 'image'"),
+        ('task = "rsna"', 'task = "csv"', "no task 'csv'"),
+        ('task = "rsna"', 'task = "chexpert8x200"\nprotocol = "mean"', "has no protocol"),
+        ('preset = "tiny"', 'preset = "tinny"', "no preset 'tinny'"),
+        ('preset = "tiny"', "initt = []", "no entry of [start] 'initt'"),
+        ("seeds = [0, 1]", "seeds = [0]\nseed = 3", "no entry of [arms] 'seed'"),
+        ("[0.5]", "[0.5, 0.50000001]", "two arms have one name"),
+        ("epochs = 1", "epochs = 1\nseed = 7", "options.train.seed is decided by [arms]"),
+        ("siim/train-rle.csv", "plan.toml", "no column ImageId"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
@@ -146,13 +176,14 @@ def test_a_plan_that_cannot_be_carried_out_is_told_before_any_training(
     place: Path, old: str, new: str, told: str
 ) -> None:
     assert old in PLAN
+    (place / "data/plan.toml").write_text("neither,here")
     (place / "plan.toml").write_text(PLAN.replace(old, new))
     result = egma_eval(
         "ablation", "--shards", place, "--out", place / "out", "--data", place / "data",
         "--config", place / "plan.toml",
     )  # fmt: skip
     assert result.exit_code == 2 and told in result.stderr, result.output
-    assert result.stderr.count("\n") == 1 and not (place / "out").exists()
+    assert result.stderr.count("\n") == 1 and not (place / "out/runs").exists()
 
 
 def test_an_ablation_without_any_test_data_does_not_train(place: Path) -> None:

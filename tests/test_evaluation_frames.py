@@ -121,6 +121,13 @@ def test_a_picture_of_three_channels_is_taken_if_they_are_equal(tmp_path: Path) 
             read_frame(tmp_path / name)
 
 
+def test_a_picture_of_16_bits_is_refused(tmp_path: Path) -> None:
+    """A 12-bit image in it would be all but black."""
+    write_picture(tmp_path / "x.png", np.full((9, 9), 4095, np.uint16))
+    with pytest.raises(UnreadableImageError, match="16 bits"):
+        read_frame(tmp_path / "x.png")
+
+
 @pytest.mark.parametrize("ahead", [0, 1, 3, 50])
 def test_images_read_in_the_background_come_in_order(tmp_path: Path, ahead: int) -> None:
     paths: list[Path | None] = []

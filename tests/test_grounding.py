@@ -38,8 +38,7 @@ def test_a_map_that_is_the_mask_finds_it_and_its_opposite_does_not() -> None:
     assert wrong["pointing"] == 0 and wrong["iou"] < 0.05 and wrong["auroc"] < 0.01
     assert right["cnr"] > 2 and wrong["cnr"] == pytest.approx(-right["cnr"])
     assert right["chance of iou"] == pytest.approx(0.25 / 1.75)
-    near = (112 + 15) ** 2 / 224**2  # a square with its corner not quite filled
-    assert right["chance of pointing"] == pytest.approx(near, rel=0.01)
+    assert right["chance of pointing"] == pytest.approx(4 * 4 / 49)  # centres to 112 + 15 px
 
 
 @pytest.mark.parametrize(("cell", "hit"), [(2 * 7 + 2, 1), (3 * 7 + 3, 0), (3 * 7 + 1, 0)])
@@ -182,7 +181,10 @@ def test_the_command_compares_with_gaze_and_with_regions(
     report = json.loads(written(tmp_path, f"grounding-{against}").read_text())
     figure = report["metrics"]["auroc"]
     assert figure["low"] <= figure["value"] <= figure["high"] and figure["chance"] == 0.5
-    assert report["sentences"] > 10 and not report["trained_on"]
+    assert report["sentences"] > 10 and report["trained_on"] is None
+    assert "whether the model was trained on these readings is not known" in result.output
+    images = {one.dicom_id for path in find_shards(tmp_path) for one in read_shard(path)}
+    assert report["images"] <= len(images)
     with written(tmp_path, f"grounding-{against}", ".csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == report["sentences"]

@@ -97,6 +97,14 @@ def test_nothing_outside_the_folder_of_images_is_read(tmp_path: Path) -> None:
     assert locate(tmp_path / "images", ids) == [None] * 3
 
 
+def test_a_file_is_not_guessed_where_two_may_be_meant(tmp_path: Path) -> None:
+    for place in ("root.png", "a/dup.png", "b/dup.png", "c/one.dcm", "c/one.png"):
+        write_picture(tmp_path / place.replace(".dcm", ".png"), picture(0))
+    (tmp_path / "c/one.png").rename(tmp_path / "c/one.jpg")
+    found = locate(tmp_path, ["x/root.png", "y/root.png", "dup", "one", "root"])
+    assert found == [None, None, None, tmp_path / "c/one.jpg", tmp_path / "root.png"]
+
+
 def test_chexperts_paths_start_at_the_release_or_above_it(tmp_path: Path) -> None:
     image = tmp_path / RELEASE / "patient00001/study1/view1_frontal.jpg"
     write_picture(image, picture(0))

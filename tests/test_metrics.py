@@ -48,6 +48,14 @@ def test_figures_of_counts_are_scikit_learns(rng: np.random.Generator) -> None:
     )
 
 
+def test_a_class_without_images_that_is_never_predicted_has_no_f1() -> None:
+    truth = np.array([0, 1, 1])
+    assert macro_f1(confusion_matrix(truth, truth, 4)) == 1.0
+    assert macro_f1(confusion_matrix(truth, np.array([0, 1, 3]), 4)) == pytest.approx(
+        reference.f1_score(truth, [0, 1, 3], average="macro", zero_division=0)
+    )
+
+
 @settings(max_examples=50, deadline=None)
 @given(CASES)
 def test_auroc_is_scikit_learns_with_ties_and_weights(rng: np.random.Generator) -> None:

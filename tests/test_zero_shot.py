@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from egma_train.cli import main as egma_train
 from egma_train.evaluate.encoder import model_hash
 from egma_train.evaluate.image_lists import ImageList, read_csv
 from egma_train.evaluate.prompts import Prompts, read_prompts, shipped_prompts
-from egma_train.evaluate.zero_shot import PROTOCOLS, zero_shot
+from egma_train.evaluate.zero_shot import PROTOCOLS, log_shares, zero_shot
 
 CLASSES = ("No Finding", "Pneumonia", "Pneumothorax")
 
@@ -179,6 +180,9 @@ def test_reports_of_other_protocols_prompts_and_models_stand_beside_each_other(
     queries = [f'"{name}" = ["{name} is seen"]' for name in (*CLASSES, "Nothing of this")]
     (tmp_path / "own.toml").write_text("\n".join(queries))
     same_name = save_tiny_model(tmp_path / "elsewhere/untrained", seed=1)
+    for useless in ("train.epochs=3", "model.text_layers=1"):
+        result = egma_eval(*call, model, "--set", useless)
+        assert result.exit_code == 2 and "--set" in result.stderr, result.output
     for more in (
         [model],
         [model, "--protocol", "mean"],
@@ -194,6 +198,27 @@ def test_reports_of_other_protocols_prompts_and_models_stand_beside_each_other(
     assert len(reports) == 7
     told = [json.loads(path.read_text())["confusion"]["classes"] for path in reports]
     assert sorted(map(len, told)) == [len(CLASSES)] * 6 + [len(CLASSES) + 1]
+
+
+def test_log_shares_tell_apart_what_rounds_to_one() -> None:
+    logits = np.array([[80.0, 0.0, 1.0], [90.0, 0.0, 1.0], [1.0, 2.0, 3.0]])
+    found = log_shares(logits)
+    expected = torch.log_softmax(torch.from_numpy(logits), 1).numpy()
+    assert found == pytest.approx(expected, abs=1e-12)
+    assert found[0, 0] < found[1, 0] < 0
+
+
+def test_equal_prompts_of_two_classes_are_decided_alike_in_any_order(
+    listed: tuple[ImageList, list[Path]],
+) -> None:
+    reports = []
+    for classes in (CLASSES, CLASSES[::-1]):
+        prompts = Prompts("equal", {name: ("seen",) for name in classes})
+        numbers = np.array([classes.index(CLASSES[label]) for label in listed[0].labels])
+        images = replace(listed[0], classes=classes, labels=numbers)
+        reports.append(zero_shot(images, listed[1], prompts, RandomEncoder({}, ())))
+    first, second = ([row["predicted"] for row in report["rows"]] for report in reports)
+    assert first == second
 
 
 def test_a_model_is_another_with_another_tokenizer(model: Path, tmp_path: Path) -> None:

@@ -212,7 +212,7 @@ _plan = _path("--config", "Arms, options and tests.  [default: the shipped ablat
 @_options(_data, _plan, _model_options)
 @_checkpoints
 @_reports_errors
-def table(config: Path | None, checkpoints: tuple[Path, ...], **given: Any) -> None:
+def table(config: Path | None, checkpoints: tuple[Path, ...], **given: Any) -> int:
     """Measure models and write Tables I-III with the paper's figures beside ours.
 
     \b
@@ -221,7 +221,7 @@ def table(config: Path | None, checkpoints: tuple[Path, ...], **given: Any) -> N
     """
     from egma_train.evaluate.ablation import read_plan
 
-    _tabulate(checkpoints, read_plan(config)["tests"], **given)
+    return _tabulate(checkpoints, read_plan(config)["tests"], **given)
 
 
 @main.command("ablation")
@@ -238,26 +238,28 @@ def ablation(shards: Path | None, config: Path | None, **given: Any) -> int:
       egma-eval ablation --shards out --data /data
     """
     from egma_train.evaluate.ablation import read_plan, train_arms
-    from egma_train.evaluate.table import present
+    from egma_train.evaluate.table import prepared, present
 
     plan, out = read_plan(config), given["out"]
-    tests = present(plan["tests"], given["data"], click.echo)  # told before a week of training
+    tests = present(plan["tests"], given["data"], click.echo)
+    for test in tests:  # what is wrong is told before a week of training
+        prepared(test, given["data"], given["seed"])
     checkpoints = train_arms(plan, shards or out, out, click.echo)
     if checkpoints is None:
         return _INTERRUPTED
-    _tabulate(checkpoints, tests, **given)
-    return _DONE
+    return _tabulate(checkpoints, tests, **given)
 
 
 def _tabulate(
     checkpoints: Sequence[Path], tests: Sequence[Mapping[str, str]], out: Path, **given: Any
-) -> None:
+) -> int:
     from egma_train.evaluate.table import run_tests, write_tables
 
     reports = run_tests(checkpoints, tests, out=out, say=click.echo, **given)
     markdown, *others = write_tables(out / "evaluation", reports)
     click.echo(markdown.read_text())
     click.echo(f"also in {', '.join(map(str, others))}")
+    return _code(reports)
 
 
 def _evaluate(
@@ -270,11 +272,15 @@ def _evaluate(
     prompts: Path | None,
     **given: Any,
 ) -> int:
-    """Measure checkpoints on a task's images; say by the exit code if too few could be read."""
+    """Measure checkpoints on a task's images."""
     from egma_train.evaluate.tasks import read_test
 
     test = read_test(task, images, labels, list, prompts, seed=given["seed"])
-    reports = _measure(name, functools.partial(measure, *test), **given)
+    return _code(_measure(name, functools.partial(measure, *test), **given))
+
+
+def _code(reports: Sequence[Mapping[str, Any]]) -> int:
+    """Say by the exit code if too few images could be read."""
     lost = max(len(report["unreadable"]) / report["list"]["given"]["images"] for report in reports)
     return _TOO_MANY_UNREADABLE if lost > _MOST_UNREADABLE else _DONE
 

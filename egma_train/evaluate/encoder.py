@@ -16,6 +16,7 @@ from torch import Tensor
 from egma_train import load_model
 from egma_train.errors import BadUsageError
 from egma_train.evaluate.frames import Frame, read_ahead
+from egma_train.evaluate.reports import short_hash
 from egma_train.loading import pixels, tokenized
 from egma_train.model import EgmaModel, is_own_model
 from egma_train.options import Options, with_changes
@@ -35,7 +36,8 @@ class Encoder:
     name, sha256 : str
         Of the checkpoint, for reports; the hash as `model_hash` makes it.
     facts : dict
-        Objective, gaze fraction, seed and what it was trained on, where there is a run's record.
+        Objective, gaze fraction, seed, a hash of all else that the run began with, and what it was
+        trained on, where there is a run's record.
     """
 
     name: str
@@ -109,6 +111,10 @@ def load_encoder(checkpoint: Path, changes: Mapping[str, Any]) -> Encoder:
     if not place.is_dir():
         raise BadUsageError(f"{checkpoint}: no such folder; name a run, a model or weights")
     options = with_changes(Options(), changes)
+    if useless := [stage for stage in changes if stage not in ("model", "execution")]:
+        raise BadUsageError(f"--set {useless[0]}.* is for training; it changes no figure")
+    if is_own_model(place) and "model" in changes:
+        raise BadUsageError(f"{checkpoint} brings its own options; leave out --set model.*")
     if is_own_model(place):
         model, tokenizer = load_model(place)
     else:
@@ -183,6 +189,11 @@ def _facts(place: Path) -> dict[str, Any]:
             "objective": "untrained" if place.name == "start" else options["loss"]["objective"],
             "gaze_fraction": options["data"]["gaze_fraction"],
             "seed": options["train"]["seed"],
+            "recipe": short_hash(
+                {name: own for name, own in options.items() if name != "execution"}
+                | {"train": options["train"] | {"seed": None}},
+                [record[part] for part in ("preset", "started_from", "shards_fingerprint")],
+            ),
             "splits": options["data"]["splits"],
             "shards": record["shards_fingerprint"],
         }

@@ -79,10 +79,12 @@ def _from_picture(data: bytes) -> Frame:
         raise UnreadableImageError("neither a JPEG, PNG nor DICOM file")
     if data.rfind(end) < 0:  # decoders fill what is cut off with grey
         raise UnreadableImageError("cut off: no end marker")
-    flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if pixels is None:
         raise UnreadableImageError("cannot be decoded")
+    if pixels.dtype != np.uint8:  # which grey is white, a PNG does not say
+        raise UnreadableImageError("16 bits a pixel; bring it to 8, or give the DICOM file")
     if pixels.ndim == 3:
         spread = np.ptp(pixels.reshape(-1, 3), axis=1)
         if np.percentile(spread, _MOSTLY) > _SAME_GREY:

@@ -22,6 +22,7 @@ TOLERANCE_PX = 15
 """A point this near counts as a hit, as in the pointing game of Zhang et al. (2016)."""
 _SHARE_OF_PEAK = 0.25
 _CELL_PX = FRAME_PX // GRID_CELLS
+_CENTRES_PX = _CELL_PX // 2 + _CELL_PX * np.arange(GRID_CELLS)
 _DENIALS = {"no", "not", "without", "negative", "resolved"}
 _GENERIC = {"zone", "structures"}
 _WHOLE_CHEST = "chest"
@@ -34,6 +35,7 @@ class Case(NamedTuple):
 
     dataset: str
     reading_id: str
+    dicom_id: str
     image: NDArray[np.uint8]
     sentences: list[int]
     texts: list[str]
@@ -76,8 +78,7 @@ def grounding(
     cases = _cases(files, against, splits, seen_splits)
     found: list[dict[str, float]] = []
     rows: list[dict[str, Any]] = []
-    image_of: list[int] = []
-    images = 0
+    image_of: list[str] = []
     while batch := list(islice(cases, batch_size)):
         _, patches = encoder.images(np.stack([case.image for case in batch]))
         for case, seen in zip(batch, patches, strict=True):
@@ -89,8 +90,7 @@ def grounding(
                 for number, one in zip(case.sentences, own, strict=True)
             ]
             found += own
-            image_of += [images] * len(case.texts)
-            images += 1
+            image_of += [case.dicom_id] * len(case.texts)
     if lacking := [name for name in splits if name not in seen_splits]:
         raise unknown_name("split", lacking[0], seen_splits)
     if not found:
@@ -100,9 +100,9 @@ def grounding(
         "protocol": {"against": against, "splits": list(splits) or "all", "seed": seed},
         "shards": fingerprint(files),
         "sentences": len(found),
-        "images": images,
+        "images": len(set(image_of)),
         "trained_on": _trained_on(encoder, files, splits),
-        "metrics": _summary(found, np.array(image_of), seed),
+        "metrics": _summary(found, np.unique(image_of, return_inverse=True)[1], seed),
         "rows": rows,
     }
 
@@ -141,7 +141,7 @@ def measured(cosines: Floats, mask: Mask) -> dict[str, float]:
         "iou": float((best & inside).sum() / (best | inside).sum()),
         "cnr": float((flat[inside].mean() - flat[~inside].mean()) / max(noise, 1e-12)),
         "auroc": auroc(inside, levels(flat), np.ones(len(flat))),
-        "chance of pointing": float(near.mean()),
+        "chance of pointing": float(near[_CENTRES_PX[:, None], _CENTRES_PX].mean()),
         "chance of iou": share / (2 - share),
     }
 
@@ -189,7 +189,7 @@ def _cases(
         if pointing:
             image = np.frombuffer(reading.image, np.uint8).reshape(FRAME_PX, FRAME_PX)
             columns = map(list, zip(*pointing, strict=True))
-            yield Case(reading.dataset, reading.reading_id, image, *columns)
+            yield Case(reading.dataset, reading.reading_id, reading.dicom_id, image, *columns)
 
 
 def _summary(found: list[dict[str, float]], image_of: NDArray[Any], seed: int) -> dict[str, Any]:
@@ -205,9 +205,11 @@ def _summary(found: list[dict[str, float]], image_of: NDArray[Any], seed: int) -
     }
 
 
-def _trained_on(encoder: Encoder, files: list[Path], splits: Sequence[str]) -> bool:
-    """Tell whether the model has seen these readings."""
+def _trained_on(encoder: Encoder, files: list[Path], splits: Sequence[str]) -> bool | None:
+    """Tell whether the model has seen these readings; None where nothing is known of it."""
     facts = encoder.facts
-    if facts.get("objective", "untrained") == "untrained" or facts["shards"] != fingerprint(files):
+    if facts.get("objective") == "untrained":
         return False
+    if facts.get("shards") != fingerprint(files):
+        return None
     return not facts["splits"] or not splits or bool(set(facts["splits"]) & set(splits))

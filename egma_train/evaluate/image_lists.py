@@ -160,8 +160,9 @@ def locate(root: Path, ids: Sequence[str]) -> list[Path | None]:
     Parameters
     ----------
     root : Path
-        What relative paths start from, or their first folder itself (CheXpert's paths begin with
-        the release's name). Ids without a folder are found anywhere below it, nothing outside.
+        What relative paths start from, or the first folder of all of them (CheXpert's begin with
+        the release's name). Ids without a folder are found anywhere below it, if only once. No
+        path leads outside, unless by a link.
 
     Raises
     ------
@@ -171,13 +172,19 @@ def locate(root: Path, ids: Sequence[str]) -> list[Path | None]:
     if not root.is_dir():
         raise BadUsageError(f"--images {root}: no such folder")
     bare = any("/" not in one for one in ids)
-    below = {p.stem: p for p in sorted(root.rglob("*")) if p.suffix.lower() in _SUFFIXES and bare}
+    below: dict[str, Path | None] = {}
+    for path in sorted(root.rglob("*")) if bare else ():
+        if path.suffix.lower() in _SUFFIXES:
+            before = below.setdefault(path.stem, path)
+            if before and before.name == path.name and before != path:
+                below[path.stem] = None  # which of the two is meant nobody can tell
+    release = len({one.split("/")[0] for one in ids if "/" in one}) == 1
 
     def place(one: str) -> Path | None:
         relative = Path(one)
         if relative.is_absolute() or ".." in relative.parts:
             return None
-        tries = (root / relative, root.joinpath(*relative.parts[1:]))
+        tries = (root / relative, *([root.joinpath(*relative.parts[1:])] if release else []))
         found = next((path for path in tries if path.is_file()), None)
         return found or (None if "/" in one else below.get(_stem(one)))
 

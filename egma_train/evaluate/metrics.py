@@ -34,10 +34,10 @@ def balanced_accuracy(counts: Labels) -> float:
 
 
 def macro_f1(counts: Labels) -> float:
-    """Mean of the classes' F1; 0 for a class that is never found."""
+    """Mean of the F1 of the classes that have images or are predicted; 0 for one never found."""
     found = np.diag(counts)
     either = counts.sum(0) + counts.sum(1)
-    return float(np.mean(2 * found / np.maximum(either, 1)))
+    return float(np.mean(2 * found[either > 0] / either[either > 0]))
 
 
 def auroc(positive: NDArray[np.bool_], level: Labels, weights: Floats) -> float:
@@ -69,7 +69,7 @@ def levels(scores: Floats) -> Labels:
 
 
 def classification(
-    truth: Labels, probabilities: Floats, predicted: Labels, seed: int
+    truth: Labels, scores: Floats, predicted: Labels, seed: int
 ) -> dict[str, dict[str, float]]:
     """Compute every figure with its bootstrap interval over images.
 
@@ -77,16 +77,17 @@ def classification(
     ----------
     truth, predicted : ndarray
         ``(N,)`` numbers of classes.
-    probabilities : ndarray
-        ``(N, classes)``; AUROC is the mean over classes of one against the rest.
+    scores : ndarray
+        ``(N, classes)``, in the order of the probabilities; AUROC is the mean over classes of one
+        against the rest.
 
     Returns
     -------
     dict
         By name: value, low, high (95 %).
     """
-    n = probabilities.shape[1]
-    by_class = [levels(column) for column in probabilities.T]
+    n = scores.shape[1]
+    by_class = [levels(column) for column in scores.T]
 
     def figures(weights: Floats) -> dict[str, float]:
         cells = np.bincount(truth * n + predicted, weights, n * n)

@@ -61,6 +61,8 @@ def told(report: Report) -> Iterable[str]:
         yield f"  {_image_count(report)} images: intervals drawn from so few are too narrow"
     if report.get("trained_on"):
         yield "  THE MODEL WAS TRAINED ON THESE READINGS: name a --split that it has not seen"
+    elif report.get("trained_on", False) is None:
+        yield "  whether the model was trained on these readings is not known"
     for name, figure in report["metrics"].items():
         shown = _AS_NUMBER if name == "cnr" else _AS_PERCENT
         known = {part: shown.format(value).rstrip("%") for part, value in figure.items()}

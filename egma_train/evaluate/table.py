@@ -15,7 +15,7 @@ import numpy as np
 
 from egma_train.errors import BadUsageError
 from egma_train.evaluate.encoder import checkpoint_name, load_encoder, model_hash
-from egma_train.evaluate.reports import write_report
+from egma_train.evaluate.reports import short_hash, write_report
 from egma_train.evaluate.retrieval import retrieval
 from egma_train.evaluate.shipped import shipped_toml
 from egma_train.evaluate.tasks import read_test
@@ -81,11 +81,12 @@ def run_tests(
         Reports; ``test`` names what a table's cell asks for.
     """
     reports = []
+    models = {model_hash(place, changes): place for place in reversed(checkpoints)}
     for test in present(tests, data, say):
-        name, measure, key = _prepared(test, data, seed)
+        name, measure, key = prepared(test, data, seed)
         folder = out / "evaluation" / name
-        for place in checkpoints:
-            own = key | {"model": model_hash(place, changes)}
+        for digest, place in reversed(models.items()):  # what is named twice is one model
+            own = key | {"model": digest}
             report = _measured(folder, checkpoint_name(place), own)
             if report is None:
                 say(f"{checkpoint_name(place)}: {name}")
@@ -93,6 +94,9 @@ def run_tests(
                 report = measure(encoder, seed=seed, batch_size=batch_size)
                 report |= {"checkpoint": encoder.told(), "key": own, "test": name}
                 write_report(folder, report)
+            if report["unreadable"]:
+                lost = f"{len(report['unreadable'])} of {report['list']['given']['images']}"
+                say(f"{checkpoint_name(place)}: {name}: {lost} images could not be read")
             reports.append(report)
     return reports
 
@@ -101,15 +105,21 @@ def _files(test: Test, data: Path) -> dict[str, Path]:
     return {part: data / test[part] for part in _FILES & test.keys()}
 
 
-def _prepared(test: Test, data: Path, seed: int) -> tuple[str, Measure, dict[str, Any]]:
+def prepared(test: Test, data: Path, seed: int) -> tuple[str, Measure, dict[str, Any]]:
     """Read a test's images and prompts: its name, what measures a model, what decides figures."""
     images, paths, prompts = read_test(test["task"], **_files(test, data), seed=seed)
     how = {part: test[part] for part in ("protocol", "score") if part in test}
     ranks = test["task"] == _RETRIEVAL
     name = "retrieval" if ranks else f"zero-shot-{test['task']}"
     task: Any = retrieval if ranks else zero_shot
-    found = len(paths) - paths.count(None)
-    key = {"images": images.sha256, "prompts": prompts.sha256, "found": found, "seed": seed, **how}
+    stamps = [path and (path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    key = {
+        "images": images.sha256,
+        "files": short_hash(images.ids, stamps),
+        "prompts": short_hash(prompts.queries),
+        "seed": seed,
+        **how,
+    }
     return name, partial(task, images, paths, prompts, **how), key
 
 
@@ -154,9 +164,7 @@ def write_tables(folder: Path, reports: Sequence[Report]) -> list[Path]:
     """Write ``tables.md``, ``tables.csv`` and ``tables.html``."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     made = list(tables(reports))
-    tested = sorted({(one["test"], one["list"]["name"], one["evaluated"]["images"],
-                      one["evaluated"]["sha256"][:16]) for one in reports})  # fmt: skip
-    notes = [f"{test}: {n} images, {name}, sha256 {sha}..." for test, name, n, sha in tested]
+    notes = sorted({_note(report) for report in reports})
     texts = {"tables.md": _markdown(made, notes), "tables.html": _html(made, notes)}
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
@@ -164,6 +172,14 @@ def write_tables(folder: Path, reports: Sequence[Report]) -> list[Path]:
         lines = [[title, *row] for title, rows in made for row in rows]
         csv.writer(file).writerows([*lines, *([note] for note in notes)])
     return [folder / name for name in (*texts, "tables.csv")]
+
+
+def _note(report: Report) -> str:
+    evaluated, given = report["evaluated"], report["list"]["given"]["images"]
+    return (
+        f"{report['test']}: {evaluated['images']} of {given} images, {report['list']['name']},"
+        f" sha256 {evaluated['sha256'][:16]}..."
+    )
 
 
 def _labels(reports: Iterable[Report]) -> dict[str, str]:
@@ -174,7 +190,8 @@ def _labels(reports: Iterable[Report]) -> dict[str, str]:
         alike[_label(told)].append(told)
     labels = {}
     for label, those in alike.items():
-        repeated = len({told.get("seed") for told in those}) == len(those)
+        recipes, seeds = ({told.get(part) for told in those} for part in ("recipe", "seed"))
+        repeated = len(seeds) == len(those) and len(recipes) == 1
         for told in those:
             own = f"{label} ({told['name']}, {told['sha256'][:8]})"
             labels[told["sha256"]] = label if repeated else own

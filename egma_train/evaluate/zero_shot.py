@@ -78,15 +78,22 @@ def zero_shot(
     }
 
 
+def log_shares(logits: Floats) -> Floats:
+    """Take the logarithm of the softmax of ``(N, classes)``, exact where a share is all but 1."""
+    below = logits - logits.max(1, keepdims=True)
+    best = np.zeros_like(below)
+    np.put_along_axis(best, below.argmax(1)[:, None], 1, axis=1)
+    return below - np.log1p((np.exp(below) * (1 - best)).sum(1, keepdims=True))
+
+
 def _figures(images: ImageList, scores: Floats, scale: float, seed: int) -> dict[str, Any]:
-    logits = scale * (scores - scores.max(1, keepdims=True))
-    shares = np.exp(logits)
-    shares /= shares.sum(1, keepdims=True)
-    predicted = scores.argmax(1)
+    by_name = np.argsort(images.classes)  # so that no order of the prompts breaks a tie
+    predicted = by_name[scores[:, by_name].argmax(1)]
     counts = confusion_matrix(images.labels, predicted, len(images.classes))
     rows = zip(images.ids, images.labels, predicted, scores.tolist(), strict=True)
     return {
-        "metrics": classification(images.labels, shares, predicted, seed),
+        "logit_scale": scale,
+        "metrics": classification(images.labels, log_shares(scale * scores), predicted, seed),
         "recall": dict(zip(images.classes, recalls(counts).tolist(), strict=True)),
         "confusion": {"classes": list(images.classes), "rows_are_truth": counts.tolist()},
         "chance": 1 / len(images.classes),
