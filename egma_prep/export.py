@@ -12,6 +12,7 @@ from egma_prep.errors import BadUsageError
 from egma_prep.exports import Exporter, Rows, exporter
 from egma_prep.lock import locked
 from egma_prep.out_folder import OutFolder, read_json, write_json
+from egma_prep.places import is_remote
 from egma_prep.progress import Progress
 from egma_prep.reader import Shards, shards_of
 
@@ -42,7 +43,7 @@ def export(out_root: Path, target: Path, kind: str) -> Exported | None:
     run = out.finished_run()
     target = target.resolve()
     for own in (out.tables, out.images, out.shards, out.state):
-        if target.is_relative_to(own.resolve()):
+        if not is_remote(own) and target.is_relative_to(own.resolve()):
             raise BadUsageError(f"{target} lies in the run's own {own}; choose another DEST")
     work = target.with_name(f".{target.name}.unfinished")
     try:

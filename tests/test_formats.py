@@ -119,6 +119,9 @@ def test_shards_are_exported_to_a_format(name: str, clean_out: Path, tmp_path: P
         load_shard(path) for path in theirs
     ]
     again = egma_prep("export", tmp_path / "there", "--to", name, "--out", clean_out)
+    assert again.exit_code == 0 and "up to date" in again.output
+    (tmp_path / "there" / "README.md").write_text("of somebody else")
+    again = egma_prep("export", tmp_path / "there", "--to", name, "--out", clean_out)
     assert again.exit_code == 2 and "not an empty folder" in again.stderr
 
 
