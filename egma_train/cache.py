@@ -3,7 +3,7 @@
 import os
 import shutil
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,12 +80,12 @@ class ReadingCache:
         starts = np.repeat(begins - np.cumsum(counts) + counts, counts)
         return starts + np.arange(counts.sum()), counts
 
-    def texts(self, sentences: Iterable[int]) -> list[str]:
+    def texts(self, sentences: NDArray[np.int64] | Sequence[int]) -> list[str]:
         """Read sentences by their numbers."""
-        numbers = np.fromiter(sentences, np.int64)
-        bounds = self._text_offsets[np.stack([numbers, numbers + 1], axis=1)].tolist()
+        numbers = np.asarray(sentences, np.int64)
+        begins, ends = (self._text_offsets[numbers + i].tolist() for i in (0, 1))
         text = self._text.data  # ten times as fast to slice as an array
-        return [str(text[begin:end], "utf-8") for begin, end in bounds]
+        return [str(text[begin:end], "utf-8") for begin, end in zip(begins, ends, strict=True)]
 
     def readings_with_gaze(self) -> NDArray[np.bool_]:
         """Tell which readings have gaze for a sentence: ``(N,)``."""

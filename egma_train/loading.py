@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -88,24 +89,26 @@ class BatchLoader:
 
     def load(self, readings: Numbers) -> Batch:
         """Load a global batch; images and tokens of this rank only."""
-        shares = np.array_split(readings, self.world)
-        sentences = [self.cache.sentences_of(share)[0] for share in shares]
-        own = shares[self.rank]
-        texts = self.cache.texts(sentences[self.rank])
+        sentences, counts = self.cache.sentences_of(readings)
+        edges = [len(readings) * rank // self.world for rank in range(self.world + 1)]
+        ends = [0, *np.cumsum(counts).tolist()]
+        own = slice(edges[self.rank], edges[self.rank + 1])
+        texts = self.cache.texts(sentences[ends[own.start] : ends[own.stop]])
         tokens = tokenized(self.tokenizer, texts, self.max_tokens)
         return Batch(
-            torch.from_numpy(np.take(self.cache.images, own, axis=0)),
+            torch.from_numpy(self.cache.images.take(readings[own], axis=0)),
             tokens["input_ids"],
             tokens["attention_mask"],
-            *self._gaze(readings),
+            *self._gaze(readings, sentences, counts),
             torch.from_numpy(readings),
-            tuple(map(len, shares)),
-            tuple(map(len, sentences)),
+            tuple(b - a for a, b in pairwise(edges)),
+            tuple(ends[b] - ends[a] for a, b in pairwise(edges)),
         )
 
-    def _gaze(self, readings: Numbers) -> tuple[Tensor, Tensor, Tensor]:
+    def _gaze(
+        self, readings: Numbers, sentences: Numbers, counts: Numbers
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Pad the sentences' grids: mask ``[b, m]``, grid ``[b, m, 49]``, gaze ``[b, m]``."""
-        sentences, counts = self.cache.sentences_of(readings)
         mask = np.arange(counts.max()) < counts[:, None]
         grid = np.zeros((*mask.shape, self.cache.grids.shape[1]), np.float32)
         gazed = np.zeros(mask.shape, np.bool_)
