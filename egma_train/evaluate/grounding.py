@@ -18,6 +18,7 @@ from egma_train.shards import FRAME_PX, GRID_CELLS, find_shards, fingerprint, re
 
 AGAINST = ("gaze", "regions")
 MEASURES = ("pointing", "iou", "cnr", "auroc")
+_KEY = ("dataset", "reading_id", "dicom_id", "sentence")
 TOLERANCE_PX = 15
 """A point this near counts as a hit, as in the pointing game of Zhang et al. (2016)."""
 _SHARE_OF_PEAK = 0.25
@@ -76,21 +77,7 @@ def grounding(
     files = find_shards(shards)
     seen_splits = Counter[str]()
     cases = _cases(files, against, splits, seen_splits)
-    found: list[dict[str, float]] = []
-    rows: list[dict[str, Any]] = []
-    image_of: list[str] = []
-    while batch := list(islice(cases, batch_size)):
-        _, patches = encoder.images(np.stack([case.image for case in batch]))
-        for case, seen in zip(batch, patches, strict=True):
-            cosines = (encoder.texts(case.texts) @ seen.T).double().cpu().numpy()  # (t, 49)
-            own = [measured(row, mask) for row, mask in zip(cosines, case.masks, strict=True)]
-            rows += [
-                {"dataset": case.dataset, "reading_id": case.reading_id, "sentence": number}
-                | {name: one[name] for name in MEASURES}
-                for number, one in zip(case.sentences, own, strict=True)
-            ]
-            found += own
-            image_of += [case.dicom_id] * len(case.texts)
+    found = list(_of_each_sentence(cases, encoder, batch_size))
     if lacking := [name for name in splits if name not in seen_splits]:
         raise unknown_name("split", lacking[0], seen_splits)
     if not found:
@@ -100,11 +87,23 @@ def grounding(
         "protocol": {"against": against, "splits": list(splits) or "all", "seed": seed},
         "shards": fingerprint(files),
         "sentences": len(found),
-        "images": len(set(image_of)),
+        "images": len({one["dicom_id"] for one in found}),
         "trained_on": _trained_on(encoder, files, splits),
-        "metrics": _summary(found, np.unique(image_of, return_inverse=True)[1], seed),
-        "rows": rows,
+        "metrics": _summary(found, seed),
+        "rows": [{name: one[name] for name in (*_KEY, *MEASURES)} for one in found],
     }
+
+
+def _of_each_sentence(
+    cases: Iterator[Case], encoder: Encoder, batch_size: int
+) -> Iterator[dict[str, Any]]:
+    while batch := list(islice(cases, batch_size)):
+        _, patches = encoder.images(np.stack([case.image for case in batch]))
+        for case, own in zip(batch, patches, strict=True):
+            cosines = (encoder.texts(case.texts) @ own.T).double().cpu().numpy()  # (t, 49)
+            for number, row, mask in zip(case.sentences, cosines, case.masks, strict=True):
+                key = (case.dataset, case.reading_id, case.dicom_id, number)
+                yield dict(zip(_KEY, key, strict=True)) | measured(row, mask)
 
 
 def measured(cosines: Floats, mask: Mask) -> dict[str, float]:
@@ -192,7 +191,9 @@ def _cases(
             yield Case(reading.dataset, reading.reading_id, reading.dicom_id, image, *columns)
 
 
-def _summary(found: list[dict[str, float]], image_of: NDArray[Any], seed: int) -> dict[str, Any]:
+def _summary(found: list[dict[str, Any]], seed: int) -> dict[str, Any]:
+    image_of = np.unique([one["dicom_id"] for one in found], return_inverse=True)[1]
+
     def column(name: str) -> Floats:
         return np.array([one.get(name, np.nan) for one in found])
 
