@@ -49,6 +49,9 @@ bench: $(VENV)/.ready-dev ## the ETL beside merely decoding, its stages, heatmap
 	$(BIN)/python benchmarks/etl.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/stages.py
 	$(BIN)/python benchmarks/rendering.py
+	$(BIN)/python -m benchmarks.straight
+	$(BIN)/python -m benchmarks.scaling
+	$(BIN)/python -m benchmarks.planning
 	$(BIN)/python benchmarks/safety.py
 	$(BIN)/python benchmarks/report.py
 	$(BIN)/python benchmarks/object_storage.py
