@@ -5,22 +5,18 @@ import errno
 import fcntl
 import json
 import os
-import secrets
-import socket
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from egma_prep.errors import BadUsageError
-from egma_prep.places import delete, is_remote, read_bytes, store_of, unreachable
+from egma_prep.lock_object import locked_object
+from egma_prep.lock_owner import in_use, is_alive, parsed, this_process
+from egma_prep.places import is_remote
 
 _MOST_BYTES = 4096
 _PATIENCE_S, _PAUSE_S = 60.0, 0.05
-_RENEWED_S, _EXPIRES_S, _SETTLES_S = 5.0, 45.0, 1.0
-"""How often a lock object is renewed, for how long it may not be before it counts as left behind,
-and how long whoever takes it over waits for another who did so at the same moment."""
 
 
 @contextlib.contextmanager
@@ -42,13 +38,13 @@ def locked(path: Path) -> Iterator[str]:
     """
     with contextlib.ExitStack() as stack:
         if is_remote(path):
-            yield stack.enter_context(_locked_object(path))
+            yield stack.enter_context(locked_object(path))
             return
         descriptor = _acquired(path)
         stack.callback(os.close, descriptor)
         stack.callback(path.unlink, missing_ok=True)
         os.ftruncate(descriptor, 0)
-        os.write(descriptor, json.dumps(_this_process()).encode())
+        os.write(descriptor, json.dumps(this_process()).encode())
         yield ""
 
 
@@ -76,7 +72,7 @@ def wait_for_workers(path: Path) -> None:
         return
     deadline_s = time.monotonic() + _PATIENCE_S
     with _opened(path) as descriptor:
-        while not _lock_alone(descriptor):
+        while _lock_alone(descriptor) is False:
             if time.monotonic() > deadline_s:
                 raise BadUsageError(
                     f"workers of an earlier run still write to {path.parent.parent}; wait for them"
@@ -94,11 +90,12 @@ def _opened(path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _lock_alone(descriptor: int) -> bool:
+def _lock_alone(descriptor: int) -> bool | None:
+    """Tell whether the lock is ours alone now; None where the file system knows no locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
+        return False if error.errno in (errno.EWOULDBLOCK, errno.EACCES) else None
     return True
 
 
@@ -112,25 +109,12 @@ def _acquired(path: Path) -> int:
         owner = _content(descriptor)
         os.close(descriptor)
         if not removed:
-            raise _in_use(path, owner)
-
-
-def _in_use(path: Path, owner: dict[str, Any]) -> BadUsageError:
-    return BadUsageError(
-        f"{path.parent.parent} is in use by process {owner.get('pid', '?')} on"
-        f" {owner.get('host', '?')} since {owner.get('since', '?')}; wait for it, or choose"
-        " another folder by --out"
-    )
+            raise in_use(path, owner)
 
 
 def _got_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-            return False
-        return not _is_alive(_content(descriptor))
-    return True
+    alone = _lock_alone(descriptor)
+    return not is_alive(_content(descriptor)) if alone is None else alone
 
 
 def _was_removed(path: Path, descriptor: int) -> bool:
@@ -140,122 +124,5 @@ def _was_removed(path: Path, descriptor: int) -> bool:
         return True
 
 
-def _this_process() -> dict[str, Any]:
-    since = time.strftime("%Y-%m-%d %H:%M:%S")
-    return {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
-
-
 def _content(descriptor: int) -> dict[str, Any]:
-    return _parsed(os.pread(descriptor, _MOST_BYTES, 0))
-
-
-def _parsed(data: bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(data)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _is_alive(owner: dict[str, Any]) -> bool:
-    if owner.get("host") != socket.gethostname():
-        return bool(owner)  # of another machine's process nobody here can tell
-    try:
-        os.kill(int(owner["pid"]), 0)
-    except (KeyError, ValueError, ProcessLookupError):
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
-# -- in an object store ---------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _locked_object(path: Path) -> Iterator[str]:
-    """Hold a lock object, which is created only where there is none, and renew it all the time."""
-    mine = _this_process() | {"token": secrets.token_hex(8)}
-    try:
-        _take(path, mine)
-    except BadUsageError:
-        raise
-    except Exception as error:  # each store has its own
-        raise unreachable(path, error) from None
-    done = threading.Event()
-    renewal = threading.Thread(target=_renew, args=(path, mine, done), daemon=True)
-    renewal.start()
-    try:
-        yield mine["token"]
-    finally:
-        done.set()
-        renewal.join()
-        if _is_mine(path, mine):
-            delete(path)
-
-
-def check_token(path: Path, token: str) -> None:
-    """Refuse to go on where a lock object is not, or no longer, the one of that token.
-
-    Raises
-    ------
-    BadUsageError
-        If so.
-    """
-    if _stored(path).get("token") != token:
-        raise BadUsageError(
-            f"another run has taken over {path.parent.parent}, for this one did not renew its lock"
-            f" for {_EXPIRES_S:.0f} s; wait for it, then repeat the same command"
-        )
-
-
-def _take(path: Path, mine: dict[str, Any]) -> None:
-    if _created(path, mine):
-        return
-    owner = first = _stored(path)
-    deadline_s = time.monotonic() + _EXPIRES_S
-    here = socket.gethostname()
-    while owner and not (owner.get("host") == here and not _is_alive(owner)):
-        if owner != first:  # renewed: its holder lives, whatever the clocks of two machines say
-            raise _in_use(path, owner)
-        if time.monotonic() > deadline_s:
-            break
-        time.sleep(_PAUSE_S * 10)
-        owner = _stored(path)
-    delete(path)
-    if not _created(path, mine):
-        raise _in_use(path, _stored(path))
-    time.sleep(_SETTLES_S)
-    if not _is_mine(path, mine):
-        raise _in_use(path, _stored(path))
-
-
-def _created(path: Path, mine: dict[str, Any]) -> bool:
-    fs, name = store_of(path)
-    try:
-        fs.pipe_file(name, json.dumps(mine | {"renewed": 0}).encode(), mode="create")
-    except FileExistsError:
-        return False
-    return True
-
-
-def _renew(path: Path, mine: dict[str, Any], done: threading.Event) -> None:
-    """Count up in the lock object; what another has taken over is not touched."""
-    renewed = 0
-    while not done.wait(_RENEWED_S):
-        with contextlib.suppress(Exception):  # the next time may do
-            if not _is_mine(path, mine):
-                return
-            renewed += 1
-            path.write_bytes(json.dumps(mine | {"renewed": renewed}).encode())
-
-
-def _is_mine(path: Path, mine: dict[str, Any]) -> bool:
-    return _stored(path).get("token") == mine["token"]
-
-
-def _stored(path: Path) -> dict[str, Any]:
-    try:
-        return _parsed(read_bytes(path))
-    except FileNotFoundError:
-        return {}
+    return parsed(os.pread(descriptor, _MOST_BYTES, 0))

@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 from egma_prep.card import data_card, shareable
 from egma_prep.errors import BadUsageError
 from egma_prep.formats import formats
-from egma_prep.lock import at_work, check_token, locked, wait_for_workers
+from egma_prep.lock import at_work, locked, wait_for_workers
+from egma_prep.lock_object import check_token
 from egma_prep.places import (
     Fingerprint,
     Stamps,
