@@ -5,6 +5,7 @@ import logging
 import resource
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 from collections import deque
@@ -101,6 +102,8 @@ def _interrupts_ignored() -> Iterator[None]:
 
 
 def _wait_for_a_worker(client: Client, address: str) -> None:
+    if not client.nthreads():
+        print(f"waiting for workers at {address}", file=sys.stderr)
     try:
         client.wait_for_workers(1, timeout=_WORKER_SECONDS)
     except TimeoutError:
@@ -137,6 +140,17 @@ def each_done(
     BadUsageError
         If the cluster is gone.
     """
+    try:
+        yield from _each_done(client, work, jobs)
+    except (FutureCancelledError, CommClosedError):
+        raise BadUsageError(
+            "the Dask scheduler is gone; start it again, the same command goes on from here"
+        ) from None
+
+
+def _each_done(
+    client: Client, work: Callable[..., Any], jobs: deque[tuple[Any, ...]]
+) -> Iterator[tuple[tuple[Any, ...], Any]]:
     given: dict[str, tuple[Any, ...]] = {}
 
     def slots() -> int:  # workers may join late, and leave
@@ -156,10 +170,6 @@ def each_done(
             result = future.result()
         except KilledWorker:
             result = WORKER_DIED
-        except (FutureCancelledError, CommClosedError):
-            raise BadUsageError(
-                "the Dask scheduler is gone; start it again, the same command goes on from here"
-            ) from None
         yield given.pop(str(future.key)), result
         for _ in range(max(1, slots() - running.count()) if jobs else 0):
             running.update(submit())

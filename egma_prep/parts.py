@@ -2,11 +2,12 @@
 
 import hashlib
 import json
+import socket
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from egma_prep.errors import Reject
+from egma_prep.errors import BadUsageError, Reject
 from egma_prep.input_files import InputFiles
 from egma_prep.options import Options
 from egma_prep.out_folder import OutFolder, is_as_written
@@ -65,7 +66,15 @@ class Stale(NamedTuple):
 
 @dataclass(frozen=True)
 class Job:
-    """What every part of a run shares."""
+    """What every part of a run shares.
+
+    Attributes
+    ----------
+    token : str
+        Of the lock object, in a store.
+    landmarks : tuple of str
+        Some names in DATA, by which a worker on another machine tells that it is there.
+    """
 
     data: Path
     images: Path | None
@@ -73,10 +82,30 @@ class Job:
     source: str
     options: Options
     token: str = ""
+    landmarks: tuple[str, ...] = ()
 
     def files(self) -> InputFiles:
         """Open the door to the raw data."""
         return InputFiles(self.data, self.images)
+
+    def check_sight(self) -> None:
+        """Stop where DATA or OUT is not what the command sees, which no reading is to blame for.
+
+        Raises
+        ------
+        BadUsageError
+            If so, naming this machine.
+        """
+        seen = not self.landmarks or any((self.data / name).exists() for name in self.landmarks)
+        for place, there in (
+            (self.data, seen),
+            (self.out, not self.landmarks or OutFolder(self.out).run_file.exists()),
+        ):
+            if not there:
+                raise BadUsageError(
+                    f"the worker on {socket.gethostname()} does not see {place} as this command"
+                    " does; mount it there under the same path, then repeat the same command"
+                )
 
 
 def part_of(subject_id: str, parts: int) -> int:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import IO, Any, TypedDict, cast
@@ -11,6 +12,7 @@ from upath import UPath
 
 from egma_prep.errors import BadUsageError
 
+_ONE_SLASH = re.compile(r"[a-z0-9]{2,}:/(?!/)")
 _STAMPS = ("ETag", "etag", "md5Hash", "mtime", "created", "LastModified")
 _LIBRARIES = {"botocore", "aiobotocore", "aiohttp", "gcsfs", "google", "adlfs", "azure"}
 _PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs"}
@@ -40,6 +42,10 @@ def place_of(text: str | Path) -> Path:
         If nothing that is installed opens such URLs.
     """
     url = str(text)
+    if _ONE_SLASH.match(url):
+        raise BadUsageError(
+            f"{url} is neither a path nor a URL; write {url.replace(':/', '://', 1)}"
+        )
     if "://" not in url or url.startswith("file://"):
         return Path(url.removeprefix("file://")) if isinstance(text, str) else text
     scheme = url.partition("://")[0]
@@ -54,6 +60,8 @@ def place_of(text: str | Path) -> Path:
         raise BadUsageError(
             f"{url} needs the package {package}; install it: pip install {package}"
         ) from None
+    except ValueError as error:
+        raise BadUsageError(f"{url} cannot be opened ({error}); is the URL right?") from None
     except Exception as error:
         raise unreachable(url, error) from None
     return cast(Path, place)

@@ -47,6 +47,7 @@ _TRIAL_GROWTH = 4
 _DEATHS = 3
 """So often a worker must die on one reading before the reading is blamed."""
 _REASONS_SHOWN = 5
+_LANDMARKS = 20
 
 Say = Callable[[str], object]
 
@@ -123,7 +124,8 @@ def run_etl(
         out.finish_swap()
         run = out.run() or {}
         where = (resolved(data), images and resolved(images), out.root)
-        job = Job(*where, source.name, _options(run, changes), out.token)
+        names = () if is_remote(data) else sorted(os.listdir(data))[:_LANDMARKS]
+        job = Job(*where, source.name, _options(run, changes), out.token, tuple(names))
         return _bring_up_to_date(run, job, subjects, files, say)
 
 

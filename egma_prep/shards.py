@@ -45,6 +45,7 @@ def make_part(plan: PartPlan, job: Job, fatal: Collection[tuple[str, str]] = ())
     dict
         The record: key, counts, rejects, fingerprints of inputs and outputs.
     """
+    job.check_sight()
     with OutFolder(job.out, job.token).at_work():
         return _make_part(plan, job, fatal)
 

@@ -31,6 +31,18 @@ def test_a_scheduler_that_is_gone_is_named(
             list(each_done(client, abs, deque([(-1,)])))
 
 
+def test_a_scheduler_that_does_not_tell_its_workers_is_gone_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def lost(*_: Any) -> None:
+        raise CommClosedError("in <TCP (closed) ConnectionPool.ncores>: ConnectionResetError")
+
+    with Client(processes=False, n_workers=1, dashboard_address=None) as client:
+        monkeypatch.setattr(client, "nthreads", lost)
+        with pytest.raises(BadUsageError, match=r"scheduler is gone.*goes on from here"):
+            list(each_done(client, abs, deque([(-1,)])))
+
+
 class Gauge:
     """Counts how many calls are under way at most."""
 

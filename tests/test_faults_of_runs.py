@@ -519,6 +519,38 @@ def test_a_cluster_that_loses_a_worker_goes_on(
     assert_as_undisturbed(tmp_path / "out", clean_out)
 
 
+@pytest.mark.needs_root
+@pytest.mark.fault(
+    "a worker does not see DATA",
+    "a worker of a cluster of its own under whose DATA, or OUT, an empty disk is mounted",
+    "one line names the machine and the folder, exit 2; no reading is rejected for it",
+)
+@pytest.mark.parametrize("hidden", ["DATA", "OUT"])
+def test_a_worker_that_does_not_see_what_the_command_sees_is_told(
+    phantom: Path, clean_out: Path, tmp_path: Path, hidden: str
+) -> None:
+    if not can_mount(tmp_path / "trial"):
+        pytest.skip("mounting is not allowed here")
+    data = shutil.copytree(phantom, tmp_path / "data")
+    (tmp_path / "out").mkdir()
+    place = data if hidden == "DATA" else tmp_path / "out"
+    inside = f"mount -t tmpfs none {place} && exec {sys.executable} -m distributed.cli.dask_worker"
+    with scheduler(tmp_path, 0) as (address, processes):
+        processes.append(
+            subprocess.Popen(
+                ["unshare", "-m", "sh", "-c", f"{inside} {address} --nthreads 1 --no-dashboard"],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                start_new_session=True,
+            )
+        )
+        said = finish(start(data, tmp_path / "out", "--scheduler", address), 2)
+        assert f"does not see {place} as this command does" in said
+    finish(start(data, tmp_path / "out", "--set", "execution.scheduler="))
+    assert_as_undisturbed(tmp_path / "out", clean_out)
+
+
 @pytest.mark.fault(
     "workers of a cluster come and go",
     "a second worker joins after the first part, then the first one is told to leave",

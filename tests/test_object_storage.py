@@ -238,6 +238,7 @@ MISTAKES = {
     ),
     "no credentials": ("", "s3://bucket/x", {"AWS_ACCESS_KEY_ID": None}, "credentials"),
     "a kind of URL that nobody knows": ("foo://x/y", "out", {}, "foo"),
+    "a URL with one slash": ("", "s3:/bucket/x", {}, "write s3://bucket/x"),
     "a library that is missing": ("gs://x/y", "out", {}, "pip install gcsfs"),
 }  # fmt: skip
 

@@ -277,3 +277,11 @@ def test_the_command_takes_a_run_that_egma_train_wrote(
     assert result.exit_code == 0, result.output
     report = json.loads(written(tmp_path, "zero-shot-csv", name="own").read_text())
     assert report["checkpoint"]["objective"] == "egma" and report["evaluated"]["images"] == 60
+
+
+@pytest.mark.parametrize("option", ["--out", "--images", "--labels"])
+def test_urls_are_refused_in_one_line(option: str, model: Path, tmp_path: Path) -> None:
+    call = ["zero-shot", "--task", "csv", "--images", tmp_path, "--labels", "x", "--out", tmp_path]
+    result = egma_eval(*call, option, "s3://bucket/x", model)
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert "s3:/bucket/x is no local path" in result.stderr

@@ -1,8 +1,9 @@
 """The ``egma-eval`` command; everything heavy is imported inside the commands."""
 
 import functools
+import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,15 @@ _model_options = _options(
 )
 
 
+def _refuse_urls(values: Iterable[Any]) -> None:
+    from egma_train.errors import BadUsageError
+
+    for value in values:
+        for path in value if isinstance(value, tuple) else (value,):
+            if isinstance(path, Path) and re.match(r"[a-z0-9]{2,}:/", str(path)):
+                raise BadUsageError(f"{path} is no local path; egma-eval reads and writes those")
+
+
 def _reports_errors(command: Command) -> Command:
     """Parse ``--set``; turn a user's mistake into one line and exit code 2, or a traceback."""
 
@@ -91,6 +101,7 @@ def _reports_errors(command: Command) -> Command:
         from egma_train.options import parse_assignments
 
         try:
+            _refuse_urls(given.values())
             code = command(changes=parse_assignments(assignments), **given)
         except (BadUsageError, OSError) as error:
             if debug:
