@@ -90,7 +90,8 @@ class BatchLoader:
     def load(self, readings: Numbers) -> Batch:
         """Load a global batch; images and tokens of this rank only."""
         sentences, counts = self.cache.sentences_of(readings)
-        edges = [len(readings) * rank // self.world for rank in range(self.world + 1)]
+        base, larger = divmod(len(readings), self.world)  # shares as `np.array_split` makes them
+        edges = [rank * base + min(rank, larger) for rank in range(self.world + 1)]
         ends = [0, *np.cumsum(counts).tolist()]
         own = slice(edges[self.rank], edges[self.rank + 1])
         texts = self.cache.texts(sentences[ends[own.start] : ends[own.stop]])

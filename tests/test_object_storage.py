@@ -66,6 +66,7 @@ def objects(url: str) -> dict[str, tuple[str, Any]]:
     return {
         name.removeprefix(f"{root.path}/"): (info["ETag"], info["LastModified"])
         for name, info in found.items()
+        if "ETag" in info  # while nothing is there, the folder itself is listed
     }
 
 

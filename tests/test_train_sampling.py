@@ -190,6 +190,7 @@ def test_processes_share_a_batch_without_loss(
     for rank, part in enumerate(parts):
         assert torch.equal(part.grid, whole.grid) and torch.equal(part.readings, whole.readings)
         assert part.images_by_rank[rank] == len(part.images)
+        assert part.images_by_rank == tuple(map(len, np.array_split(readings, world)))
         assert part.sentences_by_rank[rank] == len(part.input_ids)
 
 
