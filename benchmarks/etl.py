@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -53,7 +53,14 @@ def main() -> None:
             shutil.rmtree(tree)
 
 
-def grow(tree: Path, readings: int, drawn: int, small: bool = False) -> None:
+def grow(
+    tree: Path,
+    readings: int,
+    drawn: int,
+    *,
+    small: bool = False,
+    copy_file: Callable[[str, str], str] = shutil.copy2,
+) -> None:
     """Draw some readings, and copy them under other patients' numbers."""
     write_tree(tree, drawn, small=small, seed=11)
     shutil.rmtree(tree / "spreadsheets")
@@ -62,10 +69,11 @@ def grow(tree: Path, readings: int, drawn: int, small: bool = False) -> None:
         for patient in patients:
             before = patient.name.removeprefix("patient_")
             after = str(int(before) + copy * 1_000_000)
-            shutil.copytree(patient, patient.with_name(f"patient_{after}"))
-            for path in patient.with_name(f"patient_{after}").rglob("*"):
+            made = patient.with_name(f"patient_{after}")
+            shutil.copytree(patient, made, copy_function=copy_file)
+            for path in made.rglob("*"):
                 rename(path, before, after, copy)
-            for path in sorted(patient.with_name(f"patient_{after}").rglob("*"), reverse=True):
+            for path in sorted(made.rglob("*"), reverse=True):
                 if renamed(path.name, copy) != path.name:
                     path.rename(path.with_name(renamed(path.name, copy)))
 

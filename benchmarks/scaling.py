@@ -16,8 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.etl import WORKERS, Watch, part_of, rename, renamed
-from egma_prep.synth import write_tree
+from benchmarks.etl import WORKERS, Watch, grow, part_of
 
 DRAWN = 125
 STAGES = ("start and plan", "parts", "merge", "run again")
@@ -42,7 +41,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR")) as folder:
         whole = Path(folder) / "whole"
-        grow(whole, arguments.readings)
+        grow(whole, arguments.readings, DRAWN, copy_file=linked)
         runs = []
         for size in (*arguments.sizes, arguments.readings):
             tree = Path(folder) / "tree"
@@ -51,23 +50,6 @@ def main() -> None:
             shutil.rmtree(tree)
             print(f"{runs[-1]}", file=sys.stderr, flush=True)
     tell(runs)
-
-
-def grow(tree: Path, readings: int) -> None:
-    """Draw some readings, and copy them under other patients' numbers, images by link."""
-    write_tree(tree, DRAWN, small=False, seed=11)
-    shutil.rmtree(tree / "spreadsheets")
-    drawn = sorted(tree.glob("patient_*"))
-    for copy in range(1, readings // DRAWN):
-        for patient in drawn:
-            before = patient.name.removeprefix("patient_")
-            made = patient.with_name(f"patient_{int(before) + copy * 1_000_000}")
-            shutil.copytree(patient, made, copy_function=linked)
-            for path in made.rglob("*"):
-                rename(path, before, made.name.removeprefix("patient_"), copy)
-            for path in sorted(made.rglob("*"), reverse=True):
-                if renamed(path.name, copy) != path.name:
-                    path.rename(path.with_name(renamed(path.name, copy)))
 
 
 def linked(source: str, target: str) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import multivariate_normal
 
-from benchmarks.etl import etl_seconds
+from benchmarks.etl import etl_seconds, part_of
 from egma_prep.synth import write_tree
 
 
@@ -30,9 +30,7 @@ def main() -> None:
         tree = Path(folder) / "tree"
         write_tree(tree, arguments.readings, small=False, seed=11)
         few = Path(folder) / "few"
-        few.mkdir()
-        for patient in sorted(tree.glob("patient_*"))[:2]:
-            (few / patient.name).symlink_to(patient)
+        part_of(tree, few, 2, len(list(tree.glob("patient_*"))))
         startup, _, _ = etl_seconds(few, Path(folder) / "out")
         seconds, _, written = etl_seconds(tree, Path(folder) / "out")
         ours = (seconds - startup) / written

@@ -128,9 +128,10 @@ def _contents(run: dict[str, Any]) -> list[str]:
 def outdated_reports(root: Path, run: dict[str, Any]) -> list[tuple[str, str]]:
     """List the reports in a folder that are not of its run, with how to make each again."""
     found = []
+    own = fingerprint(run).encode()
     for flag, name in REPORTS.items():
         path = root / name
-        if path.exists() and fingerprint(run).encode() not in path.read_bytes():
+        if path.exists() and own not in path.read_bytes():
             again = f"egma-prep report{flag} --out {root}"
             found.append((name, f"of an earlier run; repeat: {again}"))
     return found

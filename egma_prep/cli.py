@@ -465,9 +465,11 @@ def _show(summary: "Summary") -> None:
 
 
 def _show_outdated(out: Path) -> None:
-    from egma_prep.card import outdated_reports
+    from egma_prep.card import REPORTS, outdated_reports
     from egma_prep.out_folder import OutFolder
 
+    if not any((out / name).exists() for name in REPORTS.values()):
+        return  # run.json may be large
     for name, problem in outdated_reports(out, OutFolder(out).finished_run()):
         click.echo(f"{name} is {problem}")
 

@@ -96,11 +96,13 @@ class Job:
         BadUsageError
             If so, naming this machine.
         """
-        seen = not self.landmarks or any((self.data / name).exists() for name in self.landmarks)
-        for place, there in (
-            (self.data, seen),
-            (self.out, not self.landmarks or OutFolder(self.out).run_file.exists()),
-        ):
+        if not self.landmarks:
+            return
+        seen = {
+            self.data: any((self.data / name).exists() for name in self.landmarks),
+            self.out: OutFolder(self.out).run_file.exists(),
+        }
+        for place, there in seen.items():
             if not there:
                 raise BadUsageError(
                     f"the worker on {socket.gethostname()} does not see {place} as this command"

@@ -73,10 +73,7 @@ def main(
 
         if "://" in out:
             raise BadUsageError(f"--out {out} is no local folder; runs are written into one")
-        where = shards or out
-        request = Request(
-            where if "://" in where else Path(where), Path(out), preset, name, init, changes, resume
-        )
+        request = Request(shards or out, Path(out), preset, name, init, changes, resume)
         run = run_training(request, click.echo)
     except (BadUsageError, OSError) as error:
         if debug:

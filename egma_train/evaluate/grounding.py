@@ -82,13 +82,14 @@ def grounding(
         raise unknown_name("split", lacking[0], seen_splits)
     if not found:
         raise BadUsageError(f"no sentence in {shards} points to {against}; try the other --against")
+    digest = fingerprint(files)
     return {
         "task": "grounding",
         "protocol": {"against": against, "splits": list(splits) or "all", "seed": seed},
-        "shards": fingerprint(files),
+        "shards": digest,
         "sentences": len(found),
         "images": len({one["dicom_id"] for one in found}),
-        "trained_on": _trained_on(encoder, files, splits),
+        "trained_on": _trained_on(encoder, digest, splits),
         "metrics": _summary(found, seed),
         "rows": [{name: one[name] for name in (*_KEY, *MEASURES)} for one in found],
     }
@@ -206,11 +207,11 @@ def _summary(found: list[dict[str, Any]], seed: int) -> dict[str, Any]:
     }
 
 
-def _trained_on(encoder: Encoder, files: list[Path], splits: Sequence[str]) -> bool | None:
+def _trained_on(encoder: Encoder, shards: str, splits: Sequence[str]) -> bool | None:
     """Tell whether the model has seen these readings; None where nothing is known of it."""
     facts = encoder.facts
     if facts.get("objective") == "untrained":
         return False
-    if facts.get("shards") != fingerprint(files):
+    if facts.get("shards") != shards:
         return None
     return not facts["splits"] or not splits or bool(set(facts["splits"]) & set(splits))
