@@ -1,4 +1,4 @@
-"""One reading's gaze, words and image to its rows: align, cut, render. Pure; no files."""
+"""One reading's gaze, words and image to its columns: align, cut, render. Pure; no files."""
 
 import math
 from dataclasses import dataclass, fields
@@ -12,6 +12,7 @@ from egma_prep.geometry import Frame
 from egma_prep.options import Options, RenderOptions
 from egma_prep.readings import FloatArray, RawReading, Region, Words
 from egma_prep.render import Heatmap, Kernels, heatmap, kernels
+from egma_prep.schema import Columns
 from egma_prep.sentences import SentenceSpan, is_word, join_words, sentence_spans
 
 Rows = list[dict[str, Any]]
@@ -48,8 +49,8 @@ class Passage(NamedTuple):
     words: int
 
 
-def reading_rows(raw: RawReading, image: FramedImage, options: Options) -> dict[str, Rows]:
-    """Make every output row of one reading.
+def reading_columns(raw: RawReading, image: FramedImage, options: Options) -> dict[str, Columns]:
+    """Make all that is written of one reading.
 
     Parameters
     ----------
@@ -61,7 +62,7 @@ def reading_rows(raw: RawReading, image: FramedImage, options: Options) -> dict[
     Returns
     -------
     dict
-        Rows by table name, and under ``shard`` the shard's.
+        Columns by table name, and under ``shard`` the shard's.
     """
     frame = image.frame
     scale = frame.width / raw.width, frame.height / raw.height
@@ -74,8 +75,9 @@ def reading_rows(raw: RawReading, image: FramedImage, options: Options) -> dict[
         raw.paragraphs,
     )
     seconds = overlap_seconds(raw.words.begin_s, raw.words.end_s, gaze.begin_s, gaze.end_s)
-    key = {"dataset": raw.dataset, "reading_id": raw.reading_id}
-    facts = key | {
+    facts = {
+        "dataset": raw.dataset,
+        "reading_id": raw.reading_id,
         "subject_id": raw.subject_id,
         "study_id": raw.study_id,
         "dicom_id": raw.dicom_id,
@@ -92,13 +94,18 @@ def reading_rows(raw: RawReading, image: FramedImage, options: Options) -> dict[
         "regions": [_region_in_frame(region, frame, scale)._asdict() for region in raw.regions],
     }
     tables = {
-        "readings": [{**facts, **_counts(gaze, raw.words, spans)}],
-        "words": _word_rows(raw.words, spans, seconds[:, gaze.on_image].sum(axis=1)),
-        "fixations": _fixation_rows(gaze),
-        "alignment": _alignment_rows(seconds),
-        "sentences": _sentence_rows(raw.words, spans),
+        "words": _word_columns(raw.words, spans, seconds[:, gaze.on_image].sum(axis=1)),
+        "fixations": _fixation_columns(gaze),
+        "alignment": _alignment_columns(seconds),
+        "sentences": _sentence_columns(raw.words, spans),
     }
-    return {name: [key | row for row in rows] for name, rows in tables.items()} | {"shard": [shard]}
+    for columns in tables.values():
+        rows = len(next(iter(columns.values())))
+        columns |= {"dataset": [raw.dataset] * rows, "reading_id": [raw.reading_id] * rows}
+    row_of = {"readings": facts | _counts(gaze, raw.words, spans), "shard": shard}
+    return tables | {
+        name: {column: [value] for column, value in row.items()} for name, row in row_of.items()
+    }
 
 
 def _gaze_in_frame(raw: RawReading, frame: Frame, scale: tuple[float, float]) -> Gaze:
@@ -209,57 +216,47 @@ def _counts(gaze: Gaze, words: Words, spans: list[SentenceSpan]) -> dict[str, An
     }
 
 
-def _word_rows(words: Words, spans: list[SentenceSpan], gaze_seconds: FloatArray) -> Rows:
+def _word_columns(words: Words, spans: list[SentenceSpan], gaze_seconds: FloatArray) -> Columns:
     sentence = np.repeat(np.arange(len(spans)), [last - first + 1 for first, last in spans])
-    columns = {
-        "word_index": range(len(words.text)),
+    return {
+        "word_index": list(range(len(words.text))),
         "text": words.text,
         "begin": list(map(_known, words.begin_s.tolist())),
         "end": list(map(_known, words.end_s.tolist())),
         "sentence_index": sentence.tolist(),
         "gaze_seconds": gaze_seconds.tolist(),
     }
-    return _rows(columns)
 
 
-def _fixation_rows(gaze: Gaze) -> Rows:
+def _fixation_columns(gaze: Gaze) -> Columns:
     names = {"begin_s": "begin", "end_s": "end", "x_px": "x", "y_px": "y"}
     columns = {
         names.get(one.name, one.name): getattr(gaze, one.name).tolist() for one in fields(gaze)
     }
-    return _rows({"fixation_index": range(len(gaze.begin_s)), **columns})
+    return {"fixation_index": list(range(len(gaze.begin_s))), **columns}
 
 
-def _alignment_rows(seconds: FloatArray) -> Rows:
+def _alignment_columns(seconds: FloatArray) -> Columns:
     word, fixation = np.nonzero(seconds)
-    return _rows(
-        {
-            "word_index": word.tolist(),
-            "fixation_index": fixation.tolist(),
-            "seconds": seconds[word, fixation].tolist(),
-        }
-    )
+    return {
+        "word_index": word.tolist(),
+        "fixation_index": fixation.tolist(),
+        "seconds": seconds[word, fixation].tolist(),
+    }
 
 
-def _sentence_rows(words: Words, spans: list[SentenceSpan]) -> Rows:
+def _sentence_columns(words: Words, spans: list[SentenceSpan]) -> Columns:
     passages = _passages(words, spans, "sentence")
-    return [
-        {
-            "sentence_index": index,
-            "text": passage.text,
-            "begin": _known(passage.begin_s),
-            "end": _known(passage.end_s),
-            "first_word": span.first_word,
-            "last_word": span.last_word,
-        }
-        for index, (passage, span) in enumerate(zip(passages, spans, strict=True))
-    ]
+    return {
+        "sentence_index": list(range(len(spans))),
+        "text": [passage.text for passage in passages],
+        "begin": [_known(passage.begin_s) for passage in passages],
+        "end": [_known(passage.end_s) for passage in passages],
+        "first_word": [span.first_word for span in spans],
+        "last_word": [span.last_word for span in spans],
+    }
 
 
 def _known(time_s: float) -> float | None:
     """Store the times that a written report lacks as nulls."""
     return None if math.isnan(time_s) else time_s
-
-
-def _rows(columns: dict[str, Any]) -> Rows:
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 Key = tuple[str, str]
+Columns = dict[str, list[Any]]
 
 SCHEMA_VERSION = "1"
 """Raised when a reader of the old columns would be wrong; new columns alone do not raise it."""
@@ -73,10 +74,11 @@ def part_tables(privacy: bool) -> dict[str, pa.Schema]:
     return {name: one for name, one in TABLES.items() if not (privacy and name in _RAW_GAZE)}
 
 
-def without_raw_gaze(rows: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+def without_raw_gaze(tables: dict[str, Columns]) -> dict[str, Columns]:
     """Leave out a reading's fixations, alignment and gaze of single words (paper, Appendix E)."""
-    kept = {name: some for name, some in rows.items() if name not in _RAW_GAZE}
-    return kept | {"words": [word | {"gaze_seconds": None} for word in rows["words"]]}
+    kept = {name: columns for name, columns in tables.items() if name not in _RAW_GAZE}
+    words = tables["words"]
+    return kept | {"words": words | {"gaze_seconds": [None] * len(words["text"])}}
 
 
 def described(schema: pa.Schema, options: dict[str, Any]) -> pa.Schema:

@@ -3,7 +3,7 @@
 import re
 import sys
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,6 +25,7 @@ class SentenceSpan(NamedTuple):
     last_word: int
 
 
+@lru_cache(maxsize=2**16)
 def is_word(token: str) -> bool:
     """Tell words from dictated punctuation."""
     return any(character.isalnum() for character in token)
@@ -96,14 +97,15 @@ def _starts_at_punctuation(tokens: list[str]) -> list[bool] | None:
     """Flag each sentence's first token; None where no token ends a sentence."""
     starts: list[bool] = []
     sentence: list[str] = []
-    ended, ends = True, 0
+    worded, ended, ends = False, True, 0
     for token, following in zip(tokens, [*tokens[1:], None], strict=True):
         # Punctuation after an end ("normal . .") stays with the sentence it follows.
         starts.append(not starts or (ended and is_word(token)))
         if starts[-1]:
-            sentence, ended = [], False
+            sentence, worded, ended = [], False, False
         sentence.append(token)
-        if not ended and any(map(is_word, sentence)) and _ends_sentence(sentence, following):
+        worded = worded or is_word(token)
+        if worded and not ended and _ends_sentence(sentence, following):
             ended, ends = True, ends + 1
     return starts if ends else None
 

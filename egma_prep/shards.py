@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from egma_prep.assemble import FramedImage, Rows, reading_rows
+from egma_prep.assemble import FramedImage, reading_columns
 from egma_prep.errors import BadInputError, BadUsageError, Reject, remembered
 from egma_prep.geometry import FRAME_PX, frame_of
 from egma_prep.images import framed, image_size
@@ -24,9 +24,9 @@ from egma_prep.schema import (
     IMAGES,
     SHARD,
     TABLES,
+    Columns,
     described,
     part_tables,
-    table_of,
     without_raw_gaze,
 )
 from egma_prep.sources import sources
@@ -53,29 +53,43 @@ def make_part(plan: PartPlan, job: Job, fatal: Collection[tuple[str, str]] = ())
 def _make_part(plan: PartPlan, job: Job, fatal: Collection[tuple[str, str]]) -> dict[str, Any]:
     out, files = OutFolder(job.out, job.token), job.files()
     out.remove_part(plan.part)
-    rows, rejects, notes = _load_all(plan, job, files, fatal)
-    tables: dict[str, tuple[Path, pa.Table]] = {}
-    if rows["shard"]:
-        shard = described(SHARD, shard_options(job.options))
-        images = described(IMAGES, {"image_size": FRAME_PX, "fit": job.options.image.fit})
-        tables["images"] = out.image_part(plan.part), table_of(images, rows["images"])
-        path = out.shard(plan.part, job.options.render.format)
-        tables["shard"] = path, table_of(shard, rows["shard"])
-    for name, schema in part_tables(job.options.output.privacy).items():
-        tables[name] = out.part_table(plan.part, name), table_of(schema, rows[name])
+    columns, rejects, notes = _load_all(plan, job, files, fatal)
+    written = len(columns["shard"]["image"])
+    chosen = _chosen(plan.part, job, out)
+    if not written:
+        del chosen["shard"], chosen["images"]
+    tables = [
+        (path, pa.Table.from_pydict(columns[name], schema))
+        for name, (path, schema) in chosen.items()
+    ]
     record = {
         "key": plan.key(job.source, job.options),
         "planned": plan.planned,
-        "written": len(rows["shard"]),
+        "written": written,
         "rejects": [asdict(reject) for reject in sorted(rejects)],
         "notes": dict(notes),
         "inputs": plan.inputs | files.fingerprints,
-        "outputs": dict(zip(tables, write_tables(tables.values()), strict=True)),
+        "outputs": dict(zip(chosen, write_tables(tables), strict=True)),
     }
     delete(out.last_reading_file(plan.part))
     out.check_lock()
     write_json(out.record_file(plan.part), record)
     return record
+
+
+def _chosen(part: int, job: Job, out: OutFolder) -> dict[str, tuple[Path, pa.Schema]]:
+    """Tell where each of a part's tables goes, and what it holds."""
+    options = job.options
+    shard = described(SHARD, shard_options(options))
+    images = described(IMAGES, {"image_size": FRAME_PX, "fit": options.image.fit})
+    tables = {
+        name: (out.part_table(part, name), schema)
+        for name, schema in part_tables(options.output.privacy).items()
+    }
+    return tables | {
+        "shard": (out.shard(part, options.render.format), shard),
+        "images": (out.image_part(part), images),
+    }
 
 
 def reading_at_work(out: OutFolder, part: int) -> tuple[str, str] | None:
@@ -105,8 +119,11 @@ def shard_options(options: Options) -> dict[str, Any]:
 
 def _load_all(
     plan: PartPlan, job: Job, files: InputFiles, fatal: Collection[tuple[str, str]]
-) -> tuple[dict[str, Rows], list[Reject], Counter[str]]:
-    rows: dict[str, Rows] = {name: [] for name in (*TABLES, "images", "shard")}
+) -> tuple[dict[str, Columns], list[Reject], Counter[str]]:
+    schemas = TABLES | {"shard": SHARD}
+    columns: dict[str, Columns] = {
+        table: {name: [] for name in schema.names} for table, schema in schemas.items()
+    }
     rejects, notes = list(plan.rejects), Counter[str]()
     images: dict[str, FramedImage | BadInputError] = {}  # decoded once for all their readings
     subject = None
@@ -126,14 +143,19 @@ def _load_all(
             rejects.append(made.without_values() if job.options.output.privacy else made)
             continue
         raw, added = made
-        for name, more in added.items():
-            rows[name] += more
+        for table, more in added.items():
+            for name, values in more.items():
+                columns[table][name] += values
         notes.update(dict(raw.notes) | _noted(raw, added))
-    for reading in rows["readings"]:
-        reading["part"] = plan.part
-    shown = {row["dicom_id"]: row for row in rows["shard"]}
-    rows["images"] = [shown[dicom_id] for dicom_id in sorted(shown)]
-    return rows, rejects, notes
+    columns["readings"]["part"] = [plan.part] * len(columns["shard"]["image"])
+    columns["images"] = _images_of(columns["shard"])
+    return columns, rejects, notes
+
+
+def _images_of(shard: Columns) -> Columns:
+    row_of = {dicom_id: row for row, dicom_id in enumerate(shard["dicom_id"])}
+    rows = [row_of[dicom_id] for dicom_id in sorted(row_of)]
+    return {name: [shard[name][row] for row in rows] for name in IMAGES.names}
 
 
 def load_reading(
@@ -141,8 +163,8 @@ def load_reading(
     job: Job,
     files: InputFiles,
     images: dict[str, FramedImage | BadInputError],
-) -> tuple[RawReading, dict[str, Rows]] | Reject:
-    """Make one reading's rows, as `reading_rows` does, from its files.
+) -> tuple[RawReading, dict[str, Columns]] | Reject:
+    """Make one reading's columns, as `reading_columns` does, from its files.
 
     Parameters
     ----------
@@ -156,8 +178,8 @@ def load_reading(
         path = raw.image_path
         image = remembered(images, path, lambda: _framed(path, files, job.options.image))
         stage = "render"
-        rows = reading_rows(raw, image, job.options)
-        return raw, without_raw_gaze(rows) if job.options.output.privacy else rows
+        columns = reading_columns(raw, image, job.options)
+        return raw, without_raw_gaze(columns) if job.options.output.privacy else columns
     except BadInputError as error:
         return Reject.of(error, *planned.key, stage)
     except BadUsageError:  # a store that does not answer is no fault of the reading
@@ -172,12 +194,12 @@ def load_reading(
         return Reject.of(BadInputError("unexpected", "", what), *planned.key, stage)
 
 
-def _noted(raw: RawReading, rows: dict[str, Rows]) -> dict[str, int]:
-    reading, shard = rows["readings"][0], rows["shard"][0]
+def _noted(raw: RawReading, columns: dict[str, Columns]) -> dict[str, int]:
+    reading = {name: value for name, (value,) in columns["readings"].items()}
     return {
         "fixations_off_image": reading["fixations"] - reading["fixations_on_image"],
         "image_size_differs": (raw.width, raw.height) != (reading["width"], reading["height"]),
-        "readings_without_gaze": shard["heatmap"] is None,
+        "readings_without_gaze": columns["shard"]["heatmap"] == [None],
     }
 
 

@@ -51,17 +51,19 @@ def tree_at(root: Path) -> Tree:
 class _LocalTree:
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._home = f"{root}/"  # joining paths costs as much as reading a small file
 
     def list_whole(self) -> None:
         pass
 
     def look(self, path: str) -> Seen:
-        status = os.stat(self.root / path)
+        status = os.stat(self._home + path)
         stamp: Fingerprint = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
         return Seen(stamp, stat.S_ISREG(status.st_mode))
 
     def read(self, path: str) -> bytes:
-        return (self.root / path).read_bytes()
+        with open(self._home + path, "rb", buffering=0) as file:
+            return file.read()
 
     def may_read(self, path: str) -> bool:
         return os.access(self.root / path, os.R_OK)

@@ -288,8 +288,8 @@ def _rendered_again(
         tables = out.part_rows(part, ("words", "fixations", "sentences"))
         for key in keys:
             own = {name: found.get(key, []) for name, found in tables.items()}
-            made = _through_arrow(SHARD, [rows[key] | render_reading(rows[key], own, options)])
-            if made[0] != rows[key]:
+            made = rows[key] | render_reading(rows[key], own, options)
+            if table_of(SHARD, [made]).to_pylist() != [rows[key]]:
                 yield Finding(
                     f"{out.relative(path)}, {key[1]}", "the tables render to other maps", part
                 )
@@ -315,10 +315,11 @@ def _derived_again(
             if made is None or isinstance(made, Reject):
                 yield Finding(f"{out.relative(path)}, {key[1]}", "DATA rejects it now", part)
                 continue
-            for name, rows in made[1].items():
+            made[1]["readings"]["part"] = [part]
+            for name, columns in made[1].items():
                 schema = SHARD if name == "shard" else TABLES[name]
-                given = [{"part": part} | row for row in rows] if name == "readings" else rows
-                if _through_arrow(schema, given) != kept[name].get(key, []):
+                rows = pa.Table.from_pydict(columns, schema).to_pylist()
+                if rows != kept[name].get(key, []):
                     yield Finding(
                         f"{out.relative(path)}, {key[1]}", f"DATA gives other {name}", part
                     )
@@ -334,7 +335,3 @@ def _by_part(chosen: list[Key], stored: dict[Key, int]) -> dict[int, list[Key]]:
     for key in chosen:
         parts[stored[key]].append(key)
     return parts
-
-
-def _through_arrow(schema: pa.Schema, rows: Rows) -> Rows:
-    return table_of(schema, rows).to_pylist()

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from egma_prep.assemble import FramedImage, reading_rows
+from egma_prep.assemble import FramedImage, reading_columns
 from egma_prep.geometry import frame_of
 from egma_prep.options import Options
 from egma_prep.out_folder import write_table
 from egma_prep.readings import Fixations, RawReading, Region, Words
-from egma_prep.schema import SCHEMA_VERSION, SHARD, described, table_of
+from egma_prep.schema import SCHEMA_VERSION, SHARD, described
 from egma_prep.shards import shard_options
 
 GOLDEN = Path(__file__).parent / "golden" / f"shard-v{SCHEMA_VERSION}.parquet"
@@ -50,8 +50,8 @@ def golden_table() -> pa.Table:
         ],
     )
     image = FramedImage(frame_of(301, 400), np.tile(np.arange(224, dtype=np.uint8), (224, 1)))
-    rows = reading_rows(raw, image, Options())["shard"]
-    return table_of(described(SHARD, shard_options(Options())), rows)
+    columns = reading_columns(raw, image, Options())["shard"]
+    return pa.Table.from_pydict(columns, described(SHARD, shard_options(Options())))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import importlib
 import pkgutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Protocol
 
 from egma_prep.errors import BadUsageError, Reject, unknown_name
@@ -62,6 +63,7 @@ class Source(Protocol):
         """
 
 
+@cache
 def sources() -> dict[str, Source]:
     """Find every layout in this folder, by name."""
     names = [module.name for module in pkgutil.iter_modules(__path__)]
