@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -17,7 +18,7 @@ import pyarrow.parquet as pq
 
 from egma_prep.card import data_card, shareable
 from egma_prep.errors import BadUsageError
-from egma_prep.formats import formats
+from egma_prep.formats import formats, parquet
 from egma_prep.lock import at_work, locked, wait_for_workers
 from egma_prep.lock_object import check_token
 from egma_prep.places import (
@@ -29,13 +30,13 @@ from egma_prep.places import (
     is_of_a_store,
     is_remote,
     read_bytes,
-    readable,
     stamp,
     store_of,
     upload,
 )
 from egma_prep.schema import SCHEMA_VERSION, TABLES, Key, rows_by_reading
 
+_SEAL = re.compile(rb'\n "seal": "([0-9a-f]{64})"')  # no text in JSON holds a line's end
 _RUN = {"schema_version", "status", "options", "seal"}
 _OWNER_ONLY = 0o700
 _OWNER_ONLY_FILE = 0o600
@@ -342,14 +343,18 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write JSON, keys sorted, with its own checksum as ``seal``."""
-    write_atomically(path, _sealed(content))
+    """Write JSON, keys sorted; its ``seal`` is the checksum of the file with a blank seal."""
+    blank = json.dumps(content | {"seal": ""}, indent=1, sort_keys=True).encode() + b"\n"
+    seal = b'\n "seal": "%s"' % hashlib.sha256(blank).hexdigest().encode()
+    write_atomically(path, blank.replace(b'\n "seal": ""', seal))
 
 
-def _sealed(content: dict[str, Any]) -> bytes:
-    unsealed = {name: value for name, value in content.items() if name != "seal"}
-    seal = hashlib.sha256(json.dumps(unsealed, sort_keys=True).encode()).hexdigest()
-    return json.dumps(unsealed | {"seal": seal}, indent=1, sort_keys=True).encode() + b"\n"
+def _is_sealed(data: bytes) -> bool:
+    found = _SEAL.search(data)
+    if found is None:
+        return False
+    blank = data[: found.start(1)] + data[found.end(1) :]
+    return hashlib.sha256(blank).hexdigest().encode() == found[1]
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -363,7 +368,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     try:
         data = read_bytes(path)
         content = json.loads(data)
-        if isinstance(content, dict) and "seal" in content and _sealed(content) != data:
+        if isinstance(content, dict) and "seal" in content and not _is_sealed(data):
             raise ValueError("its checksum is another")
         return content
     except (FileNotFoundError, NotADirectoryError):
@@ -441,21 +446,17 @@ def read_parquet(path: Path) -> pa.Table:
         If it is missing or damaged.
     """
     try:
-        return pq.read_table(readable(path), page_checksum_verification=True)
+        return parquet.load(path)
     except (OSError, pa.ArrowException) as error:
         reason = str(error).partition("\n")[0]
         raise BadUsageError(f"{path} is damaged ({reason}); repeat: egma-prep run DATA") from None
 
 
-def concatenate(paths: list[Path], target: Path, schema: pa.Schema) -> int:
-    """Join the parts of a table, one row group each; return the rows."""
-    rows = 0
+def concatenate(paths: list[Path], target: Path, schema: pa.Schema) -> None:
+    """Join the parts of a table, one row group each."""
     with (
         appearing_whole(target) as temporary,
         pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
     ):
         for path in paths:
-            table = pq.read_table(readable(path), schema=schema)
-            writer.write_table(table)
-            rows += table.num_rows
-    return rows
+            writer.write_table(parquet.load(path))

@@ -4,6 +4,7 @@ import hashlib
 import json
 import socket
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from egma_prep.out_folder import OutFolder, is_as_written
 from egma_prep.places import Fingerprint, Stamps
 from egma_prep.readings import PlannedReading
 from egma_prep.schema import SCHEMA_VERSION, part_tables
-from egma_prep.sources import SubjectPlan
+from egma_prep.sources import Source, SubjectPlan, sources
 
 NEW = "not made yet"
 
@@ -87,6 +88,11 @@ class Job:
     def files(self) -> InputFiles:
         """Open the door to the raw data."""
         return InputFiles(self.data, self.images)
+
+    @cached_property
+    def layout(self) -> Source:
+        """Look the source up by its name, once."""
+        return sources()[self.source]
 
     def check_sight(self) -> None:
         """Stop where DATA or OUT is not what the command sees, which no reading is to blame for.

@@ -298,7 +298,8 @@ def _make(
 def _records(client: Any, stale: list[PartPlan], job: Job) -> Iterator[dict[str, Any]]:
     """Make parts; readings on which workers die time and again are rejected, their mates kept."""
     out, deaths = OutFolder(job.out), Counter[tuple[str, str]]()
-    jobs: deque[tuple[Any, ...]] = deque((plan, job) for plan in stale)
+    longest_first = sorted(stale, key=lambda plan: -len(plan.readings))  # all workers end together
+    jobs: deque[tuple[Any, ...]] = deque((plan, job) for plan in longest_first)
     for (plan, *_), record in each_done(client, make_part, jobs):
         if record is not WORKER_DIED:
             yield record
@@ -332,12 +333,11 @@ def _finish(
     parts = [plan.part for plan in plans]
     records = [record for part in parts if (record := out.record(part)) is not None]
     tables = part_tables(header["options"]["output"]["privacy"])
-    for name in TABLES:
-        if name in tables:
-            shares = [out.part_table(part, name) for part in parts]
-            concatenate(shares, out.table(name), tables[name])
-        else:
-            delete(out.table(name))
+    for name in set(TABLES) - set(tables):
+        delete(out.table(name))
+    shares = ([out.part_table(part, name) for part in parts] for name in tables)
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(concatenate, shares, map(out.table, tables), tables.values()))
     written = sum(record["written"] for record in records)
     rejects = [reject for record in records for reject in record["rejects"]]
     rejects.sort(key=lambda reject: tuple(reject.values()))

@@ -29,7 +29,6 @@ from egma_prep.schema import (
     part_tables,
     without_raw_gaze,
 )
-from egma_prep.sources import sources
 
 
 def make_part(plan: PartPlan, job: Job, fatal: Collection[tuple[str, str]] = ()) -> dict[str, Any]:
@@ -173,7 +172,7 @@ def load_reading(
     """
     stage = "read"
     try:
-        raw = sources()[job.source].load(planned, files, job.options.source)
+        raw = job.layout.load(planned, files, job.options.source)
         stage = "image"
         path = raw.image_path
         image = remembered(images, path, lambda: _framed(path, files, job.options.image))

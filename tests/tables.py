@@ -45,9 +45,9 @@ def by_reading(rows: Iterable[dict[str, Any]]) -> dict[Key, Rows]:
 
 def write_sealed(path: Path, content: dict[str, Any]) -> None:
     """Write a record as if it had always been so: its checksum fits."""
-    kept = {name: value for name, value in content.items() if name != "seal"}
-    seal = hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
-    path.write_text(json.dumps(kept | {"seal": seal}, indent=1, sort_keys=True) + "\n")
+    blank = json.dumps(content | {"seal": ""}, indent=1, sort_keys=True) + "\n"
+    seal = hashlib.sha256(blank.encode()).hexdigest()
+    path.write_text(json.dumps(content | {"seal": seal}, indent=1, sort_keys=True) + "\n")
 
 
 def contents(out: Path) -> dict[str, Any]:

@@ -25,7 +25,8 @@ def save(table: pa.Table, path: Path) -> None:
 
 def load(path: Path) -> pa.Table:
     """Read a table."""
-    return pq.read_table(readable(path), page_checksum_verification=True)
+    with pq.ParquetFile(readable(path), page_checksum_verification=True) as file:
+        return file.read()
 
 
 def count(path: Path) -> int:

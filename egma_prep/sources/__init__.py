@@ -4,7 +4,6 @@ import importlib
 import pkgutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Protocol
 
 from egma_prep.errors import BadUsageError, Reject, unknown_name
@@ -63,7 +62,6 @@ class Source(Protocol):
         """
 
 
-@cache
 def sources() -> dict[str, Source]:
     """Find every layout in this folder, by name."""
     names = [module.name for module in pkgutil.iter_modules(__path__)]
