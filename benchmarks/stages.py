@@ -77,7 +77,7 @@ def sampled(tree: Path, out: Path) -> tuple[Counter[str], int]:
     first, *parts = plan_parts(subjects, -(-planned // _READINGS_PER_PART))
     make_part(first, job)
     sampler = Sampler(threading.get_ident())
-    written = sum(make_part(part, job)["written"] for part in parts)
+    written = sum(make_part(part, job) for part in parts)
     return sampler.stop(), written
 
 

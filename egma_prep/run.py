@@ -290,19 +290,19 @@ def _make(
         if stale:
             planned = sum(plan.planned for plan in stale)
             progress = stack.enter_context(Progress("readings", planned))
-            for record in _records(client, stale, job):
-                progress.advance(record["planned"])
+            for plan in _made(client, stale, job):
+                progress.advance(plan.planned)
             out.remove_litter()  # of workers that died
 
 
-def _records(client: Any, stale: list[PartPlan], job: Job) -> Iterator[dict[str, Any]]:
+def _made(client: Any, stale: list[PartPlan], job: Job) -> Iterator[PartPlan]:
     """Make parts; readings on which workers die time and again are rejected, their mates kept."""
     out, deaths = OutFolder(job.out), Counter[tuple[str, str]]()
     longest_first = sorted(stale, key=lambda plan: -len(plan.readings))  # all workers end together
     jobs: deque[tuple[Any, ...]] = deque((plan, job) for plan in longest_first)
-    for (plan, *_), record in each_done(client, make_part, jobs):
-        if record is not WORKER_DIED:
-            yield record
+    for (plan, *_), written in each_done(client, make_part, jobs):
+        if written is not WORKER_DIED:
+            yield plan
             continue
         at_work = reading_at_work(out, plan.part)
         deaths.update([at_work] if at_work else [])

@@ -31,8 +31,10 @@ from egma_prep.schema import (
 )
 
 
-def make_part(plan: PartPlan, job: Job, fatal: Collection[tuple[str, str]] = ()) -> dict[str, Any]:
-    """Load, align, render and write one part; its record comes last.
+def make_part(plan: PartPlan, job: Job, fatal: Collection[tuple[str, str]] = ()) -> int:
+    """Load, align, render and write one part, and last its record.
+
+    The record holds the part's key, counts, rejects, fingerprints of inputs and of outputs.
 
     Parameters
     ----------
@@ -41,15 +43,15 @@ def make_part(plan: PartPlan, job: Job, fatal: Collection[tuple[str, str]] = ())
 
     Returns
     -------
-    dict
-        The record: key, counts, rejects, fingerprints of inputs and outputs.
+    int
+        Readings written.
     """
     job.check_sight()
     with OutFolder(job.out, job.token).at_work():
         return _make_part(plan, job, fatal)
 
 
-def _make_part(plan: PartPlan, job: Job, fatal: Collection[tuple[str, str]]) -> dict[str, Any]:
+def _make_part(plan: PartPlan, job: Job, fatal: Collection[tuple[str, str]]) -> int:
     out, files = OutFolder(job.out, job.token), job.files()
     out.remove_part(plan.part)
     columns, rejects, notes = _load_all(plan, job, files, fatal)
@@ -73,7 +75,7 @@ def _make_part(plan: PartPlan, job: Job, fatal: Collection[tuple[str, str]]) -> 
     delete(out.last_reading_file(plan.part))
     out.check_lock()
     write_json(out.record_file(plan.part), record)
-    return record
+    return written
 
 
 def _chosen(part: int, job: Job, out: OutFolder) -> dict[str, tuple[Path, pa.Schema]]:
