@@ -52,6 +52,7 @@ bench: $(VENV)/.ready-dev ## the ETL beside merely decoding, its stages, heatmap
 	$(BIN)/python -m benchmarks.straight
 	$(BIN)/python -m benchmarks.scaling
 	$(BIN)/python -m benchmarks.planning
+	$(BIN)/python -m benchmarks.big_tables
 	$(BIN)/python benchmarks/safety.py
 	$(BIN)/python benchmarks/report.py
 	$(BIN)/python benchmarks/object_storage.py

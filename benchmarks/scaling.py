@@ -34,22 +34,23 @@ class Run(NamedTuple):
 
 
 def main() -> None:
-    """Measure small runs, fit a line to each stage, foretell the large run, measure it."""
+    """Measure small runs, fit a line to each stage, foretell the largest run, measure it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[500, 1000, 2000])
-    parser.add_argument("--readings", type=int, default=10_000)
+    parser.add_argument("--large", type=int, nargs="+", default=[5000, 10_000])
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR")) as folder:
         whole = Path(folder) / "whole"
-        grow(whole, arguments.readings, DRAWN, copy_file=linked)
+        largest = max(arguments.large)
+        grow(whole, largest, DRAWN, copy_file=linked)
         runs = []
-        for size in (*arguments.sizes, arguments.readings):
+        for size in (*arguments.sizes, *sorted(arguments.large)):
             tree = Path(folder) / "tree"
-            part_of(whole, tree, size, arguments.readings)
+            part_of(whole, tree, size, largest)
             runs.append(measured(tree, Path(folder) / "out"))
             shutil.rmtree(tree)
             print(f"{runs[-1]}", file=sys.stderr, flush=True)
-    tell(runs)
+    tell(runs, len(arguments.sizes))
 
 
 def linked(source: str, target: str) -> str:
@@ -104,9 +105,9 @@ def line_of(runs: list[Run], values: list[float]) -> tuple[float, float]:
     return float(start), float(slope)
 
 
-def tell(runs: list[Run]) -> None:
+def tell(runs: list[Run], n_small: int) -> None:
     """Print the runs, the model and how well it foretold the last one."""
-    *small, large = runs
+    small, large = runs[:n_small], runs[-1]
     print("| readings | " + " | ".join(f"{name}, s" for name in STAGES), end="")
     print(" | readings/s in parts | peak of all, MB | peak of the driver, MB |")
     print("|---|" + "---|" * (len(STAGES) + 3))
