@@ -1,7 +1,8 @@
 """How many requests a run makes of an object store, on a server that speaks S3 and counts them.
 
 Run by ``make bench``; prints Markdown. Small phantoms; the server is moto's, on this machine, so
-that requests are counted and no time is told.
+that time is told only beside itself: with every request for DATA delayed, and more or fewer made
+side by side.
 """
 
 import argparse
@@ -11,13 +12,20 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from moto.server import ThreadedMotoServer
 
+from egma_prep import input_files, trees
 from egma_prep.places import place_of
+from egma_prep.run import run_etl
 from egma_prep.synth import write_tree
+
+DELAY_S = 0.03
 
 
 class _Counts(logging.Handler):
@@ -74,7 +82,23 @@ def main() -> None:
         subprocess.run(command, check=True, capture_output=True)
         cells = [str(counts.seen[one]) for one in methods]
         print(f"| {name} | {' | '.join(cells)} | {counts.seen.total() / readings:.2f} |")
+    print(f"\nOne worker, each request for DATA {DELAY_S * 1e3:.0f} ms later:\n")
+    print("| readings side by side | s |\n|---|---|")
+    ask = trees._StoreTree._asked
+    trees._StoreTree._asked = lambda *given, **named: later(ask, *given, **named)  # type: ignore
+    for input_files._ITEMS_AHEAD in (1, 8):
+        begin = time.perf_counter()
+        options = {"execution": {"processes": False, "workers": 1}}
+        with tempfile.TemporaryDirectory() as folder:
+            run_etl(place_of(data), Path(folder) / "out", [options], say=lambda _: None)
+        print(f"| {input_files._ITEMS_AHEAD} | {time.perf_counter() - begin:.0f} |", flush=True)
     server.stop()
+
+
+def later(ask: Callable[..., Any], *given: Any, **named: Any) -> Any:
+    """Ask the store, as if it were farther away."""
+    time.sleep(DELAY_S)
+    return ask(*given, **named)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,12 @@
 """The one door to DATA: every file is read once and its fingerprint kept."""
 
+import contextlib
+import copy
 import hashlib
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from egma_prep.errors import BadInputError, remembered
 from egma_prep.parse.csv_file import MAX_TABLE_BYTES, Table, parse_csv
@@ -11,6 +15,9 @@ from egma_prep.trees import Seen, Tree, tree_at
 
 IMAGES = "images:"
 """Begins paths that lie below the folder of images rather than below DATA."""
+
+_ITEMS_AHEAD, _MOST_BYTES_AHEAD = 8, 32 * 2**20
+Item = TypeVar("Item")
 
 
 class InputFiles:
@@ -31,6 +38,7 @@ class InputFiles:
         self._trees = {"": tree, IMAGES: tree_at(images) if images else tree}
         self.fingerprints: dict[str, Fingerprint] = {}
         self._tables: dict[str, Table | BadInputError] = {}
+        self._is_ahead = False
 
     def place(self, path: str) -> Path:
         """Tell where a path lies."""
@@ -43,6 +51,31 @@ class InputFiles:
         """List all of an object store's objects, a thousand a request, for who asks for most."""
         for tree in set(self._trees.values()):
             tree.list_whole()
+
+    def ahead(
+        self, items: Sequence[Item], load: Callable[["InputFiles", Item], object]
+    ) -> Iterator[Item]:
+        """Yield items; where reading takes requests, those of a few items are made side by side.
+
+        Parameters
+        ----------
+        load : callable
+            Reads what will be read again for an item; its errors come again then, too.
+        """
+
+        def attempt(item: Item) -> None:
+            ahead = copy.copy(self)
+            ahead.fingerprints, ahead._tables, ahead._is_ahead = {}, {}, True
+            with contextlib.suppress(Exception):
+                load(ahead, item)
+
+        is_far = any(tree.far for tree in self._trees.values())
+        for at in range(0, len(items), _ITEMS_AHEAD):
+            some = items[at : at + _ITEMS_AHEAD]
+            if is_far:
+                with ThreadPoolExecutor(_ITEMS_AHEAD) as threads:
+                    list(threads.map(attempt, some))
+            yield from some
 
     def _at(self, path: str) -> tuple[Tree, str]:
         below_images = path.removeprefix(IMAGES)
@@ -64,9 +97,9 @@ class InputFiles:
             known |= seen.stamp
             if not seen.regular:
                 raise BadInputError("unreadable_file", path, f"{path} is not a file")
-            if known["size"] > MAX_TABLE_BYTES:
+            if known["size"] > (_MOST_BYTES_AHEAD if self._is_ahead else MAX_TABLE_BYTES):
                 raise BadInputError("oversized", path, f"{path} has {known['size']:,} bytes")
-            data = tree.read(inside)
+            data = tree.fetch(inside) if self._is_ahead else tree.read(inside)
         except (FileNotFoundError, NotADirectoryError):
             raise BadInputError("missing_file", path, f"{path} is missing") from None
         except OSError as error:

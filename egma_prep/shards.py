@@ -130,7 +130,15 @@ def _load_all(
     subject = None
     note = OutFolder(job.out).last_reading_file(plan.part)
     make_folder(note.parent)
-    for planned in plan.readings:
+
+    def read(files: InputFiles, planned: PlannedReading) -> None:
+        if planned.key in fatal:
+            return
+        raw = job.layout.load(planned, files, job.options.source)
+        if raw.image_path not in images:
+            files.read(raw.image_path)
+
+    for planned in files.ahead(plan.readings, read):
         add_line(note, json.dumps(planned.key))  # who dies here is found by it
         if planned.key in fatal:
             error = BadInputError("killed_worker", "", f"reading {planned.reading_id}")

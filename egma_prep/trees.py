@@ -2,10 +2,12 @@
 
 import os
 import stat
+from concurrent.futures import Future
 from fnmatch import fnmatchcase
 from glob import glob
 from pathlib import Path
 from posixpath import normpath
+from threading import Lock
 from typing import Any, NamedTuple, Protocol
 
 from egma_prep.places import Fingerprint, is_remote, stamp_of, store_of, unreachable
@@ -19,7 +21,9 @@ class Seen(NamedTuple):
 
 
 class Tree(Protocol):
-    """Files below a root, by paths relative to it."""
+    """Files below a root, by paths relative to it; `far` is where every read is a request."""
+
+    far: bool
 
     def list_whole(self) -> None:
         """Look at everything at once, where that takes fewer requests."""
@@ -29,6 +33,9 @@ class Tree(Protocol):
 
     def read(self, path: str) -> bytes:
         """Read a file; `OSError` where it cannot be."""
+
+    def fetch(self, path: str) -> bytes:
+        """Read a file for a reader to come."""
 
     def may_read(self, path: str) -> bool:
         """Tell whether permissions let a file be read."""
@@ -49,6 +56,8 @@ def tree_at(root: Path) -> Tree:
 
 
 class _LocalTree:
+    far = False
+
     def __init__(self, root: Path) -> None:
         self.root = root
         self._home = f"{root}/"  # joining paths costs as much as reading a small file
@@ -64,6 +73,9 @@ class _LocalTree:
     def read(self, path: str) -> bytes:
         with open(self._home + path, "rb", buffering=0) as file:
             return file.read()
+
+    def fetch(self, path: str) -> bytes:
+        return self.read(path)
 
     def may_read(self, path: str) -> bool:
         return os.access(self.root / path, os.R_OK)
@@ -85,11 +97,15 @@ class _LocalTree:
 class _StoreTree:
     """Every folder is listed once, when it is first asked for, and no object looked at alone."""
 
+    far = True
+
     def __init__(self, root: Path) -> None:
         self.url = root
         self.fs, self.root = store_of(root)
         self._listed: dict[str, dict[str, Seen]] = {}
         self._whole = False
+        self._fetched: dict[str, Future[bytes]] = {}
+        self._fetching = Lock()
 
     def list_whole(self) -> None:
         found = self._asked(self.fs.find, self.root, detail=True)
@@ -110,7 +126,19 @@ class _StoreTree:
         return self._beside(path).get(_name(path), _FOLDER)
 
     def read(self, path: str) -> bytes:
-        return self._asked(self.fs.cat_file, self._full(path))
+        fetched = self._fetched.pop(path, None)
+        return fetched.result() if fetched else self._asked(self.fs.cat_file, self._full(path))
+
+    def fetch(self, path: str) -> bytes:
+        with self._fetching:
+            is_first = path not in self._fetched
+            fetched = self._fetched.setdefault(path, Future())
+        if is_first:
+            try:
+                fetched.set_result(self._asked(self.fs.cat_file, self._full(path)))
+            except Exception as error:
+                fetched.set_exception(error)
+        return fetched.result()
 
     def may_read(self, path: str) -> bool:
         try:

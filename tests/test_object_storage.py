@@ -6,7 +6,9 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -343,6 +345,34 @@ def test_a_store_that_stops_answering_rejects_no_reading(
     assert result.exit_code == 2
     assert "s3://bucket/data cannot be reached (timed out)" in result.stderr
     assert run_etl(data, tmp_path / "out").exit_code == 0
+    assert contents(tmp_path / "out") == contents(clean_out)
+
+
+def test_files_of_several_readings_are_fetched_side_by_side_and_each_once(
+    data: str, clean_out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once, most, asked = 0, 0, Counter[str]()
+    counting = threading.Lock()
+
+    def ask(tree: Any, method: Any, path: str, *more: Any, **named: Any) -> Any:
+        nonlocal at_once, most
+        with counting:
+            at_once += 1
+            most = max(most, at_once)
+            asked[path] += path.endswith(".jpg")
+        time.sleep(0.01)
+        try:
+            return asks(tree, method, path, *more, **named)
+        finally:
+            with counting:
+                at_once -= 1
+
+    asks = trees._StoreTree._asked
+    monkeypatch.setattr(trees._StoreTree, "_asked", ask)
+    result = run_etl(data, tmp_path / "out", "--workers", "1")
+    assert result.exit_code == 0, result.output
+    assert most > 2
+    assert set(asked.values()) == {0, 1}
     assert contents(tmp_path / "out") == contents(clean_out)
 
 

@@ -31,17 +31,8 @@ class MimicEye:
 
     def plan(self, files: InputFiles) -> Iterable[SubjectPlan]:
         """Read each patient's two metadata tables."""
-        for patient in _patients(files):
-            files.forget_tables()
-            files.fingerprints.clear()
-            subject = SubjectPlan(patient.removeprefix(_PREFIX))
-            metadata = f"{_root(patient, 'reflacx')}/{_LAYOUT['reflacx_metadata']}"
-            _plan_table(subject, files, metadata, reflacx, _reflacx_folders(files, patient))
-            sheet = f"{_root(patient, 'eye_gaze')}/{_EYE_GAZE['tables']['master_sheet']['file']}"
-            transcripts = files.folders(f"{_root(patient, 'eye_gaze')}/{_TRANSCRIPTS['folder']}")
-            _plan_table(subject, files, sheet, eye_gaze, transcripts)
-            subject.inputs = dict(files.fingerprints)
-            yield subject
+        for patient in files.ahead(_patients(files), _plan_patient):
+            yield _plan_patient(files, patient)
 
     def load(
         self, planned: PlannedReading, files: InputFiles, options: SourceOptions
@@ -72,6 +63,19 @@ def _reflacx_home(files: InputFiles, patient: str) -> str:
 def _reflacx_folders(files: InputFiles, patient: str) -> list[str]:
     ours = files.folders(_reflacx_home(files, patient))
     return [name for name in ours if name not in ("gaze_data", "main_data")]
+
+
+def _plan_patient(files: InputFiles, patient: str) -> SubjectPlan:
+    files.forget_tables()
+    files.fingerprints.clear()
+    subject = SubjectPlan(patient.removeprefix(_PREFIX))
+    metadata = f"{_root(patient, 'reflacx')}/{_LAYOUT['reflacx_metadata']}"
+    _plan_table(subject, files, metadata, reflacx, _reflacx_folders(files, patient))
+    sheet = f"{_root(patient, 'eye_gaze')}/{_EYE_GAZE['tables']['master_sheet']['file']}"
+    transcripts = files.folders(f"{_root(patient, 'eye_gaze')}/{_TRANSCRIPTS['folder']}")
+    _plan_table(subject, files, sheet, eye_gaze, transcripts)
+    subject.inputs = dict(files.fingerprints)
+    return subject
 
 
 def _plan_table(
