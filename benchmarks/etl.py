@@ -4,6 +4,7 @@ Run by ``make bench``; prints Markdown. Every reading is full size, its JPEG tex
 """
 
 import argparse
+import contextlib
 import os
 import re
 import shutil
@@ -158,31 +159,40 @@ def etl_seconds(tree: Path, out: Path) -> tuple[float, float, int]:
 
 
 class Watch(threading.Thread):
-    """Samples the memory of a process, and of those that it started unless it is watched alone."""
+    """Samples the memory of a process, and of those that it started unless it is watched alone.
+
+    Asking for shares of shared pages takes the watched processes' time too, so it is done seldom;
+    a process alone knows its own peak.
+    """
 
     def __init__(self, pid: int, *, alone: bool = False) -> None:
         super().__init__(daemon=True)
         self.peak, self._alone = 0.0, alone
-        self._process, self._going = psutil.Process(pid), True
+        self._process, self._over = psutil.Process(pid), threading.Event()
         self.start()
 
     def run(self) -> None:
         """Sample until stopped."""
-        while self._going:
-            self.peak = max(self.peak, sum(self._memory()))
-            time.sleep(0.1)
+        while not self._over.wait(0.1 if self._alone else 1.0):
+            self.peak = max(self.peak, self._own_peak() if self._alone else sum(self._memory()))
+
+    def _own_peak(self) -> float:
+        with contextlib.suppress(OSError):
+            status = Path(f"/proc/{self._process.pid}/status").read_text()
+            if found := re.search(r"VmHWM:\s+(\d+) kB", status):
+                return 1024 * float(found[1])
+        return 0.0
 
     def _memory(self) -> Iterator[float]:
         try:
-            others = [] if self._alone else self._process.children(recursive=True)
-            for process in [self._process, *others]:
+            for process in [self._process, *self._process.children(recursive=True)]:
                 yield process.memory_full_info().pss
         except psutil.Error:
             return
 
     def stop(self) -> None:
         """Stop sampling."""
-        self._going = False
+        self._over.set()
         self.join()
 
 
