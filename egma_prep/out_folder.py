@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 import secrets
 import shutil
 import tempfile
@@ -36,7 +35,7 @@ from egma_prep.places import (
 )
 from egma_prep.schema import SCHEMA_VERSION, TABLES, Key, rows_by_reading
 
-_SEAL = re.compile(rb'\n "seal": "([0-9a-f]{64})"')  # no text in JSON holds a line's end
+_BEFORE_SEAL, _AFTER_SEAL = b',\n "seal": "', b'"\n}\n'
 _RUN = {"schema_version", "status", "options", "seal"}
 _OWNER_ONLY = 0o700
 _OWNER_ONLY_FILE = 0o600
@@ -343,32 +342,31 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write JSON, keys sorted; its ``seal`` is the checksum of the file with a blank seal."""
-    blank = _lines(content | {"seal": ""}, levels=2).encode() + b"\n"
-    seal = b'\n "seal": "%s"' % hashlib.sha256(blank).hexdigest().encode()
-    write_atomically(path, blank.replace(b'\n "seal": ""', seal))
+    """Write JSON, keys sorted; a last one, ``seal``, is the checksum of all that stands before."""
+    digest = hashlib.sha256()
+    with appearing_whole(path) as temporary, temporary.open("wb") as file:
+        for piece in _pieces({name: content[name] for name in content if name != "seal"}):
+            file.write(piece)
+            digest.update(piece)
+        file.write(b"%s%s%s" % (_BEFORE_SEAL, digest.hexdigest().encode(), _AFTER_SEAL))
 
 
-def _lines(content: dict[str, Any], levels: int, indent: str = "") -> str:
-    """Give each entry of the upper levels a line; json's own indenting is slow, and large."""
-    entries = (
-        f"{indent} {json.dumps(name)}: "
-        + (
-            _lines(value, levels - 1, f"{indent} ")
-            if levels > 1 and isinstance(value, dict) and value
-            else json.dumps(value, sort_keys=True)
-        )
-        for name, value in sorted(content.items())
-    )
-    return "{\n" + ",\n".join(entries) + f"\n{indent}}}"
+def _pieces(content: dict[str, Any], line: str = "\n ") -> Iterator[bytes]:
+    """Give each entry of the two upper levels a line; json's own indenting is slow, and large."""
+    before = "{"
+    for name, value in sorted(content.items()):
+        yield f"{before}{line}{json.dumps(name)}: ".encode()
+        before = ","
+        if len(line) < len("\n  ") and isinstance(value, dict) and value:
+            yield from _pieces(value, f"{line} ")
+            yield f"{line}}}".encode()
+        else:
+            yield json.dumps(value, sort_keys=True).encode()
 
 
 def _is_sealed(data: bytes) -> bool:
-    found = _SEAL.search(data)
-    if found is None:
-        return False
-    blank = data[: found.start(1)] + data[found.end(1) :]
-    return hashlib.sha256(blank).hexdigest().encode() == found[1]
+    before, _, seal = data.rpartition(_BEFORE_SEAL)
+    return seal == hashlib.sha256(before).hexdigest().encode() + _AFTER_SEAL
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

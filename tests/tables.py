@@ -45,9 +45,10 @@ def by_reading(rows: Iterable[dict[str, Any]]) -> dict[Key, Rows]:
 
 def write_sealed(path: Path, content: dict[str, Any]) -> None:
     """Write a record as if it had always been so: its checksum fits."""
-    blank = json.dumps(content | {"seal": ""}, indent=1, sort_keys=True) + "\n"
-    seal = hashlib.sha256(blank.encode()).hexdigest()
-    path.write_text(json.dumps(content | {"seal": seal}, indent=1, sort_keys=True) + "\n")
+    kept = {name: value for name, value in content.items() if name != "seal"}
+    text = json.dumps(kept, indent=1).removesuffix("\n}")
+    seal = hashlib.sha256(text.encode()).hexdigest()
+    path.write_text(f'{text},\n "seal": "{seal}"\n}}\n')
 
 
 def contents(out: Path) -> dict[str, Any]:
