@@ -105,7 +105,7 @@ def row(tree: Path, few: Path, out: Path) -> str:
     images = listed_images(tree)
     for path in images:
         path.read_bytes()
-    startup, _, _ = etl_seconds(few, out)
+    startup = startup_seconds(few, out)
     first = decoding_seconds(images)
     seconds, memory, written = etl_seconds(tree, out)
     decode = (first + decoding_seconds(images)) / 2
@@ -138,6 +138,11 @@ def decode(path: Path) -> int:
     data = path.read_bytes()
     width, height = image_size(data, path.name)
     return int(framed(data, path.name, frame_of(width, height, "pad"))[0, 0])
+
+
+def startup_seconds(few: Path, out: Path) -> float:
+    """Run the ETL on hardly anything; the faster of two, since the first may read from disk."""
+    return min(etl_seconds(few, out)[0] for _ in range(2))
 
 
 def etl_seconds(tree: Path, out: Path) -> tuple[float, float, int]:

@@ -16,22 +16,21 @@ import numpy as np
 import pandas as pd
 from scipy.stats import multivariate_normal
 
-from benchmarks.etl import etl_seconds, part_of
-from egma_prep.synth import write_tree
+from benchmarks.etl import etl_seconds, grow, part_of, startup_seconds
 
 
 def main() -> None:
     """Time both on the same tree; the script on its first readings."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--readings", type=int, default=120)
+    parser.add_argument("--readings", type=int, default=480)
     parser.add_argument("--sample", type=int, default=3, help="readings for the script")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR")) as folder:
         tree = Path(folder) / "tree"
-        write_tree(tree, arguments.readings, small=False, seed=11)
+        grow(tree, arguments.readings, arguments.readings // 4)
         few = Path(folder) / "few"
         part_of(tree, few, 2, len(list(tree.glob("patient_*"))))
-        startup, _, _ = etl_seconds(few, Path(folder) / "out")
+        startup = startup_seconds(few, Path(folder) / "out")
         seconds, _, written = etl_seconds(tree, Path(folder) / "out")
         ours = (seconds - startup) / written
         homes = sorted(tree.glob("patient_*/REFLACX/main_data/*"))
