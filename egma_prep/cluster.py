@@ -33,7 +33,7 @@ _CONFIG = {
     "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 2**25,
     "distributed.nanny.pre-spawn-environ.MALLOC_ARENA_MAX": 1,
     "distributed.worker.profile.enabled": False,
-    # Watching itself fifty times a second takes Dask a thirtieth of two cores.
+    # Dask looks at itself fifty times a second, which takes the time of workers.
     "distributed.admin.tick.interval": "1s",
     "distributed.admin.system-monitor.interval": "5s",
 }
