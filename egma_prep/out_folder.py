@@ -36,7 +36,7 @@ from egma_prep.places import (
 from egma_prep.schema import SCHEMA_VERSION, TABLES, Key, rows_by_reading
 
 _BEFORE_SEAL, _AFTER_SEAL = b',\n "seal": "', b'"\n}\n'
-_RUN = {"schema_version", "status", "options", "seal"}
+_RUN = {"schema_version", "status", "options"}
 _OWNER_ONLY = 0o700
 _OWNER_ONLY_FILE = 0o600
 _TEMPORARY = ".*.tmp"
@@ -153,8 +153,10 @@ class OutFolder:
             If it is of another schema version, or not ours.
         """
         run = read_json(self.run_file)
-        if run is not None and (not isinstance(run, dict) or not run.keys() >= _RUN):
+        if run is not None and not run.keys() >= _RUN:
             raise BadUsageError(f"{self.run_file} is not of egma-prep; choose another --out")
+        if run is not None and "seal" not in run:
+            raise _damaged(self.run_file, "its seal is gone")
         if run is not None and run["schema_version"] != SCHEMA_VERSION:
             raise BadUsageError(
                 f"{self.root} has schema {run['schema_version']}, this version knows"
@@ -380,7 +382,9 @@ def read_json(path: Path) -> dict[str, Any] | None:
     try:
         data = read_bytes(path)
         content = json.loads(data)
-        if isinstance(content, dict) and "seal" in content and not _is_sealed(data):
+        if not isinstance(content, dict):
+            raise ValueError("it is no object")
+        if "seal" in content and not _is_sealed(data):
             raise ValueError("its checksum is another")
         return content
     except (FileNotFoundError, NotADirectoryError):
@@ -388,9 +392,13 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError) as error:
         if is_of_a_store(error):  # that it cannot be read now is no damage
             raise
-        raise BadUsageError(
-            f"{path} is damaged ({error}); delete it and repeat egma-prep run with the same options"
-        ) from None
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, why: object) -> BadUsageError:
+    return BadUsageError(
+        f"{path} is damaged ({why}); delete it and repeat egma-prep run with the same options"
+    )
 
 
 def write_table(path: Path, table: pa.Table) -> Fingerprint:

@@ -69,6 +69,11 @@ def _render_again(
         raise BadUsageError(
             f"{out.root} was made with --privacy and holds no fixations; render by: egma-prep run"
         )
+    if sum(_written(out).values()) != run["counts"]["written"]:
+        again = f"egma-prep run {run['data']} --out {out.root}"
+        raise BadUsageError(
+            f"records of parts in {out.state} are damaged or missing; mend them first: {again}"
+        )
     changed = differences(kept, wanted) or "as before"
     say(f"rendering {run['counts']['written']} readings again: {changed}")
     render_parts(out, kept, wanted)
@@ -87,8 +92,7 @@ def render_parts(out: OutFolder, kept: Options, options: Options) -> None:
     """
     delete_folder(out.next_shards)
     make_folder(out.next_shards, out.shards.stat().st_mode & 0o777)
-    records = {part: record for part in out.parts() if (record := out.record(part))}
-    written = {part: record["written"] for part, record in records.items() if record["written"]}
+    written = _written(out)
     outputs = {}
     with (
         dask_client(options.execution, out.scratch) as client,
@@ -106,6 +110,12 @@ def render_parts(out: OutFolder, kept: Options, options: Options) -> None:
     out.check_lock()
     write_json(out.swap_file, {"options": options.output_half, "outputs": outputs})
     out.finish_swap()
+
+
+def _written(out: OutFolder) -> dict[int, int]:
+    """Count the readings of each part that has any."""
+    records = {part: record for part in out.parts() if (record := out.record(part))}
+    return {part: record["written"] for part, record in records.items() if record["written"]}
 
 
 def render_part(

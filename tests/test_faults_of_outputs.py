@@ -205,6 +205,31 @@ def test_files_that_do_not_belong_are_named_and_only_ours_removed(
     assert contents(out) == contents(clean_out)
 
 
+@pytest.mark.parametrize("text", ["1", "true", "null", '"seal"', '["seal"]', '{"seal": 1}', "{}"])
+def test_a_record_that_is_other_json_is_found_and_mended(
+    text: str, out: Path, clean_out: Path, phantom: Path
+) -> None:
+    record = sorted(out.glob("state/part-*/record.json"))[0]
+    record.write_text(text)
+    assert verify(out).exit_code == 1
+    assert run_etl(phantom, out).exit_code == 0
+    assert contents(out) == contents(clean_out)
+
+
+@pytest.mark.parametrize("text", ["1", "null", "[]", "without its seal"])
+@pytest.mark.parametrize("command", ["verify", "report", "inspect", "render-heatmaps", "run"])
+def test_a_run_record_that_is_other_json_is_told_in_one_line(
+    command: str, text: str, out: Path, phantom: Path
+) -> None:
+    record = json.loads((out / "run.json").read_text())
+    record.pop("seal")
+    (out / "run.json").write_text(json.dumps(record) if text == "without its seal" else text)
+    where = [phantom] if command == "run" else []
+    result = egma_prep(command, *where, "--out", out)
+    assert result.exit_code == 2
+    assert "run.json is damaged" in result.output and "delete it and repeat" in result.output
+
+
 # -- contents that are wrong although the checksums fit -------------------------------------------
 
 

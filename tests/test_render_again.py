@@ -412,3 +412,22 @@ def test_a_damaged_shard_is_refused_in_one_line(out: Path) -> None:
     said = [line for line in result.stderr.splitlines() if line.startswith("egma-prep: ")]
     assert len(said) == 1
     assert path.name in said[0] and "egma-prep run" in said[0]
+
+
+@pytest.mark.parametrize("damage", ["removed", "cut"])
+def test_no_shard_is_lost_where_the_record_of_its_part_is(
+    damage: str, out: Path, clean_out: Path, phantom: Path
+) -> None:
+    record = sorted(out.glob("state/part-*/record.json"))[0]
+    if damage == "removed":
+        record.unlink()
+    else:
+        record.write_bytes(record.read_bytes()[:-99])
+    before = stamps(out, "shards")
+    result = egma_prep("render-heatmaps", "--out", out, *IN_THREAD, "--sigma", "8")
+    assert result.exit_code == 2
+    assert "records of parts" in result.output and "mend them first: egma-prep run" in result.output
+    assert stamps(out, "shards") == before
+    assert run_etl(phantom, out).exit_code == 0
+    render(out, "--sigma", "16")
+    assert contents(out) == contents(clean_out)

@@ -22,6 +22,7 @@ from egma_prep.out_folder import OutFolder
 from egma_prep.report.leads import LEADS_S, by_lead, half_cells
 from egma_prep.report.means import KEYWORDS, Means
 from egma_prep.report.numbers import Told, bins
+from egma_prep.synth import write_tree
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +40,15 @@ def cells(page: str, heading: str) -> list[list[str]]:
     found = page.split(f"{heading}</h3>")[1].split("</table>")[0]
     rows = re.findall(r"<tr>(.*?)</tr>", found, re.DOTALL)
     return [[unescape(one) for one in re.findall(r"<td>(.*?)</td>", row)] for row in rows[1:]]
+
+
+def test_a_run_without_readings_has_no_report_and_says_so(tmp_path: Path) -> None:
+    write_tree(tmp_path / "tree", 1, small=True, seed=5)
+    for image in (tmp_path / "tree").rglob("*.jpg"):
+        image.unlink()
+    assert "no usable reading" in run_etl(tmp_path / "tree", tmp_path / "out").output
+    result = egma_prep("report", "--out", tmp_path / "out")
+    assert result.exit_code == 2 and "has no readings; see rejects.parquet" in result.output
 
 
 # -- the page -------------------------------------------------------------------------------------

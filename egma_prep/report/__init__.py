@@ -36,11 +36,13 @@ def write_report(out_root: Path, to_share: bool = False) -> Path:
     Raises
     ------
     BadUsageError
-        If there is no complete run, a shard is missing, or the readings are of too few patients to
-        share anything about.
+        If there is no complete run, it has no readings, a shard is missing, or the readings are of
+        too few patients to share anything about.
     """
     out = OutFolder(out_root)
     run = out.finished_run()
+    if not run["counts"]["written"]:
+        raise BadUsageError(f"{out.root} has no readings; see rejects.parquet")
     options = with_changes(Options(), run["options"])
     told = Told(_SMALL_CELL if to_share else 1)
     means = Means()
