@@ -35,12 +35,15 @@ def export(out_root: Path, target: Path, kind: str) -> Exported | None:
     Raises
     ------
     BadUsageError
-        If there is no complete run, no such kind, something else in the folder, or another export
-        at work on it; if the folder is one of the run's own; if the run changes meanwhile.
+        If there is no complete run, no reading in it, no such kind, something else in the folder,
+        or another export at work on it; if the folder is one of the run's own; if the run changes
+        meanwhile.
     """
     out = OutFolder(out_root)
     chosen = exporter(kind)
     run = out.finished_run()
+    if not run["counts"]["written"]:
+        raise BadUsageError(f"{out.root} has no readings; see rejects.parquet")
     target = target.resolve()
     for own in (out.tables, out.images, out.shards, out.state):
         if not is_remote(own) and target.is_relative_to(own.resolve()):

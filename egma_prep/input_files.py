@@ -103,7 +103,7 @@ class InputFiles:
         except (FileNotFoundError, NotADirectoryError):
             raise BadInputError("missing_file", path, f"{path} is missing") from None
         except OSError as error:
-            what = f"{path} cannot be read ({error.strerror})"
+            what = f"{path} cannot be read ({error.strerror or error})"
             raise BadInputError("unreadable_file", path, what) from None
         known |= {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         return data

@@ -42,13 +42,15 @@ def cells(page: str, heading: str) -> list[list[str]]:
     return [[unescape(one) for one in re.findall(r"<td>(.*?)</td>", row)] for row in rows[1:]]
 
 
-def test_a_run_without_readings_has_no_report_and_says_so(tmp_path: Path) -> None:
+def test_a_run_without_readings_has_no_report_and_no_export_and_says_so(tmp_path: Path) -> None:
     write_tree(tmp_path / "tree", 1, small=True, seed=5)
     for image in (tmp_path / "tree").rglob("*.jpg"):
         image.unlink()
     assert "no usable reading" in run_etl(tmp_path / "tree", tmp_path / "out").output
-    result = egma_prep("report", "--out", tmp_path / "out")
-    assert result.exit_code == 2 and "has no readings; see rejects.parquet" in result.output
+    export = ("export", tmp_path / "exported", "--to", "hf-dataset")
+    for command in (["report"], export):
+        result = egma_prep(*command, "--out", tmp_path / "out")
+        assert result.exit_code == 2 and "has no readings; see rejects.parquet" in result.output
 
 
 # -- the page -------------------------------------------------------------------------------------
