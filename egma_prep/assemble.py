@@ -15,8 +15,6 @@ from egma_prep.render import Heatmap, Kernels, heatmap, kernels
 from egma_prep.schema import Columns
 from egma_prep.sentences import SentenceSpan, is_word, join_words, sentence_spans
 
-Rows = list[dict[str, Any]]
-
 
 class FramedImage(NamedTuple):
     """An image in its frame, and the size it had."""

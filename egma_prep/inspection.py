@@ -88,8 +88,6 @@ def _words_beside_sentences(out: OutFolder, reading: Reading, options: Options) 
 
 
 def _find(shards: Shards, reading_id: str | None, root: Path) -> Reading:
-    if not shards.paths:
-        raise BadUsageError(f"{root} has no readings; see rejects.parquet")
     if reading_id is None:
         complete = (
             reading

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from egma_prep.geometry import FRAME_PX
 from egma_prep.options import Options
 from egma_prep.render import GRID_CELLS
+from egma_prep.schema import Rows
 
-Rows = list[dict[str, Any]]
 FloatArray = NDArray[np.float64]
 
 _PEAK = 255

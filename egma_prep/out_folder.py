@@ -359,7 +359,7 @@ def _pieces(content: dict[str, Any], line: str = "\n ") -> Iterator[bytes]:
     for name, value in sorted(content.items()):
         yield f"{before}{line}{json.dumps(name)}: ".encode()
         before = ","
-        if len(line) < len("\n  ") and isinstance(value, dict) and value:
+        if line == "\n " and isinstance(value, dict) and value:
             yield from _pieces(value, f"{line} ")
             yield f"{line}}}".encode()
         else:

@@ -202,9 +202,11 @@ def shards_of(out: OutFolder, run: dict[str, Any]) -> list[Path]:
     Raises
     ------
     BadUsageError
-        If one is missing.
+        If one is missing, or there is none.
     """
     parts = sorted(set(read_parquet(out.table("readings")).column("part").to_pylist()))
+    if not parts:
+        raise BadUsageError(f"{out.root} has no readings; see rejects.parquet")
     files = [out.shard(part, run["options"]["render"]["format"]) for part in parts]
     for path in files:
         if not path.exists():

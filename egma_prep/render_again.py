@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from egma_prep.assemble import Gaze, Rows, rendered
+from egma_prep.assemble import Gaze, rendered
 from egma_prep.cluster import WORKER_DIED, dask_client, each_done
 from egma_prep.errors import BadUsageError
 from egma_prep.formats import load_shard
@@ -18,7 +18,7 @@ from egma_prep.out_folder import OutFolder, write_json, write_table
 from egma_prep.places import Fingerprint, delete_folder, make_folder, resolved
 from egma_prep.progress import Progress
 from egma_prep.readings import Words
-from egma_prep.schema import SHARD, described, key_of
+from egma_prep.schema import SHARD, Rows, described, key_of
 from egma_prep.sentences import SentenceSpan
 from egma_prep.shards import shard_options
 
@@ -69,18 +69,19 @@ def _render_again(
         raise BadUsageError(
             f"{out.root} was made with --privacy and holds no fixations; render by: egma-prep run"
         )
-    if sum(_written(out).values()) != run["counts"]["written"]:
+    written = written_by_part(out)
+    if sum(written.values()) != run["counts"]["written"]:
         again = f"egma-prep run {run['data']} --out {out.root}"
         raise BadUsageError(
             f"records of parts in {out.state} are damaged or missing; mend them first: {again}"
         )
     changed = differences(kept, wanted) or "as before"
     say(f"rendering {run['counts']['written']} readings again: {changed}")
-    render_parts(out, kept, wanted)
+    render_parts(out, kept, wanted, written)
     return run["counts"]["written"]
 
 
-def render_parts(out: OutFolder, kept: Options, options: Options) -> None:
+def render_parts(out: OutFolder, kept: Options, options: Options, written: dict[int, int]) -> None:
     """Build all shards anew beside the old ones, then swap the folders.
 
     Parameters
@@ -89,10 +90,11 @@ def render_parts(out: OutFolder, kept: Options, options: Options) -> None:
         Those of the last run.
     options : Options
         The same, with other render options.
+    written : dict
+        Readings of each part that has any; the shards of other parts go.
     """
     delete_folder(out.next_shards)
     make_folder(out.next_shards, out.shards.stat().st_mode & 0o777)
-    written = _written(out)
     outputs = {}
     with (
         dask_client(options.execution, out.scratch) as client,
@@ -112,8 +114,8 @@ def render_parts(out: OutFolder, kept: Options, options: Options) -> None:
     out.finish_swap()
 
 
-def _written(out: OutFolder) -> dict[int, int]:
-    """Count the readings of each part that has any."""
+def written_by_part(out: OutFolder) -> dict[int, int]:
+    """Read how many readings each part has, of those that have any."""
     records = {part: record for part in out.parts() if (record := out.record(part))}
     return {part: record["written"] for part, record in records.items() if record["written"]}
 

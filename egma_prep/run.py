@@ -37,7 +37,7 @@ from egma_prep.places import (
 )
 from egma_prep.progress import Progress
 from egma_prep.readings import PlannedReading
-from egma_prep.render_again import render_parts
+from egma_prep.render_again import render_parts, written_by_part
 from egma_prep.schema import REJECTS, SCHEMA_VERSION, TABLES, part_tables, table_of
 from egma_prep.shards import make_part, reading_at_work
 from egma_prep.sources import Source, SubjectPlan, choose_source
@@ -169,7 +169,7 @@ def _bring_up_to_date(
         _finish(out, plans, header | {"parts_made": why}, files.fingerprints)
     if options.render != job.options.render:
         say(f"rendering again: {differences(job.options, options)}")
-        render_parts(out, job.options, options)
+        render_parts(out, job.options, options, written_by_part(out))
     return _summary(out, did_work=not complete or options.render != job.options.render)
 
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 Key = tuple[str, str]
 Columns = dict[str, list[Any]]
+Rows = list[dict[str, Any]]
 
 SCHEMA_VERSION = "1"
 """Raised when a reader of the old columns would be wrong; new columns alone do not raise it."""
@@ -108,9 +109,9 @@ def key_of(row: dict[str, Any]) -> Key:
     return row["dataset"], row["reading_id"]
 
 
-def rows_by_reading(table: pa.Table) -> dict[Key, list[dict[str, Any]]]:
+def rows_by_reading(table: pa.Table) -> dict[Key, Rows]:
     """Group a table's rows by reading; a reading without rows has none."""
-    found: dict[Key, list[dict[str, Any]]] = defaultdict(list)
+    found: dict[Key, Rows] = defaultdict(list)
     for row in table.to_pylist():
         found[key_of(row)].append(row)
     return found

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from egma_prep.errors import Reject
 from egma_prep.formats import load_shard
-from egma_prep.invariants import Rows, broken_rules
+from egma_prep.invariants import broken_rules
 from egma_prep.options import Options, with_changes
 from egma_prep.out_folder import OutFolder, is_as_written, read_parquet
 from egma_prep.parts import Job, damaged_files, part_of
@@ -25,6 +25,7 @@ from egma_prep.schema import (
     SHARD,
     TABLES,
     Key,
+    Rows,
     described,
     key_of,
     part_tables,

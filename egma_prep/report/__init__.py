@@ -41,8 +41,6 @@ def write_report(out_root: Path, to_share: bool = False) -> Path:
     """
     out = OutFolder(out_root)
     run = out.finished_run()
-    if not run["counts"]["written"]:
-        raise BadUsageError(f"{out.root} has no readings; see rejects.parquet")
     options = with_changes(Options(), run["options"])
     told = Told(_SMALL_CELL if to_share else 1)
     means = Means()
