@@ -36,6 +36,7 @@ _CONFIG = {
     # Dask looks at itself fifty times a second, which takes the time of workers.
     "distributed.admin.tick.interval": "1s",
     "distributed.admin.system-monitor.interval": "5s",
+    "distributed.admin.low-level-log-length": 1,  # messages are kept whole, the plans in them too
 }
 
 
@@ -59,36 +60,44 @@ def dask_client(options: ExecutionOptions, scratch: Path) -> Iterator[Client]:
     """
     for name in ("distributed", "distributed.client"):  # what fails is told in our own words
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    if options.scheduler:
-        try:
-            client = Client(options.scheduler, timeout=_CONNECT_SECONDS)
-        except (OSError, ValueError) as error:
-            raise BadUsageError(
-                f"no Dask scheduler answers at {options.scheduler} ({error}); start it, or leave"
-                " out --scheduler"
-            ) from None
-        with client:
-            _wait_for_a_worker(client, options.scheduler)
-            yield client
-        return
-    workers = options.workers or default_workers()
-    processes, threads = (workers, 1) if options.processes else (1, workers)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(dask.config.set(_CONFIG))
+        if options.scheduler:
+            yield stack.enter_context(_connected(options.scheduler))
+            return
         if is_remote(scratch):
             scratch = Path(tempfile.mkdtemp(prefix="egma-"))
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)
-        stack.enter_context(dask.config.set({**_CONFIG, "temporary-directory": str(scratch)}))
-        _allow_many_files()
-        with _interrupts_ignored():
-            cluster = LocalCluster(
-                n_workers=processes,
-                threads_per_worker=threads,
-                processes=options.processes,
-                dashboard_address="127.0.0.1:0",
-                silence_logs=logging.CRITICAL,
-            )
-            stack.enter_context(cluster)
+        stack.enter_context(dask.config.set({"temporary-directory": str(scratch)}))
+        cluster = stack.enter_context(_embedded(options))
         yield stack.enter_context(Client(cluster))
+
+
+@contextlib.contextmanager
+def _connected(address: str) -> Iterator[Client]:
+    try:
+        client = Client(address, timeout=_CONNECT_SECONDS)
+    except (OSError, ValueError) as error:
+        raise BadUsageError(
+            f"no Dask scheduler answers at {address} ({error}); start it, or leave out --scheduler"
+        ) from None
+    with client:
+        _wait_for_a_worker(client, address)
+        yield client
+
+
+def _embedded(options: ExecutionOptions) -> LocalCluster:
+    workers = options.workers or default_workers()
+    processes, threads = (workers, 1) if options.processes else (1, workers)
+    _allow_many_files()
+    with _interrupts_ignored():
+        return LocalCluster(
+            n_workers=processes,
+            threads_per_worker=threads,
+            processes=options.processes,
+            dashboard_address="127.0.0.1:0",
+            silence_logs=logging.CRITICAL,
+        )
 
 
 @contextlib.contextmanager

@@ -149,23 +149,10 @@ def train(
     with _asked_to_stop() as stop:
         while at.epoch < options.train.epochs:
             begin, losses = time.monotonic(), []
-            batches = _batches(cache, readings, options, at.epoch)
-            draws = draw(options.data, len(cache), options.train.seed, at.epoch)
-            left = batches[at.batch :]
-            for batch in iterate(loader, left, options.execution.loader_workers):
-                rate = learning_rate(at.step, len(batches), options)
-                told = trainer.step(batch, draws, at, rate)
-                if not math.isfinite(told["loss"]):
-                    raise BadUsageError(
-                        f"the loss is {told['loss']} at step {at.step + 1}; start anew by --name"
-                        " with a smaller train.learning_rate"
-                    )
+            for told in _epoch(trainer, cache, loader, readings, at):
                 losses.append(told["loss"])
-                at.step, at.batch = at.step + 1, at.batch + 1
                 if metrics is not None:
-                    metrics.add({"step": at.step, "epoch": at.epoch} | told)
-                if at.batch == len(batches):
-                    at.epoch, at.batch = at.epoch + 1, 0
+                    metrics.add(told)
                 stopped = any_process(bool(stop), processes, device)
                 due = at.batch == 0 or at.step % options.execution.checkpoint_steps == 0
                 if processes.first and (stopped or due):
@@ -179,6 +166,29 @@ def train(
                 f" {len(losses)} steps in {taken:.1f} s"
             )
     return True
+
+
+def _epoch(
+    trainer: Trainer, cache: ReadingCache, loader: BatchLoader, readings: Numbers, at: Progress
+) -> Iterator[dict[str, float]]:
+    """Take the steps that are left of an epoch; yield what each tells once `at` has moved on."""
+    options = trainer.options
+    batches = epoch_batches(
+        readings, cache.image_number, options.train.batch_size, options.train.seed, at.epoch
+    )
+    draws = draw(options.data, len(cache), options.train.seed, at.epoch)
+    for batch in iterate(loader, batches[at.batch :], options.execution.loader_workers):
+        told = trainer.step(batch, draws, at, learning_rate(at.step, len(batches), options))
+        if not math.isfinite(told["loss"]):
+            raise BadUsageError(
+                f"the loss is {told['loss']} at step {at.step + 1}; start anew by --name"
+                " with a smaller train.learning_rate"
+            )
+        at.step, at.batch = at.step + 1, at.batch + 1
+        told = {"step": at.step, "epoch": at.epoch} | told
+        if at.batch == len(batches):
+            at.epoch, at.batch = at.epoch + 1, 0
+        yield told
 
 
 def make_trainer(
@@ -254,11 +264,6 @@ def precision_of(name: str, device: torch.device) -> torch.dtype:
     if device.type != "cuda":
         return torch.float32
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-
-
-def _batches(cache: ReadingCache, readings: Numbers, options: Options, epoch: int) -> list[Numbers]:
-    seed, size = options.train.seed, options.train.batch_size
-    return epoch_batches(readings, cache.image_number, size, seed, epoch)
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:
