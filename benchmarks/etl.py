@@ -29,7 +29,7 @@ WORKERS = 2
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--readings", type=int, default=1000)
+    parser.add_argument("--readings", type=int, default=2000)
     parser.add_argument("--drawn", type=int, default=125, help="different readings; the rest copy")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR")) as folder:
@@ -43,7 +43,7 @@ def main() -> None:
         print("| readings | images | decoding alone, s | ETL, s | start-up, s | ", end="")
         print("(ETL - start-up) / decoding | readings/s | decoding share | peak memory, MB |")
         print("|---|---|---|---|---|---|---|---|---|")
-        for share in (4, 2, 1):
+        for share in (8, 4, 2, 1):
             number = arguments.readings // share
             tree = Path(folder) / f"tree-{number}"
             part_of(whole, tree, number, arguments.readings)

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import gzip
 import io
+import sys
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -118,7 +119,8 @@ def parse_csv(
         Naming the file and, where it can be told, the row.
     """
     records = _records(decoded(_unpacked(data, path), path), path)
-    header = [name.strip() for name in next(records, [])]
+    # Patients' tables are kept while a run is planned; the names of their columns are the same.
+    header = [sys.intern(name.strip()) for name in next(records, [])]
     kept = {
         name: at
         for at, name in enumerate(header)
