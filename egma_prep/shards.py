@@ -1,6 +1,7 @@
 """One part's readings to its shard, images and tables; the record comes last."""
 
 import json
+import socket
 import traceback
 from collections import Counter
 from collections.abc import Collection
@@ -18,7 +19,7 @@ from egma_prep.input_files import InputFiles
 from egma_prep.options import ImageOptions, Options
 from egma_prep.out_folder import OutFolder, write_json, write_tables
 from egma_prep.parts import Job, PartPlan
-from egma_prep.places import add_line, delete, make_folder
+from egma_prep.places import add_line, delete, is_of_a_store, make_folder, unreachable
 from egma_prep.readings import PlannedReading, RawReading
 from egma_prep.schema import (
     IMAGES,
@@ -46,9 +47,14 @@ def make_part(plan: PartPlan, job: Job, fatal: Collection[tuple[str, str]] = ())
     int
         Readings written.
     """
-    job.check_sight()
-    with OutFolder(job.out, job.token).at_work():
-        return _make_part(plan, job, fatal)
+    try:
+        job.check_sight()
+        with OutFolder(job.out, job.token).at_work():
+            return _make_part(plan, job, fatal)
+    except Exception as error:
+        if job.options.execution.scheduler and is_of_a_store(error):
+            raise unreachable(f"from {socket.gethostname()} the object store", error) from None
+        raise
 
 
 def _make_part(plan: PartPlan, job: Job, fatal: Collection[tuple[str, str]]) -> int:

@@ -28,6 +28,7 @@ from egma_prep.places import place_of
 from egma_train import cache
 from egma_train.cli import main as train
 from tests.conftest import IN_THREADS, egma_prep, run_etl
+from tests.test_faults_of_runs import join, scheduler
 
 EGMA_PREP = str(Path(sys.executable).with_name("egma-prep"))
 IN_PARTS = IN_THREADS[2:]
@@ -271,6 +272,20 @@ def test_credentials_that_are_refused_are_told_in_one_line(
     assert "cannot be reached" in refused.stderr
     assert "check URL, credentials and network" in refused.stderr
     assert objects(done) == before
+
+
+def test_a_worker_of_a_cluster_of_its_own_without_credentials_is_named(
+    phantom: Path, tmp_path: Path, server: str
+) -> None:
+    without = {name: value for name, value in os.environ.items() if "AWS_" not in name}
+    without |= {"AWS_ENDPOINT_URL": server, "AWS_EC2_METADATA_DISABLED": "true"}
+    with scheduler(tmp_path, 0) as (address, processes):
+        processes.append(join(tmp_path, address, without))
+        out = "s3://bucket/by-a-stranger"
+        result = egma_prep("run", phantom, "--out", out, "--scheduler", address)
+    assert result.exit_code == 2, result.output
+    said = result.stderr.splitlines()[-1]
+    assert f"from {socket.gethostname()} the object store cannot be reached" in said
 
 
 # -- mixtures -------------------------------------------------------------------------------------
