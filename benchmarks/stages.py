@@ -42,9 +42,9 @@ _STAGES = {  # by file, or file and function: the innermost that is known counts
     "alignment and rows": ["assemble.py", "align.py", "geometry.py"],
     "rows to Arrow": ["schema.py"],
     "Parquet": ["formats"],
-    "hashing outputs": ["out_folder.py fingerprint_of"],
-    "records": ["out_folder.py write_json", "parts.py"],
-    "syncs and renames": ["out_folder.py"],
+    "hashing outputs": ["whole_files.py fingerprint_of"],
+    "records": ["whole_files.py write_json", "parts.py"],
+    "syncs and renames": ["whole_files.py", "out_folder.py"],
     "the rest": ["shards.py"],
 }
 _STAGE_OF = {place: stage for stage, places in _STAGES.items() for place in places}

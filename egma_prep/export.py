@@ -11,10 +11,11 @@ from egma_prep.card import export_card
 from egma_prep.errors import BadUsageError
 from egma_prep.exports import Exporter, Rows, exporter
 from egma_prep.lock import locked
-from egma_prep.out_folder import OutFolder, read_json, write_json
+from egma_prep.out_folder import OutFolder
 from egma_prep.places import is_remote
 from egma_prep.progress import Progress
 from egma_prep.reader import Shards, shards_of
+from egma_prep.whole_files import read_json, write_json
 
 
 @dataclass(frozen=True)

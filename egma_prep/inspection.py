@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from egma_prep.errors import BadUsageError
 from egma_prep.options import Options, with_changes
-from egma_prep.out_folder import OutFolder, appearing_whole, read_parquet
+from egma_prep.out_folder import OutFolder
 from egma_prep.reader import Reading, Sentence, Shards, sentence_of, shards_of
 from egma_prep.render_again import render_reading
 from egma_prep.schema import key_of
+from egma_prep.whole_files import appearing_whole, read_parquet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

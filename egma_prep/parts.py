@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 from egma_prep.errors import BadUsageError, Reject
 from egma_prep.input_files import InputFiles
 from egma_prep.options import Options
-from egma_prep.out_folder import OutFolder, is_as_written
+from egma_prep.out_folder import OutFolder
 from egma_prep.places import Fingerprint, Stamps
 from egma_prep.readings import PlannedReading
 from egma_prep.schema import SCHEMA_VERSION, part_tables
 from egma_prep.sources import Source, SubjectPlan, sources
+from egma_prep.whole_files import is_as_written
 
 NEW = "not made yet"
 

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from egma_prep.errors import BadUsageError
 from egma_prep.formats import count_rows, load_shard, shard_files
 from egma_prep.geometry import FRAME_PX
-from egma_prep.out_folder import OutFolder, read_parquet
+from egma_prep.out_folder import OutFolder
 from egma_prep.places import place_of
 from egma_prep.render import GRID_CELLS
+from egma_prep.whole_files import read_parquet
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,13 +14,14 @@ from egma_prep.errors import BadUsageError
 from egma_prep.formats import load_shard
 from egma_prep.geometry import frame_of
 from egma_prep.options import Options, differences, with_changes
-from egma_prep.out_folder import OutFolder, write_json, write_table
+from egma_prep.out_folder import OutFolder
 from egma_prep.places import Fingerprint, delete_folder, make_folder, resolved
 from egma_prep.progress import Progress
 from egma_prep.readings import Words
 from egma_prep.schema import SHARD, Rows, described, key_of
 from egma_prep.sentences import SentenceSpan
 from egma_prep.shards import shard_options
+from egma_prep.whole_files import write_json, write_table
 
 Say = Callable[[str], object]
 

@@ -16,15 +16,7 @@ from egma_prep.cluster import WORKER_DIED, dask_client, each_done
 from egma_prep.errors import BadInputError, BadUsageError, Reject
 from egma_prep.input_files import InputFiles
 from egma_prep.options import Options, differences, with_changes
-from egma_prep.out_folder import (
-    OutFolder,
-    concatenate,
-    is_as_written,
-    part_name,
-    read_parquet,
-    write_json,
-    write_table,
-)
+from egma_prep.out_folder import OutFolder, part_name
 from egma_prep.parts import NEW, Job, PartPlan, Stale, plan_parts, why_stale
 from egma_prep.places import (
     Fingerprint,
@@ -41,6 +33,7 @@ from egma_prep.render_again import render_parts, written_by_part
 from egma_prep.schema import REJECTS, SCHEMA_VERSION, TABLES, part_tables, table_of
 from egma_prep.shards import make_part, reading_at_work
 from egma_prep.sources import Source, SubjectPlan, choose_source
+from egma_prep.whole_files import concatenate, is_as_written, read_parquet, write_json, write_table
 
 _SOFTWARE = ("numpy", "scipy", "opencv-python-headless", "pyarrow", "spacy", "distributed")
 _TRIAL_GROWTH = 4

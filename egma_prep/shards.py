@@ -17,7 +17,7 @@ from egma_prep.geometry import FRAME_PX, frame_of
 from egma_prep.images import framed, image_size
 from egma_prep.input_files import InputFiles
 from egma_prep.options import ImageOptions, Options
-from egma_prep.out_folder import OutFolder, write_json, write_tables
+from egma_prep.out_folder import OutFolder
 from egma_prep.parts import Job, PartPlan
 from egma_prep.places import add_line, delete, is_of_a_store, make_folder, unreachable
 from egma_prep.readings import PlannedReading, RawReading
@@ -30,6 +30,7 @@ from egma_prep.schema import (
     part_tables,
     without_raw_gaze,
 )
+from egma_prep.whole_files import write_json, write_tables
 
 
 def make_part(plan: PartPlan, job: Job, fatal: Collection[tuple[str, str]] = ()) -> int:

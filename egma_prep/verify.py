@@ -14,7 +14,7 @@ from egma_prep.errors import Reject
 from egma_prep.formats import load_shard
 from egma_prep.invariants import broken_rules
 from egma_prep.options import Options, with_changes
-from egma_prep.out_folder import OutFolder, is_as_written, read_parquet
+from egma_prep.out_folder import OutFolder
 from egma_prep.parts import Job, damaged_files, part_of
 from egma_prep.places import delete, files_below, place_of, resolved
 from egma_prep.progress import Progress
@@ -34,6 +34,7 @@ from egma_prep.schema import (
 )
 from egma_prep.shards import load_reading, shard_options
 from egma_prep.sources import choose_source
+from egma_prep.whole_files import is_as_written, read_parquet
 
 Say = Callable[[str], object]
 

@@ -8,10 +8,10 @@ import pyarrow as pa
 from egma_prep.assemble import FramedImage, reading_columns
 from egma_prep.geometry import frame_of
 from egma_prep.options import Options
-from egma_prep.out_folder import write_table
 from egma_prep.readings import Fixations, RawReading, Region, Words
 from egma_prep.schema import SCHEMA_VERSION, SHARD, described
 from egma_prep.shards import shard_options
+from egma_prep.whole_files import write_table
 
 GOLDEN = Path(__file__).parent / "golden" / f"shard-v{SCHEMA_VERSION}.parquet"
 

@@ -20,7 +20,7 @@ from test_wounds import file_of
 
 from egma_prep import open_shards
 from egma_prep.errors import BadUsageError
-from egma_prep.out_folder import fingerprint_of
+from egma_prep.whole_files import fingerprint_of
 from egma_train.errors import BadUsageError as BadTrainingUsageError
 from egma_train.shards import read_shard
 

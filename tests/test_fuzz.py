@@ -19,13 +19,13 @@ from egma_prep.geometry import frame_of
 from egma_prep.images import framed, image_size
 from egma_prep.input_files import InputFiles
 from egma_prep.options import Options, read_config, with_changes
-from egma_prep.out_folder import read_json
 from egma_prep.parts import Job
 from egma_prep.readings import PlannedReading
 from egma_prep.run import planned_subjects
 from egma_prep.shards import load_reading
 from egma_prep.sources import SubjectPlan, choose_source, sources
 from egma_prep.synth import write_tree
+from egma_prep.whole_files import read_json
 from egma_train.errors import BadUsageError as BadTrainingUsageError
 from egma_train.shards import read_shard
 

@@ -30,8 +30,8 @@ TREES = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
 NUMERICS = ("align", "sentences", "geometry", "render")
 FILES_AND_CLUSTERS = ("os", "pathlib", "shutil", "io", "dask", "distributed", "pyarrow")
 ENDS = (
-    "sources", "parse", "input_files", "out_folder", "parts", "shards", "run", "cluster",
-    "render_again", "cli", "picture", "progress", "manifests",
+    "sources", "parse", "input_files", "out_folder", "whole_files", "parts", "shards", "run",
+    "cluster", "render_again", "cli", "picture", "progress", "manifests",
 )  # fmt: skip
 
 
@@ -100,7 +100,8 @@ def test_only_one_module_knows_dask() -> None:
 
 @pytest.mark.parametrize("name", [*below("sources"), *below("parse")])
 def test_sources_know_nothing_of_what_becomes_of_a_reading(name: str) -> None:
-    later = ("render", "assemble", "shards", "parts", "run", "render_again", "out_folder", "schema")
+    later = ("render", "assemble", "shards", "parts", "run", "render_again", "out_folder")
+    later += ("whole_files", "schema")
     later += ("cluster", "cli", "picture", "align", "sentences", "geometry", "images")
     assert not reaches(name, *(f"egma_prep.{module}" for module in later))
 

@@ -8,8 +8,8 @@ from typing import Any, Protocol, cast
 
 from egma_prep.errors import BadUsageError, unknown_name
 from egma_prep.formats import formats
-from egma_prep.out_folder import write_table
 from egma_prep.reader import Shards
+from egma_prep.whole_files import write_table
 
 Rows = list[dict[str, Any]]
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from egma_prep.encode import facts_of, png
 from egma_prep.exports import Rows
-from egma_prep.out_folder import appearing_whole
 from egma_prep.reader import Reading, Shards
+from egma_prep.whole_files import appearing_whole
 
 CARD_HEAD = ""
 

@@ -11,7 +11,7 @@ import jinja2
 from egma_prep.card import REPORTS, TERMS, fingerprint, shareable
 from egma_prep.errors import BadUsageError
 from egma_prep.options import Options, with_changes
-from egma_prep.out_folder import OutFolder, appearing_whole, read_parquet
+from egma_prep.out_folder import OutFolder
 from egma_prep.progress import Progress
 from egma_prep.reader import Shards, shards_of
 from egma_prep.report.gallery import card_of
@@ -20,6 +20,7 @@ from egma_prep.report.means import KEYWORDS, Means
 from egma_prep.report.numbers import Told, counts, distributions, facts, gaze_of_words
 from egma_prep.report.plots import histogram, lead_curves, mean_maps
 from egma_prep.schema import part_tables
+from egma_prep.whole_files import appearing_whole, read_parquet
 
 _SMALL_CELL = 10  # patients
 _CARD_TABLES = ("words", "fixations")

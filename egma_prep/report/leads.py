@@ -8,9 +8,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from egma_prep.options import Options, with_changes
-from egma_prep.out_folder import OutFolder, read_parquet
+from egma_prep.out_folder import OutFolder
 from egma_prep.render_again import render_reading
 from egma_prep.schema import Rows, key_of
+from egma_prep.whole_files import read_parquet
 
 Inputs = list[tuple[dict[str, Any], dict[str, Rows]]]
 

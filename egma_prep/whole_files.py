@@ -1,0 +1,223 @@
+"""Files of ours: they appear whole or not at all, and can be told from damaged ones."""
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import tempfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from egma_prep.errors import BadUsageError
+from egma_prep.formats import formats, parquet
+from egma_prep.places import (
+    Fingerprint,
+    Stamps,
+    is_of_a_store,
+    is_remote,
+    read_bytes,
+    stamp,
+    upload,
+)
+
+TEMPORARY = ".*.tmp"
+"""Matches the names of files that are being written."""
+_BEFORE_SEAL, _AFTER_SEAL = b',\n "seal": "', b'"\n}\n'
+_OWNER_ONLY_FILE = 0o600
+
+
+@contextlib.contextmanager
+def appearing_whole(path: Path, sync: bool = True) -> Iterator[Path]:
+    """Offer a temporary name beside `path`; rename on success, delete on failure.
+
+    Who does not `sync` here does it before a record says that the file is there.
+    """
+    if is_remote(path):
+        with tempfile.TemporaryDirectory(prefix="egma-") as folder:
+            yield (temporary := Path(folder) / path.name)
+            upload(temporary, path)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with _told(path):
+            yield temporary
+            temporary.chmod(_OWNER_ONLY_FILE)
+            if sync:
+                _sync(temporary)
+            os.replace(temporary, path)
+            if sync:
+                _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error).partition("\n")[0]
+        raise BadUsageError(
+            f"cannot write {path} ({reason}); mend that and repeat the same command"
+        ) from None
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that no reader ever sees half of it."""
+    with appearing_whole(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON, keys sorted; a last one, ``seal``, is the checksum of all that stands before."""
+    digest = hashlib.sha256()
+    with appearing_whole(path) as temporary, temporary.open("wb") as file:
+        for piece in _pieces({name: content[name] for name in content if name != "seal"}):
+            file.write(piece)
+            digest.update(piece)
+        file.write(b"%s%s%s" % (_BEFORE_SEAL, digest.hexdigest().encode(), _AFTER_SEAL))
+
+
+def _pieces(content: dict[str, Any], line: str = "\n ") -> Iterator[bytes]:
+    """Give each entry of the two upper levels a line; json's own indenting is slow, and large."""
+    before = "{"
+    for name, value in sorted(content.items()):
+        yield f"{before}{line}{json.dumps(name)}: ".encode()
+        before = ","
+        if line == "\n " and isinstance(value, dict) and value:
+            yield from _pieces(value, f"{line} ")
+            yield f"{line}}}".encode()
+        else:
+            yield json.dumps(value, sort_keys=True).encode()
+
+
+def _is_sealed(data: bytes) -> bool:
+    before, _, seal = data.rpartition(_BEFORE_SEAL)
+    return seal == hashlib.sha256(before).hexdigest().encode() + _AFTER_SEAL
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Read JSON of ours; None if the file is missing.
+
+    Raises
+    ------
+    BadUsageError
+        If it is damaged.
+    """
+    try:
+        data = read_bytes(path)
+        content = json.loads(data)
+        if not isinstance(content, dict):
+            raise ValueError("it is no object")
+        if "seal" in content and not _is_sealed(data):
+            raise ValueError("its checksum is another")
+        return content
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        if is_of_a_store(error):  # that it cannot be read now is no damage
+            raise
+        raise damaged(path, error) from None
+
+
+def damaged(path: Path, why: object) -> BadUsageError:
+    """Say that a file of ours is damaged."""
+    return BadUsageError(
+        f"{path} is damaged ({why}); delete it and repeat egma-prep run with the same options"
+    )
+
+
+def write_table(path: Path, table: pa.Table) -> Fingerprint:
+    """Write a table in the format that the path ends in."""
+    with appearing_whole(path) as temporary:
+        formats()[path.suffix[1:]].save(table, temporary)
+        known = fingerprint_of(temporary)
+    return known | stamp(path)
+
+
+def write_tables(tables: Iterable[tuple[Path, pa.Table]]) -> list[Fingerprint]:
+    """Write tables that nobody reads before their record; the disk syncs them side by side."""
+    paths, fingerprints = [], []
+    if is_remote((chosen := [*tables])[0][0]):
+        with ThreadPoolExecutor() as threads:
+            return list(threads.map(write_table, *zip(*chosen, strict=True)))
+    for path, table in chosen:
+        with appearing_whole(path, sync=False) as temporary:
+            formats()[path.suffix[1:]].save(table, temporary)
+            fingerprints.append(fingerprint_of(temporary))
+        paths.append(path)
+    with ThreadPoolExecutor() as threads, _told(paths[0].parent):
+        list(threads.map(_sync, [*paths, *{path.parent for path in paths}]))
+    return fingerprints
+
+
+def fingerprint_of(path: Path) -> Fingerprint:
+    """Digest a file of ours."""
+    if is_remote(path):
+        return {"sha256": hashlib.sha256(read_bytes(path)).hexdigest()} | stamp(path)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"size": os.fstat(file.fileno()).st_size, "sha256": digest}
+
+
+def is_as_written(path: Path, known: Fingerprint | None, stamps: Stamps | None = None) -> bool:
+    """Compare a file of ours with its fingerprint, or its absence with there being none.
+
+    Parameters
+    ----------
+    stamps : dict, optional
+        Those of all objects of ``out/``: an object that still has its own is not read.
+    """
+    if stamps is not None and (known is None or path not in stamps):
+        return known is None and path not in stamps
+    try:
+        if stamps is not None and known is not None and stamps[path].items() <= known.items():
+            return True
+        wanted = known or {}
+        return path.stat().st_size == wanted.get("size") and _same(fingerprint_of(path), wanted)
+    except OSError:
+        return known is None and not path.exists()
+
+
+def _same(found: Fingerprint, known: Fingerprint) -> bool:
+    return found["sha256"] == known.get("sha256")
+
+
+def read_parquet(path: Path) -> pa.Table:
+    """Read a file of ours.
+
+    Raises
+    ------
+    BadUsageError
+        If it is missing or damaged.
+    """
+    try:
+        return parquet.load(path)
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).partition("\n")[0]
+        raise BadUsageError(f"{path} is damaged ({reason}); repeat: egma-prep run DATA") from None
+
+
+def concatenate(paths: list[Path], target: Path, schema: pa.Schema) -> None:
+    """Join the parts of a table, one row group each."""
+    with (
+        appearing_whole(target) as temporary,
+        pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
+    ):
+        for path in paths:
+            writer.write_table(parquet.load(path))
