@@ -42,7 +42,7 @@ lint: $(VENV)/.ready-dev ## formatting, lint and types alone
 reliability: $(VENV)/.ready-dev ## inject every fault, write docs/reliability.md from what happened
 	$(BIN)/python -m pytest -q -m fault --fault-matrix=docs/reliability.md
 
-soak: $(VENV)/.ready-dev ## 100 kills, 1,000 flipped bits, 10,000 damaged inputs for each parser: hours
+soak: $(VENV)/.ready-dev ## 100 kills, 1,000 flipped bits, 10,000 damaged inputs for each parser: a quarter of an hour
 	$(BIN)/python -m pytest -q tests/test_soak.py tests/test_fuzz.py --soak=docs/soak.md
 
 bench: $(VENV)/.ready-dev ## the ETL beside merely decoding, its stages, heatmaps as others make them, what safety costs, the report's size, DICOM decoders, the loss, the loader, training on phantoms: an hour, 8 GB of disk

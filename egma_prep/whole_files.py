@@ -30,6 +30,7 @@ TEMPORARY = ".*.tmp"
 """Matches the names of files that are being written."""
 _BEFORE_SEAL, _AFTER_SEAL = b',\n "seal": "', b'"\n}\n'
 _OWNER_ONLY_FILE = 0o600
+_PARTS_PER_GROUP = 64
 
 
 @contextlib.contextmanager
@@ -214,10 +215,11 @@ def read_parquet(path: Path) -> pa.Table:
 
 
 def concatenate(paths: list[Path], target: Path, schema: pa.Schema) -> None:
-    """Join the parts of a table, one row group each."""
+    """Join the parts of a table, many to a row group."""
     with (
         appearing_whole(target) as temporary,
         pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
     ):
-        for path in paths:
-            writer.write_table(parquet.load(path))
+        for at in range(0, len(paths), _PARTS_PER_GROUP):
+            some = map(parquet.load, paths[at : at + _PARTS_PER_GROUP])
+            writer.write_table(pa.concat_tables(some))
