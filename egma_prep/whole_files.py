@@ -30,7 +30,7 @@ TEMPORARY = ".*.tmp"
 """Matches the names of files that are being written."""
 _BEFORE_SEAL, _AFTER_SEAL = b',\n "seal": "', b'"\n}\n'
 _OWNER_ONLY_FILE = 0o600
-_PARTS_PER_GROUP = 64
+_ROWS_PER_GROUP = 100_000
 
 
 @contextlib.contextmanager
@@ -220,6 +220,16 @@ def concatenate(paths: list[Path], target: Path, schema: pa.Schema) -> None:
         appearing_whole(target) as temporary,
         pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
     ):
-        for at in range(0, len(paths), _PARTS_PER_GROUP):
-            some = map(parquet.load, paths[at : at + _PARTS_PER_GROUP])
-            writer.write_table(pa.concat_tables(some))
+        for table in _joined(paths):
+            writer.write_table(table)
+
+
+def _joined(paths: list[Path]) -> Iterator[pa.Table]:
+    tables: list[pa.Table] = []
+    for path in paths:
+        tables.append(parquet.load(path))
+        if sum(map(len, tables)) >= _ROWS_PER_GROUP:
+            yield pa.concat_tables(tables)
+            tables = []
+    if tables:
+        yield pa.concat_tables(tables)
