@@ -17,10 +17,11 @@ from egma_prep.sentences import SentenceSpan, is_word, join_words, sentence_span
 
 
 class FramedImage(NamedTuple):
-    """An image in its frame, and the size it had."""
+    """An image in its frame, the size it had, and which of `errors.NOTES` are true of it."""
 
     frame: Frame
     values: NDArray[np.uint8]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

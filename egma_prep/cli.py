@@ -444,6 +444,8 @@ def _changes(
 
 
 def _show(summary: "Summary") -> None:
+    from egma_prep.errors import noted
+
     counts = summary.counts
     if not summary.did_work:
         click.echo("up to date: same inputs, same options, nothing to do")
@@ -462,6 +464,8 @@ def _show(summary: "Summary") -> None:
         " authors)"
     )
     click.echo(f"{counts['images']} images, {counts['sentences']} sentences in {summary.out}")
+    for line in noted(counts["notes"]):
+        click.echo(line)
 
 
 def _show_outdated(out: Path) -> None:

@@ -1,6 +1,6 @@
 """The two ways to fail: a user's mistake stops the command, bad data is a listed result."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -38,6 +38,22 @@ REASONS = {
     "unexpected": "a fault of this program; please report it with the message",
 }
 """Reason codes of ``rejects.parquet`` and how to mend each."""
+
+NOTES = {
+    "rows_that_are_no_fixations": "gaze rows that are no fixations (blinks, lost eyes), left out",
+    "rounded_to_edge": "fixations rounded to just beyond the image, pulled in by a pixel",
+    "time_is_not_fixation_end": "fixations whose row was not written at their end",
+    "fixations_off_image": "fixations off the image, without weight",
+    "image_size_differs": "readings whose image has another size than the metadata say, rescaled",
+    "readings_without_gaze": "readings without gaze on the image, written without heatmaps",
+}
+"""Names of the counts that ``run.json`` keeps of what was mended, left out or odd, in words."""
+
+
+def noted(counts: Mapping[str, int]) -> list[str]:
+    """Say in a line each what was counted, the most frequent first."""
+    found = sorted(counts.items(), key=lambda note: (-note[1], note[0]))
+    return [f"noted: {number:,} {NOTES.get(name, name)}" for name, number in found if number]
 
 
 class BadUsageError(Exception):

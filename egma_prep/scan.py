@@ -10,7 +10,7 @@ from pathlib import Path
 
 from egma_prep import first_contact
 from egma_prep.cluster import default_workers
-from egma_prep.errors import BadInputError
+from egma_prep.errors import BadInputError, noted
 from egma_prep.images import image_size
 from egma_prep.input_files import InputFiles
 from egma_prep.manifests import manifest
@@ -35,6 +35,7 @@ class Scan:
     subjects: int = 0
     checked: int = 0
     rejects: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
     tally: first_contact.Tally = field(default_factory=first_contact.Tally)
     seconds_each: float = 0.0
     bytes_each: float = 0.0
@@ -88,6 +89,7 @@ def _check_readings(
             progress.advance(1)
             raw, size = _load(planned, files, source, found.rejects)
             if raw is not None:
+                found.notes.update(raw.notes)
                 first_contact.check_reading(raw, size, found.tally)
                 sizes[raw.dicom_id] = size or (raw.width, raw.height)
                 usable += [planned] * (size is not None)
@@ -154,6 +156,7 @@ def _lines(source: Source, found: Scan) -> Iterator[str]:
     total = found.planned.total()
     yield f"checked {found.checked} of {total} readings; would be rejected: {found.rejects.total()}"
     yield from (f"  {number} {reason}" for reason, number in found.rejects.most_common())
+    yield from (f"  {line}" for line in noted(found.notes))
     workers = default_workers()
     minutes = found.seconds_each * total / workers / 60
     yield (

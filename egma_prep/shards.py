@@ -158,11 +158,11 @@ def _load_all(
         if isinstance(made, Reject):
             rejects.append(made.without_values() if job.options.output.privacy else made)
             continue
-        raw, added = made
+        added, noted = made
         for table, more in added.items():
             for name, values in more.items():
                 columns[table][name] += values
-        notes.update(dict(raw.notes) | _noted(raw, added))
+        notes.update(noted)
     columns["readings"]["part"] = [plan.part] * len(columns["shard"]["image"])
     columns["images"] = _images_of(columns["shard"])
     return columns, rejects, notes
@@ -179,8 +179,8 @@ def load_reading(
     job: Job,
     files: InputFiles,
     images: dict[str, FramedImage | BadInputError],
-) -> tuple[RawReading, dict[str, Columns]] | Reject:
-    """Make one reading's columns, as `reading_columns` does, from its files.
+) -> tuple[dict[str, Columns], Counter[str]] | Reject:
+    """Make one reading's columns, as `reading_columns` does, from its files; count its notes.
 
     Parameters
     ----------
@@ -195,7 +195,8 @@ def load_reading(
         image = remembered(images, path, lambda: _framed(path, files, job.options.image))
         stage = "render"
         columns = reading_columns(raw, image, job.options)
-        return raw, without_raw_gaze(columns) if job.options.output.privacy else columns
+        notes = Counter({**raw.notes, **_noted(raw, columns), **dict.fromkeys(image.notes, 1)})
+        return without_raw_gaze(columns) if job.options.output.privacy else columns, notes
     except BadInputError as error:
         return Reject.of(error, *planned.key, stage)
     except BadUsageError:  # a store that does not answer is no fault of the reading

@@ -317,8 +317,9 @@ def _derived_again(
             if made is None or isinstance(made, Reject):
                 yield Finding(f"{out.relative(path)}, {key[1]}", "DATA rejects it now", part)
                 continue
-            made[1]["readings"]["part"] = [part]
-            for name, columns in made[1].items():
+            tables, _ = made
+            tables["readings"]["part"] = [part]
+            for name, columns in tables.items():
                 schema = SHARD if name == "shard" else TABLES[name]
                 rows = pa.Table.from_pydict(columns, schema).to_pylist()
                 if rows != kept[name].get(key, []):

@@ -6,7 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import run_etl
 from tables import by_reading, key, parts, rejects, shards, table
+
+from egma_prep.errors import NOTES
 
 Truth = dict[str, Any]
 
@@ -28,6 +31,14 @@ def test_planned_is_written_plus_rejected(clean_out: Path, truth: Truth) -> None
     assert counts["planned"] == len(truth["readings"])
     assert counts["planned"] == counts["written"] + counts["rejected"]
     assert counts["written"] == len(parts(clean_out / "shards"))
+
+
+def test_what_was_noted_is_known_by_name_and_said_once(phantom: Path, clean_out: Path) -> None:
+    notes = json.loads((clean_out / "run.json").read_text())["counts"]["notes"]
+    assert set(notes) <= set(NOTES)
+    said = run_etl(phantom, clean_out).output
+    for name, number in notes.items():
+        assert said.count(f"noted: {number:,} {NOTES[name]}\n") == (number > 0)
 
 
 @pytest.mark.parametrize(
