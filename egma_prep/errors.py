@@ -25,7 +25,7 @@ REASONS = {
     "no_metadata_row": "the metadata table has no row for it; download the table again",
     "several_sessions": "one image was read in several sessions; keep the rows of one",
     "empty_transcript": "no words were dictated; nothing to mend",
-    "no_report_section": "the report has neither FINDINGS nor IMPRESSION; nothing to mend",
+    "no_report_section": "no words of the report may be findings or impression; nothing to mend",
     "no_fixations": "no fixation was recorded; nothing to mend",
     "not_an_image": "the file is no image; download it again",
     "not_a_grey_image": "chest X-rays are single grey images; nothing to mend",
@@ -45,6 +45,8 @@ NOTES = {
     "time_is_not_fixation_end": "fixations whose row was not written at their end",
     "fixations_off_image": "fixations off the image, without weight",
     "image_size_differs": "readings whose image has another size than the metadata say, rescaled",
+    "reports_without_sections": "reports without findings or impression: last paragraphs taken",
+    "report_headings_unknown": "unknown headings in other sections of reports, left out",
     "readings_without_gaze": "readings without gaze on the image, written without heatmaps",
 }
 """Names of the counts that ``run.json`` keeps of what was mended, left out or odd, in words."""

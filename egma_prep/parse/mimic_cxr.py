@@ -1,28 +1,14 @@
-"""What MIMIC-CXR-JPG's tables say of an image, and its study's report (FORMATS, section 4)."""
+"""What MIMIC-CXR-JPG's tables say of an image (FORMATS, section 4)."""
 
-import re
 from collections.abc import Mapping
-from itertools import accumulate
-from operator import itemgetter
 
 import numpy as np
 
-from egma_prep.errors import BadInputError
 from egma_prep.manifests import manifest
 from egma_prep.parse.csv_file import Table
-from egma_prep.parse.values import (
-    decoded,
-    dicom_id,
-    optional_number,
-    pixels,
-    require_words,
-    safe_id,
-)
-from egma_prep.readings import Fixations, ImageFacts, PlannedReading, RawReading, Words
-
-_HEADING = re.compile(r"^[ \t]*([A-Z][A-Z0-9 ,/&()'-]*):", re.MULTILINE)
-_BLANK_LINES = re.compile(r"\n\s*\n")
-
+from egma_prep.parse.report import report_words
+from egma_prep.parse.values import dicom_id, optional_number, pixels, safe_id
+from egma_prep.readings import Fixations, ImageFacts, PlannedReading, RawReading
 
 DATASET = "mimic_cxr"
 METADATA, ID = "metadata", "dicom_id"
@@ -59,21 +45,23 @@ def image_and_study(row: Mapping[str, str], path: str) -> tuple[str, str]:
     return dicom_id(row[names[ID]], path), safe_id(row[names["study_id"]], path, "the study id")
 
 
-def raw_reading(planned: PlannedReading, report: tuple[bytes, str], image_path: str) -> RawReading:
+def raw_reading(
+    planned: PlannedReading, report_file: tuple[bytes, str], image_path: str
+) -> RawReading:
     """Read an image's report; it has no gaze, and its words no times.
 
     Parameters
     ----------
     planned : PlannedReading
         Made by `plan_row`, with what the tables know of the image.
-    report : tuple
+    report_file : tuple
         The study's report and its path.
     image_path : str
         For the reading; not opened here.
     """
     image, study = image_and_study(planned.row, planned.metadata_path)
     names, facts = columns(METADATA), planned.facts
-    found, paragraphs = words(*report)
+    report = report_words(*report_file)
     width, height = (
         pixels(planned.row[names[side]], planned.metadata_path, names[side])
         for side in ("width", "height")
@@ -89,10 +77,11 @@ def raw_reading(planned: PlannedReading, report: tuple[bytes, str], image_path: 
         width=width,
         height=height,
         fixations=Fixations(*(np.empty(0) for _ in Fixations._fields)),
-        words=found,
+        words=report.words,
         labels=dict(facts.labels),
         regions=[],
-        paragraphs=paragraphs,
+        notes=report.notes,
+        paragraphs=report.paragraphs,
     )
 
 
@@ -159,35 +148,3 @@ class ImageTables:
             for name in manifest("mimic-cxr")["labels"]["chexpert"]
         }
         return {name: value for name, value in values.items() if value is not None}
-
-
-def words(data: bytes, path: str) -> tuple[Words, tuple[int, ...]]:
-    """Take the words of a report's FINDINGS and IMPRESSION, and where paragraphs begin.
-
-    Raises
-    ------
-    BadInputError
-        If the report has neither section, or no words in them.
-    """
-    sections = _sections(decoded(data, path).replace("\r\n", "\n"))
-    if not sections:
-        raise BadInputError("no_report_section", path, f"{path} has no FINDINGS or IMPRESSION")
-    split = (text.split() for section in sections for text in _BLANK_LINES.split(section))
-    paragraphs = [paragraph for paragraph in split if paragraph]
-    text = [word for paragraph in paragraphs for word in paragraph]
-    require_words(text, path)
-    begins = tuple(accumulate(map(len, paragraphs[:-1]), initial=0))
-    unknown_s = np.full(len(text), np.nan)
-    return Words(text, unknown_s, unknown_s), begins
-
-
-def _sections(text: str) -> list[str]:
-    headings = list(_HEADING.finditer(text))
-    ends = [*(heading.start() for heading in headings[1:]), len(text)]
-    wanted = manifest("mimic-cxr")["report"]["sections"]
-    found = [
-        (next((at for at, name in enumerate(wanted) if name in heading[1]), None), heading, end)
-        for heading, end in zip(headings, ends, strict=bool(headings))
-    ]
-    chosen = [(at, text[heading.end() : end]) for at, heading, end in found if at is not None]
-    return [section for _, section in sorted(chosen, key=itemgetter(0))]

@@ -3,6 +3,7 @@
 import codecs
 import math
 import re
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from egma_prep.errors import BadInputError
 _SAFE_ID = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,128}")
 _DICOM_ID_LENGTH = 44
 _LONGEST_S = 3600.0
+_GLUED_SENTENCES = re.compile(r"(?<=[A-Za-z]{2}[.?!])(?=[A-Za-z]{2})")  # "normal.there"
 _FLAGS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False, "": None}
 
 
@@ -27,6 +29,11 @@ def decoded(data: bytes, path: str) -> str:
         raise BadInputError(
             "not_utf8", path, f"{path} is not UTF-8 at byte {error.start}"
         ) from None
+
+
+def unglued(text: str) -> str:
+    """Put a blank between sentences that have none."""
+    return _GLUED_SENTENCES.sub(" ", text)
 
 
 def number(text: object, path: str, where: str) -> float:
@@ -63,9 +70,14 @@ def flag(text: str, path: str, where: str) -> bool | None:
     return _FLAGS[known]
 
 
+def has_words(tokens: Iterable[str]) -> bool:
+    """Tell whether anything but punctuation is there."""
+    return any(character.isalnum() for token in tokens for character in token)
+
+
 def require_words(tokens: list[str], path: str) -> None:
     """Reject a transcript that has nothing but punctuation."""
-    if not any(any(map(str.isalnum, token)) for token in tokens):
+    if not has_words(tokens):
         raise BadInputError("empty_transcript", path, f"{path} has no words")
 
 
