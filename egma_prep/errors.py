@@ -27,7 +27,8 @@ REASONS = {
     "empty_transcript": "no words were dictated; nothing to mend",
     "no_report_section": "no words of the report may be findings or impression; nothing to mend",
     "no_fixations": "no fixation was recorded; nothing to mend",
-    "not_an_image": "the file is no image; download it again",
+    "not_an_image": "another file lies in the image's place; put the image there",
+    "unsupported_image": "such files are not read; convert it as said, or leave it out",
     "not_a_grey_image": "chest X-rays are single grey images; nothing to mend",
     "truncated_image": "the image ends too early; download it again",
     "undecodable_image": "the image is damaged; download it again",
@@ -48,6 +49,12 @@ NOTES = {
     "reports_without_sections": "reports without findings or impression: last paragraphs taken",
     "report_headings_unknown": "unknown headings in other sections of reports, left out",
     "readings_without_gaze": "readings without gaze on the image, written without heatmaps",
+    "dicom_window_passed_over": "images with a DICOM window that cannot be used, shown without it",
+    "dicom_table_passed_over": "images with a DICOM lookup table that cannot be used, left out",
+    "dicom_rescale_passed_over": "images with a DICOM rescale that cannot be used, left out",
+    "dicom_header_completed": "DICOM images whose header lacks what it must say, taken as usual",
+    "dicom_unused_bits": "DICOM images with bits set that their header calls unused, cleared",
+    "few_grey_levels": "images of fewer than 16 grey levels: hardly a picture",
 }
 """Names of the counts that ``run.json`` keeps of what was mended, left out or odd, in words."""
 

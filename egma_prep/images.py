@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from egma_prep.dicom_bytes import looks_like_dicom
 from egma_prep.errors import BadInputError
 from egma_prep.geometry import FRAME_PX, Frame, area_weights
 
@@ -21,6 +22,7 @@ _START, _END = b"\xff\xd8", b"\xff\xd9"
 _SCAN = 0xDA
 _MOST_SCANS = 100
 """A progressive JPEG has about ten; each one more walks over the whole image."""
+_FEW_LEVELS = 16
 _FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 cv2.setNumThreads(1)  # the cluster's workers are the parallelism
@@ -34,21 +36,36 @@ def image_size(data: bytes, path: str) -> tuple[int, int]:
     BadInputError
         If the bytes are neither, or not whole.
     """
-    return _dicom().dicom_size(data, path) if _is_dicom(data) else jpeg_size(data, path)
+    return _dicom().dicom_size(data, path) if looks_like_dicom(data) else jpeg_size(data, path)
 
 
-def framed(data: bytes, path: str, frame: Frame) -> NDArray[np.uint8]:
-    """Decode an image into the frame made for its size; ``(FRAME_PX, FRAME_PX)`` uint8."""
-    if not _is_dicom(data):
-        return frame_jpeg(data, path, frame.width, frame.height, frame)
-    pixels = _dicom().decode_dicom(data, path)
-    if pixels.shape != (frame.height, frame.width):
-        raise BadInputError("undecodable_image", path, f"{path} decodes to {pixels.shape}")
-    return to_frame(pixels, 1, frame)
+def framed(
+    data: bytes, path: str, frame: Frame, dicom_grey: str = "window"
+) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+    """Decode an image into the frame made for its size.
 
+    Parameters
+    ----------
+    dicom_grey : str
+        How stored DICOM values become grey levels, as `ImageOptions` says.
 
-def _is_dicom(data: bytes) -> bool:
-    return data[128:132] == b"DICM"
+    Returns
+    -------
+    values : ndarray
+        ``(FRAME_PX, FRAME_PX)`` uint8.
+    notes : tuple of str
+        Which of `errors.NOTES` are true of it.
+    """
+    notes: tuple[str, ...] = ()
+    if looks_like_dicom(data):
+        (pixels, notes), reduction = _dicom().decode_dicom(data, path, dicom_grey), 1
+        if pixels.shape != (frame.height, frame.width):
+            raise BadInputError("undecodable_image", path, f"{path} decodes to {pixels.shape}")
+    else:
+        pixels, reduction = decode_jpeg(data, frame.width, frame.height, path)
+    if np.count_nonzero(cv2.calcHist([pixels], [0], None, [256], [0, 256])) < _FEW_LEVELS:
+        notes += ("few_grey_levels",)
+    return to_frame(pixels, reduction, frame), notes
 
 
 def _dicom() -> ModuleType:

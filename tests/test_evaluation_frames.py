@@ -28,7 +28,7 @@ def shadows(width: int, height: int) -> NDArray[np.float64]:
 def prepared(path: Path) -> NDArray[np.uint8]:
     data = path.read_bytes()
     size = egma_prep.images.image_size(data, str(path))
-    return egma_prep.images.framed(data, str(path), frame_of(*size))
+    return egma_prep.images.framed(data, str(path), frame_of(*size))[0]
 
 
 def grey_levels_apart(path: Path) -> NDArray[np.int64]:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from egma_prep.errors import BadUsageError, Reject, unknown_name
 from egma_prep.input_files import InputFiles
-from egma_prep.options import SourceOptions
+from egma_prep.options import Options, SourceOptions, with_changes
 from egma_prep.places import Fingerprint
 from egma_prep.readings import PlannedReading, RawReading
 
@@ -39,10 +39,17 @@ class SubjectPlan:
 
 
 class Source(Protocol):
-    """A dataset layout: recognises a tree, plans its readings, loads one."""
+    """A dataset layout: recognises a tree, plans its readings, loads one.
+
+    Attributes
+    ----------
+    dicom_grey : str
+        How its DICOM images become grey unless a user says otherwise; see `ImageOptions`.
+    """
 
     name: str
     looks_like: str
+    dicom_grey: str
 
     def recognises(self, files: InputFiles) -> bool:
         """Tell whether the tree has this layout."""
@@ -84,3 +91,9 @@ def choose_source(files: InputFiles, name: str | None = None) -> Source:
             f"{files.root} has {found}; expected {wanted}. Give its root, or say which by --source"
         )
     return fitting[0]
+
+
+def with_defaults_of(source: Source, options: Options) -> Options:
+    """Fill in what a source declares where the user chose nothing."""
+    chosen = options.image.dicom_grey or source.dicom_grey
+    return with_changes(options, {"image": {"dicom_grey": chosen}})

@@ -1,32 +1,23 @@
 """Image files to the 224 frame that the shards hold: padded with zeros, averaged by area."""
 
-import io
-import logging
-import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from egma_train.ahead import in_order
-from egma_train.errors import first_line
+from egma_train.errors import UnreadableImageError, first_line
+from egma_train.evaluate.dicom import grey_of_dicom, looks_like_dicom
 from egma_train.shards import FRAME_PX
 
 _ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND"}
-_FAR = 1e9  # beyond every pixel value: where a window's output has come to its ends
-_PERCENTILES = (0.5, 99.5)
 _MOSTLY, _SAME_GREY = 95, 16
 """A picture of three channels is grey if in so many percent of its pixels they are that near."""
 _THREADS = 2
 
 Frame = NDArray[np.uint8]
-
-
-class UnreadableImageError(Exception):
-    """Why an image takes no part."""
 
 
 def read_frame(path: Path) -> Frame:
@@ -39,7 +30,7 @@ def read_frame(path: Path) -> Frame:
     """
     try:
         data = path.read_bytes()
-        pixels = _from_dicom(data) if data[128:132] == b"DICM" else _from_picture(data)
+        pixels = grey_of_dicom(data) if looks_like_dicom(data) else _from_picture(data)
     except OSError as error:
         raise UnreadableImageError(str(error.strerror)) from None
     except UnreadableImageError:
@@ -91,32 +82,3 @@ def _from_picture(data: bytes) -> Frame:
             raise UnreadableImageError("in colour, not grey")
         pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
     return pixels.astype(np.uint8, copy=False)
-
-
-def _from_dicom(data: bytes) -> Frame:
-    """Bring stored values to 8 bits: rescaled, windowed or between percentiles, bright is dense."""
-    import pydicom
-    from pydicom.pixels.processing import apply_modality_lut, apply_voi, apply_windowing
-
-    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        header = pydicom.dcmread(io.BytesIO(data))
-        kind = str(header.get("PhotometricInterpretation", "")).strip()
-        if kind not in ("MONOCHROME1", "MONOCHROME2") or int(header.get("NumberOfFrames") or 1) > 1:
-            raise UnreadableImageError(f"DICOM of {kind or 'no image'}, not one grey frame")
-        values = apply_modality_lut(header.pixel_array, header).astype(np.float64)
-        low: Any
-        high: Any
-        if header.get("WindowCenter") is not None and header.get("WindowWidth") is not None:
-            low, high = apply_windowing(np.array([-_FAR, _FAR]), header)
-            values = apply_windowing(values, header)
-        elif header.get("VOILUTSequence"):
-            low, high = 0, 2 ** int(header.VOILUTSequence[0].LUTDescriptor[2]) - 1
-            values = apply_voi(values.astype(np.int64), header)
-        else:
-            low, high = np.percentile(values, _PERCENTILES)
-    spread = high - low
-    share = np.clip((values - low) / spread, 0, 1) if spread else np.zeros(values.shape)
-    return np.floor(255 * (1 - share if kind == "MONOCHROME1" else share) + 0.5).astype(np.uint8)
