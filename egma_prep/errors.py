@@ -14,6 +14,7 @@ REASONS = {
     "not_utf8": "the file is damaged or was re-saved in another encoding; download it again",
     "bad_csv": "the file is damaged; download it again",
     "missing_column": "the table is not the released one; download it again",
+    "repeated_column": "keep one column of that name, or download the table again",
     "bad_json": "the file is damaged; download it again",
     "bad_number": "the value is damaged; download the file again",
     "bad_flag": "expected True or False; download the file again",
@@ -45,6 +46,14 @@ NOTES = {
     "time_is_not_fixation_end": "fixations whose row was not written at their end",
     "fixations_off_image": "fixations off the image, without weight",
     "image_size_differs": "readings whose image has another size than the metadata say, rescaled",
+    "without_split": "readings without a split: no table tells train, validate or test",
+    "without_view": "readings without a view: no metadata table of MIMIC-CXR-JPG tells it",
+    "without_chexpert": "readings without CheXpert labels: no table has a row of their study",
+    "without_labels": "readings whose own table has no column of labels",
+    "labels_left_out": "labels left out: no column, a column twice, or a damaged value",
+    "regions_left_out": "boxes and ellipses left out: a damaged value",
+    "region_tables_left_out": "tables of boxes or ellipses left out: missing, empty or damaged",
+    "size_by_image": "readings whose size no table tells, taken from the image itself",
     "readings_without_gaze": "readings without gaze on the image, written without heatmaps",
 }
 """Names of the counts that ``run.json`` keeps of what was mended, left out or odd, in words."""
