@@ -285,7 +285,7 @@ def test_sizes_may_be_written_as_floats(text: str, size: int) -> None:
     assert pixels(text, PATH, "width") == size
 
 
-@pytest.mark.parametrize("text", ["", "0", "-5", "2544.5", "nan", "wide"])
+@pytest.mark.parametrize("text", ["", "0", "-5", "2544.5", "nan", "wide", "9e9", "65536"])
 def test_what_is_no_size_is_refused(text: str) -> None:
     with _rejected("bad_number"):
         pixels(text, PATH, f"{PATH}, width")
@@ -577,8 +577,8 @@ def test_a_split_is_one_of_three_or_unknown(cell: str, split: str | None) -> Non
     assert _facts(split=f"dicom_id,split\n{DICOM},{cell}\n").split == split
 
 
-@pytest.mark.parametrize("cell", ["", "NaN", " "])
-def test_a_blank_view_is_none(cell: str) -> None:
+@pytest.mark.parametrize("cell", ["", "NaN", " ", "?", "<td>PA</td>", "A" * 17])
+def test_a_blank_or_damaged_view_is_none(cell: str) -> None:
     assert _facts(metadata=f"dicom_id,ViewPosition\n{DICOM},{cell}\n").view is None
 
 
@@ -792,7 +792,7 @@ def test_boxes_are_read_in_the_files_order_of_corners() -> None:
         ("left lung", "box", 10, 20, 400, 900, None),
         ("trachea", "box", 80, 60, 90, 70, None),
     ]
-    assert not notes
+    assert not +notes
 
 
 @pytest.mark.parametrize("rows", [None, "", f"{OTHER_DICOM},spine,1,2,3,4\n"])
@@ -805,10 +805,10 @@ def test_an_image_without_boxes_is_counted(rows: str | None) -> None:
 
 def test_a_damaged_box_is_left_out_alone_and_counted() -> None:
     notes: Counter[str] = Counter()
-    rows = f"{DICOM},spine,1,2,3,?\n{DICOM},left lung,1,2,3,4\n"
+    rows = f"{DICOM},spine,1,2,3,?\n{DICOM},left lung,1,2,3,4\n{DICOM},?,1,2,3,4\n"
     table = _table(f"dicom_id,bbox_name,x1,x2,y1,y2\n{rows}")
     assert [one.name for one in eye_gaze.boxes(table, DICOM, notes)] == ["left lung"]
-    assert notes == Counter(regions_left_out=1)
+    assert notes == Counter(regions_left_out=2)
 
 
 # EYE GAZE: transcripts.

@@ -277,9 +277,12 @@ def boxes(table: Table | None, image: str, notes: Counter[str]) -> list[Region]:
     if table is None or not rows:  # about 17 an image, FORMATS 2.3
         notes["region_tables_left_out"] += 1
         return []
+    said = [table.columns[names["name"]][row].strip() for row in rows]
+    named = [row for row, name in zip(rows, said, strict=True) if any(map(str.isalpha, name))]
+    notes["regions_left_out"] += len(rows) - len(named)
     return [
         Region(table.columns[names["name"]][row].strip(), "box", *corners)
-        for row, corners in extras.corners(table, names, rows, notes)
+        for row, corners in extras.corners(table, names, named, notes)
     ]
 
 

@@ -15,7 +15,6 @@ from egma_prep.parse.csv_file import Table
 from egma_prep.parse.values import (
     decoded,
     dicom_id,
-    optional_text,
     pixels,
     require_words,
     safe_id,
@@ -127,7 +126,7 @@ class ImageTables:
         )
         return ImageFacts(
             self._size(dicom_id),
-            optional_text(view),
+            extras.known_view(view),
             extras.known_split(split),
             labels,
             dict(+notes),

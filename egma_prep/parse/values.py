@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from egma_prep.errors import BadInputError
 
 _SAFE_ID = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,128}")
+MOST_PX = 2**16 - 1
+"""No image is wider: DICOM's Rows and Columns have 16 bits."""
 _DICOM_ID_LENGTH = 44
 _LONGEST_S = 3600.0
 _FLAGS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
@@ -85,7 +87,7 @@ def optional_number(
 def pixels(text: str, path: str, where: str) -> int:
     """Parse a positive image size; ``2544.0`` occurs."""
     value = number(text, path, where)
-    if value < 1 or value != int(value):
+    if not 1 <= value <= MOST_PX or value != int(value):
         raise BadInputError("bad_number", path, f"{where} is {_shown(text)}, not a size in pixels")
     return int(value)
 
