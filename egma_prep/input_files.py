@@ -163,7 +163,10 @@ class InputFiles:
 
     def folders(self, path: str) -> list[str]:
         """List the sub-folders of a folder, sorted; none where it is missing."""
-        tree, inside = self._at(self.spelled(path))
+        found = self.spelled(path)
+        if not self.has(found) and (packed := self._packed(found)):
+            self.remark(packed, NOT_UNPACKED)
+        tree, inside = self._at(found)
         return tree.folders(inside)
 
     def matching(self, home: str, pattern: str) -> list[str]:

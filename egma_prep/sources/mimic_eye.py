@@ -34,7 +34,7 @@ class MimicEye:
     def plan(self, files: InputFiles) -> Iterable[SubjectPlan]:
         """Read each patient's two metadata tables."""
         for name in files.packed_in(""):
-            if name.startswith(_PREFIX):
+            if name.lower().startswith(_PREFIX):
                 files.remark(name, NOT_UNPACKED)
         for patient in files.ahead(_patients(files), _plan_patient):
             yield _plan_patient(files, patient)
@@ -53,7 +53,7 @@ SOURCE = MimicEye()
 
 
 def _patients(files: InputFiles) -> list[str]:
-    return [name for name in files.folders(".") if name.startswith(_PREFIX)]
+    return [name for name in files.folders(".") if name.lower().startswith(_PREFIX)]
 
 
 def _root(patient: str, part: str) -> str:
@@ -62,7 +62,7 @@ def _root(patient: str, part: str) -> str:
 
 def _reflacx_home(files: InputFiles, patient: str) -> str:
     homes = [f"{_root(patient, 'reflacx')}/{name}" for name in _LAYOUT["reflacx_readings"]]
-    return next((home for home in homes if files.has(home)), homes[0])
+    return next((home for home in homes if files.has(files.spelled(home))), homes[0])
 
 
 def _reflacx_folders(files: InputFiles, patient: str) -> list[str]:
@@ -73,7 +73,7 @@ def _reflacx_folders(files: InputFiles, patient: str) -> list[str]:
 def _plan_patient(files: InputFiles, patient: str) -> SubjectPlan:
     files.forget_tables()
     files.fingerprints.clear()
-    subject = SubjectPlan(patient.removeprefix(_PREFIX))
+    subject = SubjectPlan(patient[len(_PREFIX) :])
     metadata = f"{_root(patient, 'reflacx')}/{_LAYOUT['reflacx_metadata']}"
     _plan_table(subject, files, metadata, reflacx, _reflacx_folders(files, patient))
     sheet = f"{_root(patient, 'eye_gaze')}/{_EYE_GAZE['tables']['master_sheet']['file']}"
