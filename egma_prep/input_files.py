@@ -3,10 +3,13 @@
 import contextlib
 import copy
 import hashlib
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
+from itertools import chain
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from egma_prep.errors import BadInputError, remembered
 from egma_prep.parse.csv_file import MAX_TABLE_BYTES, Table, parse_csv
@@ -17,7 +20,20 @@ IMAGES = "images:"
 """Begins paths that lie below the folder of images rather than below DATA."""
 
 _ITEMS_AHEAD, _MOST_BYTES_AHEAD = 8, 32 * 2**20
+_PATIENTS = "p[0-9][0-9]"
+_PACKED = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
+NOT_UNPACKED = "still packed, so that nothing in it is read; unpack it there"
 Item = TypeVar("Item")
+
+
+class Remark(NamedTuple):
+    """What was passed over, or taken for something else, while the tree was looked through.
+
+    `what` holds nothing of a row and no id, so that `scan` may show it; `path` may.
+    """
+
+    path: str
+    what: str
 
 
 class InputFiles:
@@ -29,13 +45,17 @@ class InputFiles:
         Where paths that begin with `IMAGES` lie.
     fingerprints : dict
         By path relative to the root.
+    remarks : dict
+        In the order in which they were made; the values say nothing.
     """
 
     def __init__(self, root: Path, images: Path | None = None) -> None:
-        self.root = root
-        self.images = images
-        tree = tree_at(root)
-        self._trees = {"": tree, IMAGES: tree_at(images) if images else tree}
+        self.root, tree = _opened(root)
+        self.images, self._trees = None, {"": tree, IMAGES: tree}
+        if images:
+            self.images, self._trees[IMAGES] = _opened(images)
+        self._names: dict[str, dict[str, list[str]]] = {}
+        self.remarks: dict[Remark, None] = {}
         self.fingerprints: dict[str, Fingerprint] = {}
         self._tables: dict[str, Table | BadInputError] = {}
         self._is_ahead = False
@@ -81,32 +101,49 @@ class InputFiles:
         below_images = path.removeprefix(IMAGES)
         return self._trees["" if below_images == path else IMAGES], below_images
 
+    def remark(self, path: str, what: str) -> None:
+        """Keep something that the user is told once."""
+        self.remarks[Remark(path, what)] = None
+
     def read(self, path: str) -> bytes:
-        """Read one file.
+        """Read one file, also where it lies there under a name that differs by capitals alone.
 
         Raises
         ------
         BadInputError
             If it is missing, unreadable or far too large.
         """
-        known: Fingerprint = {"size": -1}
-        self.fingerprints[path] = known
+        self.fingerprints[path] = {"size": -1}
+        found = path
         try:
-            tree, inside = self._at(path)
-            seen = tree.look(inside)
-            known |= seen.stamp
+            try:
+                seen = self._look(path)
+            except (FileNotFoundError, NotADirectoryError):
+                found = self.spelled(path)
+                seen = self._look(found)
+            if not seen.regular and self.has(inner := _inside(found)):
+                self.fingerprints.pop(path)  # a folder has no content to compare later
+                found, seen = inner, self._look(inner)
+            known = self.fingerprints[found] = seen.stamp.copy()
             if not seen.regular:
                 raise BadInputError("unreadable_file", path, f"{path} is not a file")
             if known["size"] > (_MOST_BYTES_AHEAD if self._is_ahead else MAX_TABLE_BYTES):
                 raise BadInputError("oversized", path, f"{path} has {known['size']:,} bytes")
+            tree, inside = self._at(found)
             data = tree.fetch(inside) if self._is_ahead else tree.read(inside)
         except (FileNotFoundError, NotADirectoryError):
-            raise BadInputError("missing_file", path, f"{path} is missing") from None
+            packed = self._packed(path)
+            what = f"is still in {packed}, which is not unpacked" if packed else "is missing"
+            raise BadInputError("missing_file", path, f"{path} {what}") from None
         except OSError as error:
             what = f"{path} cannot be read ({error.strerror or error})"
             raise BadInputError("unreadable_file", path, what) from None
         known |= {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         return data
+
+    def _look(self, path: str) -> Seen:
+        tree, inside = self._at(path)
+        return tree.look(inside)
 
     def table(self, path: str, required: Iterable[str]) -> Table:
         """Parse a CSV; the readings of one patient share its tables."""
@@ -114,9 +151,11 @@ class InputFiles:
         table.require(required)
         return table
 
-    def columns(self, path: str, names: Collection[str]) -> Table:
-        """Parse a few columns of a large CSV, which may be gzipped; it is not kept."""
-        return parse_csv(self.read(path), path, names, names)
+    def columns(
+        self, path: str, names: Collection[str], required: Iterable[str] | None = None
+    ) -> Table:
+        """Parse a few columns of a large CSV, by default all required; it is not kept."""
+        return parse_csv(self.read(path), path, names if required is None else required, names)
 
     def forget_tables(self) -> None:
         """Free the parsed tables, before the next patient."""
@@ -124,19 +163,100 @@ class InputFiles:
 
     def folders(self, path: str) -> list[str]:
         """List the sub-folders of a folder, sorted; none where it is missing."""
-        tree, inside = self._at(path)
+        found = self.spelled(path)
+        if not self.has(found) and (packed := self._packed(found)):
+            self.remark(packed, NOT_UNPACKED)
+        tree, inside = self._at(found)
         return tree.folders(inside)
 
     def matching(self, home: str, pattern: str) -> list[str]:
-        """List the paths below a folder that match a glob, sorted."""
+        """List the paths below a folder that match a glob, sorted; without case if none does."""
         tree, inside = self._at(home)
-        found = sorted(tree.matching(inside, pattern))
+        found = sorted(tree.matching(inside, pattern)) or self._matching(home, pattern)
         return [home if path == "." else f"{home}{path}" for path in found]
 
+    def _matching(self, home: str, pattern: str) -> list[str]:
+        found = [""]
+        for part in pattern.lower().split("/"):
+            found = [
+                f"{place}/{name}" if place else name
+                for place in found
+                for folded, names in self._names_in(home + place).items()
+                for name in names
+                if len(names) == 1 and folded[0] != "." and fnmatchcase(folded, part)
+            ]
+        return found
+
     def has(self, path: str) -> bool:
-        """Tell whether a file or folder exists."""
+        """Tell whether a file or folder exists, by this very name."""
         tree, inside = self._at(path)
         return tree.has(inside)
+
+    def first(self, paths: Sequence[str]) -> str:
+        """Choose the first path that is there, as it is spelled on disk; the first of all if none.
+
+        Other capitals count only where nothing has one of the very names.
+        """
+        exact = (path for path in paths if self.has(path))
+        spelled = (found for path in paths if (found := self.spelled(path)) != path)
+        return next(chain(exact, spelled), paths[0])
+
+    def spelled(self, path: str) -> str:
+        """Tell how a path that is missing is spelled on disk, if capitals alone differ.
+
+        Copies through other systems change them. What is not there, or there in two spellings,
+        stays as it was asked for. Only the deepest folder that is there is listed, once.
+        """
+        if self.has(path):
+            return path
+        here, missing = self._deepest(path)
+        for at, part in enumerate(missing):
+            names = self._names_in(here).get(part.lower(), [])
+            if len(names) != 1:
+                return path
+            here = _join(here, names[0])
+            if names[0] != part and at < len(missing) - 1:
+                self.remark(f"{here}/", "read though the release has other capitals")
+        return here
+
+    def _deepest(self, path: str) -> tuple[str, list[str]]:
+        """Split a missing path into the folder that is there, and the names that are not."""
+        start = IMAGES if path.startswith(IMAGES) else ""
+        parts = path.removeprefix(start).split("/")
+        kept = len(parts) - 1
+        while kept and not self.has(start + "/".join(parts[:kept])):
+            kept -= 1
+        return start + "/".join(parts[:kept]), parts[kept:]
+
+    def _names_in(self, folder: str) -> dict[str, list[str]]:
+        """List a folder by names in small letters, once."""
+        if folder not in self._names:
+            tree, inside = self._at(folder)
+            found: dict[str, list[str]] = {}
+            for name in tree.names(inside or "."):
+                found.setdefault(name.lower(), []).append(name)
+            self._names[folder] = found
+        return self._names[folder]
+
+    def _packed(self, path: str) -> str | None:
+        """Find the archive in which a missing path may be, where one has its name."""
+        here, missing = self._deepest(path)
+        there = self._names_in(here)
+        names = (
+            name for suffix in _PACKED for name in there.get(f"{missing[0]}{suffix}".lower(), ())
+        )
+        return next((_join(here, name) for name in names), None)
+
+    def packed_in(self, folder: str) -> list[str]:
+        """List the archives in a folder that nobody unpacked beside them."""
+        there = self._names_in(folder)
+        return [
+            name
+            for folded, names in sorted(there.items())
+            for suffix in _PACKED
+            if folded.endswith(suffix) and folded.removesuffix(suffix) not in there
+            for name in names
+        ]
 
     def unchanged(self, path: str, known: Fingerprint) -> bool:
         """Compare a file with its fingerprint; another stamp alone means hashing it again."""
@@ -151,6 +271,36 @@ class InputFiles:
             return same_stamp or hashlib.sha256(tree.read(inside)).hexdigest() == known["sha256"]
         except OSError:
             return known["size"] == -1 and not self.has(path)
+
+
+def _opened(root: Path) -> tuple[Path, Tree]:
+    """Open a tree; of a folder ``files`` that holds patients the one above, where tables lie."""
+    tree = tree_at(root)
+    if root.name.lower() == "files" and tree.matching("", _PATIENTS):
+        return root.parent, tree_at(root.parent)
+    return root, tree
+
+
+def _inside(folder: str) -> str:
+    """Name the file in a folder of its own name, as Kaggle unpacks ``X.csv`` to ``X.csv/X.csv``."""
+    return f"{folder}/{folder.rpartition('/')[2].removeprefix(IMAGES).removesuffix('.gz')}"
+
+
+def _join(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder.removeprefix(IMAGES) else f"{folder}{name}"
+
+
+def told(remarks: Iterable[Remark], with_paths: bool = True) -> Iterator[str]:
+    """Say in a line each what was remarked, and of how many files."""
+    paths: dict[str, list[str]] = defaultdict(list)
+    for path, what in remarks:
+        paths[what].append(path)
+    for what, found in paths.items():
+        if with_paths:
+            more = f" and {len(found) - 1:,} more" if len(found) > 1 else ""
+            yield f"{found[0]}{more}: {what}"
+        else:
+            yield f"{len(found):,} of the files and folders: {what}"
 
 
 def _is_readable_file(seen: Seen) -> bool:

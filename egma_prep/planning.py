@@ -6,6 +6,7 @@ from typing import Protocol
 
 from egma_prep.errors import BadInputError, Reject
 from egma_prep.input_files import InputFiles
+from egma_prep.parse.csv_file import Table
 from egma_prep.parse.mimic_cxr import ImageTables
 from egma_prep.readings import PlannedReading
 from egma_prep.sources import SubjectPlan
@@ -20,6 +21,9 @@ class RowParser(Protocol):
 
     def columns(self, table: str, /) -> dict[str, str]:
         """Map our names to the released column names of one table."""
+
+    def required(self, table: str, /) -> list[str]:
+        """List the columns without which a table says nothing."""
 
     def plan_row(self, row: Mapping[str, str], path: str, /) -> PlannedReading:
         """Plan the reading of one metadata row."""
@@ -43,12 +47,19 @@ def plan_tables(
     names = parser.columns(parser.METADATA)
     without_row = set(folders)
     broken: BadInputError | None = None
-    for path in paths:
+    read: list[Table] = []
+    for path in sorted(paths, key=lambda path: (len(path), path)):  # "x.csv" before "x (1).csv"
         try:
-            table = files.table(path, names.values())
+            table = files.table(path, parser.required(parser.METADATA))
         except BadInputError as error:
             broken = error
             continue
+        if twin := next((one.path for one in read if one.columns == table.columns), None):
+            files.remark(path, f"passed over, as {twin} says the same; delete one of them")
+            continue
+        read.append(table)
+        for name in sorted(table.repeated):
+            files.remark(path, f"the column {name!r} stands there twice, and is left out")
         without_row -= {cell.strip() for cell in table.columns[names[parser.ID]]}
         for cells in map(table.row, range(len(table))):
             try:

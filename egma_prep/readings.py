@@ -14,12 +14,16 @@ FloatArray = NDArray[np.float64]
 
 
 class ImageFacts(NamedTuple):
-    """What MIMIC-CXR-JPG's tables know of an image; None where one or its row is missing."""
+    """What MIMIC-CXR-JPG's tables know of an image; None where one or its row is missing.
+
+    `notes` counts what was left out of them, by `errors.NOTES`.
+    """
 
     size: tuple[int, int] | None = None
     view: str | None = None
     split: str | None = None
     labels: Mapping[str, float] = MappingProxyType({})
+    notes: Mapping[str, int] = MappingProxyType({})
 
 
 _NOTHING_KNOWN = ImageFacts()
@@ -62,8 +66,8 @@ class PlannedReading:
     def content(self) -> list[Any]:
         """All that is planned of it, as JSON can hold it."""
         rows = {name: [table.path, table.columns] for name, table in self.tables.items()}
-        labels = dict(self.facts.labels)
-        facts = [self.facts.size, self.facts.view, self.facts.split, labels]
+        known = self.facts
+        facts = [known.size, known.view, known.split, dict(known.labels), dict(known.notes)]
         return [*self.key, self.subject_id, self.metadata_path, dict(self.row), facts, rows]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from egma_prep import __version__
 from egma_prep.cluster import WORKER_DIED, dask_client, each_done
 from egma_prep.errors import BadInputError, BadUsageError, Reject
-from egma_prep.input_files import InputFiles
+from egma_prep.input_files import InputFiles, told
 from egma_prep.options import Options, differences, with_changes
 from egma_prep.out_folder import OutFolder, part_name
 from egma_prep.parts import NEW, Job, PartPlan, Stale, plan_parts, why_stale
@@ -112,6 +112,8 @@ def run_etl(
             raise BadUsageError(f"--out {out_root} is {name} itself; choose another folder")
     _options(out.run() or {}, changes, source)  # a wrong option is told before any work
     subjects = planned_subjects(source, files)
+    for line in told(files.remarks):
+        say(line)
     out.create()
     with out.locked():
         out.finish_swap()
@@ -235,7 +237,7 @@ def _without_duplicates(subjects: list[SubjectPlan]) -> list[SubjectPlan]:
     """Keep one of equal rows of one reading; reject all where they differ."""
     found: dict[tuple[str, str], list[PlannedReading]] = defaultdict(list)
     for reading in (reading for subject in subjects for reading in subject.readings):
-        if reading not in found[reading.key]:
+        if not any(_says_the_same(reading, other) for other in found[reading.key]):
             found[reading.key].append(reading)
     refused = {
         (one.dataset, one.reading_id, one.path) for subject in subjects for one in subject.rejects
@@ -245,7 +247,7 @@ def _without_duplicates(subjects: list[SubjectPlan]) -> list[SubjectPlan]:
         for reading in subject.readings:
             contradicted = (*reading.key, reading.metadata_path) in refused
             if len(found[reading.key]) == 1 and not contradicted:
-                kept[reading.key] = reading
+                kept.setdefault(reading.key, reading)
             else:
                 paths = sorted({one.metadata_path for one in found[reading.key]})
                 what = f"{' and '.join(paths)}: several rows of {reading.reading_id}"
@@ -253,6 +255,11 @@ def _without_duplicates(subjects: list[SubjectPlan]) -> list[SubjectPlan]:
                 subject.rejects.append(Reject.of(error, *reading.key, "plan"))
         subject.readings = list(kept.values())
     return subjects
+
+
+def _says_the_same(one: PlannedReading, other: PlannedReading) -> bool:
+    """Compare two rows, wherever they stand: a table may be there twice."""
+    return replace(one, metadata_path=other.metadata_path) == other
 
 
 def _part_count(kept: int | None, planned: int, readings_per_part: int) -> int:

@@ -4,7 +4,7 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from egma_prep import first_contact
 from egma_prep.cluster import default_workers
 from egma_prep.errors import BadInputError, noted
 from egma_prep.images import image_size
-from egma_prep.input_files import InputFiles
+from egma_prep.input_files import InputFiles, told
 from egma_prep.manifests import manifest
 from egma_prep.options import Options
 from egma_prep.parse import eye_gaze, reflacx
@@ -67,7 +67,7 @@ def scan_tree(data: Path, images: Path | None, source_name: str | None) -> Itera
         options = with_defaults_of(source, Options())
         job = Job(data, images, Path(folder), source.name, options)
         _measure(_spread(usable, _TIMED), job, found)
-    yield from _lines(source, found)
+    yield from _lines(source, found, told(files.remarks, with_paths=False))
 
 
 def _spread(readings: list[PlannedReading], number: int) -> list[PlannedReading]:
@@ -148,8 +148,9 @@ def _measure(readings: list[PlannedReading], job: Job, found: Scan) -> None:
     found.bytes_each = written / len(readings)
 
 
-def _lines(source: Source, found: Scan) -> Iterator[str]:
+def _lines(source: Source, found: Scan, remarks: Iterable[str]) -> Iterator[str]:
     yield f"{source.name} tree of {found.subjects} patients"
+    yield from (f"  {line}" for line in remarks)
     yield from _table(
         ("dataset", "readings here", "published"),
         [(name, str(n), _published(name)) for name, n in sorted(found.planned.items())],

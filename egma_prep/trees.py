@@ -49,6 +49,9 @@ class Tree(Protocol):
     def has(self, path: str) -> bool:
         """Tell whether a file or folder exists."""
 
+    def names(self, path: str) -> list[str]:
+        """List all that lies in a folder, sorted; nothing where it is missing."""
+
 
 def tree_at(root: Path) -> Tree:
     """Open the tree at a local path or a URL."""
@@ -92,6 +95,12 @@ class _LocalTree:
 
     def has(self, path: str) -> bool:
         return (self.root / path).exists()
+
+    def names(self, path: str) -> list[str]:
+        try:
+            return sorted(os.listdir(self.root / path))
+        except OSError:
+            return []
 
 
 class _StoreTree:
@@ -165,6 +174,9 @@ class _StoreTree:
 
     def has(self, path: str) -> bool:
         return normpath(path) == "." or _name(path) in self._beside(path)
+
+    def names(self, path: str) -> list[str]:
+        return sorted(self._entries(normpath(path)))
 
     def _beside(self, path: str) -> dict[str, Seen]:
         return self._entries(normpath(path).rpartition("/")[0] or ".")

@@ -1,7 +1,9 @@
 """Raw files as the releases have them, and as damage leaves them."""
 
 import contextlib
+import gzip
 import json
+from collections import Counter
 from itertools import pairwise
 from typing import Any
 
@@ -13,8 +15,16 @@ from hypothesis import strategies as st
 from egma_prep.errors import REASONS, BadInputError
 from egma_prep.parse import eye_gaze, mimic_cxr, reflacx
 from egma_prep.parse.csv_file import Table, parse_csv
-from egma_prep.parse.values import dicom_id, flag, number, optional_number, pixels, safe_id
-from egma_prep.readings import Fixations, Words
+from egma_prep.parse.values import (
+    dicom_id,
+    flag,
+    number,
+    optional_number,
+    optional_text,
+    pixels,
+    safe_id,
+)
+from egma_prep.readings import Fixations, ImageFacts, Region, Words
 
 PATH = "folder/file.csv"
 DICOM = "-".join(["0a1b2c3d"] * 5)
@@ -53,12 +63,67 @@ def _rejected(*reasons: str) -> Any:
         pytest.param(",Unnamed: 0,word,begin\n0,7,heart,1\n1,8,normal,2\n", id="two index columns"),
         pytest.param("word,begin\n\nheart,1\n\nnormal,2\n\n", id="blank lines"),
         pytest.param('"word","begin"\n"heart","1"\n"normal","2"\n', id="all quoted"),
+        pytest.param("word,begin\rheart,1\rnormal,2\r", id="line ends of old Macs"),
+        pytest.param("word,begin\r\r\nheart,1\r\r\nnormal,2\r\r\n", id="line ends twice"),
+        pytest.param("word,begin\r\nheart,1\nnormal,2\r", id="mixed line ends"),
+        pytest.param("word;begin\nheart;1\nnormal;2\n", id="semicolons"),
+        pytest.param("word\tbegin\nheart\t1\nnormal\t2\n", id="tabs"),
+        pytest.param("sep=;\r\nword;begin\r\nheart;1\r\nnormal;2\r\n", id="Excel's own line"),
+        pytest.param('"sep=\t"\nword\tbegin\nheart\t1\nnormal\t2\n', id="the same, quoted"),
+        pytest.param("\nword;begin\nheart;1\nnormal;2\n", id="a blank line before semicolons"),
+        pytest.param("word,begin\nheart,1\nnormal,2\n,\n,\n", id="blank rows at the end"),
+        pytest.param("word,begin\n,\nheart,1\n , \nnormal,2\n", id="blank rows between"),
+        pytest.param("word,begin\nheart,1\nnormal,2\n,,,,\n\t\n", id="blank rows, longer, shorter"),
+        pytest.param(",word,begin\n0,heart,1\n1,,\n2,normal,2\n", id="a blank row with an index"),
+        pytest.param("word,begin\nheart,1\nNaN,NaN\nnormal,2\nNA,NA\n", id="pandas' blank rows"),
+        pytest.param("word,begin,,\nheart,1,,\nnormal,2,,\n", id="columns without a name"),
     ],
 )
-def test_releases_spellings_of_a_table_read_alike(text: str) -> None:
-    table = _table(text, "word", "begin")
-    assert table.columns == {"word": ["heart", "normal"], "begin": ["1", "2"]}
-    assert len(table) == 2
+@pytest.mark.parametrize("as_bytes", ["UTF-8", "UTF-16", "gzip"])
+def test_releases_spellings_of_a_table_read_alike(text: str, as_bytes: str) -> None:
+    data = text.removeprefix("\ufeff").encode("utf-16") if as_bytes == "UTF-16" else text.encode()
+    data = gzip.compress(data) if as_bytes == "gzip" else data
+    for path in (PATH, f"{PATH}.gz"):  # the bytes tell, not the name
+        table = parse_csv(data, path, ("word", "begin"))
+        assert table.columns == {"word": ["heart", "normal"], "begin": ["1", "2"]}
+        assert len(table) == 2
+
+
+def test_a_row_is_named_by_its_place_in_the_file_though_blank_ones_stand_before() -> None:
+    table = _table("word,begin\n,\nheart,1\n,\nnormal,x\n")
+    with _rejected("bad_number") as caught:
+        table.numbers("begin")
+    assert "row 4, begin" in str(caught.value)
+    with _rejected("bad_number") as caught:
+        table.excerpts("word", ["normal"])["normal"].numbers("begin")
+    assert "row 4, begin" in str(caught.value)
+
+
+def test_a_word_without_times_is_no_blank_row() -> None:
+    table = _table("word,timestamp_start_word,timestamp_end_word\nheart,1,2\nnone,,\n")
+    assert table.columns["word"] == ["heart", "none"]
+    with _rejected("bad_number"):
+        reflacx.words(table)
+
+
+@pytest.mark.parametrize("header", ["a,b,a", "a, a ,b", "0,a,a", "a,a,a"])
+def test_a_column_that_stands_twice_is_refused_where_it_is_needed(header: str) -> None:
+    table = _table(f"{header}\n1,2,3\n")
+    assert "a" not in table.columns and table.repeated == {"a"}
+    with _rejected("repeated_column") as caught:
+        table.require(["a"])
+    assert "'a' more than once" in str(caught.value)
+
+
+def test_index_columns_may_stand_twice() -> None:
+    assert _table(",,Unnamed: 0,Unnamed: 0,a\n1,2,3,4,5\n").columns == {"a": ["5"]}
+
+
+@pytest.mark.parametrize("data", [b"PK\x03\x04" + bytes(60)], ids=["a workbook"])
+def test_a_workbook_is_called_one(data: bytes) -> None:
+    with _rejected("bad_csv") as caught:
+        parse_csv(data, PATH, ())
+    assert "Excel workbook" in str(caught.value)
 
 
 def test_columns_are_found_by_name_in_any_order() -> None:
@@ -104,8 +169,8 @@ def test_broken_quotes_are_refused(text: str) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"a,b\n1,\x00\n", b"\0" * 512, "a,b\n1,2\n".encode("utf-16")],
-    ids=["in a cell", "alone", "UTF-16"],
+    [b"a,b\n1,\x00\n", b"\0" * 512, "a,b\n1,2\n".encode("utf-16-le")],
+    ids=["in a cell", "alone", "UTF-16 without its mark"],
 )
 def test_nul_bytes_are_refused(data: bytes) -> None:
     with _rejected("nul_bytes"):
@@ -113,7 +178,7 @@ def test_nul_bytes_are_refused(data: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", ["a,b\n1,größe\n".encode("latin-1"), b"\xff\xfe", b"a,b\n1,\x80\n"]
+    "data", ["a,b\n1,größe\n".encode("latin-1"), b"\xff\xfea", b"a,b\n1,\x80\n"]
 )
 def test_other_encodings_are_refused(data: bytes) -> None:
     with _rejected("not_utf8"):
@@ -128,8 +193,8 @@ def test_files_without_content_are_refused(data: bytes) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"\xef\xbb\xbf", b"\xef\xbb\xbf\r\n", b"\xef\xbb\xbf\n\n\n"],
-    ids=["alone", "and a line end", "and line ends"],
+    [b"\xef\xbb\xbf", b"\xef\xbb\xbf\r\n", b"\xef\xbb\xbf\n\n\n", b"\xff\xfe"],
+    ids=["alone", "and a line end", "and line ends", "of UTF-16"],
 )
 def test_a_byte_order_mark_alone_is_no_content(data: bytes) -> None:
     with _rejected("empty_file", "bad_csv"):
@@ -168,7 +233,8 @@ def test_every_cell_survives_quoting(rows: list[list[str]]) -> None:
     lines = [["x", "y", "z"], *rows]
     quoted = [",".join('"' + cell.replace('"', '""') + '"' for cell in row) for row in lines]
     table = _table("\r\n".join(quoted) + "\r\n", "x")
-    assert [list(row) for row in zip(*table.columns.values(), strict=True)] == rows
+    told = [row for row in rows if any(map(str.strip, row))]  # not of nothing but blanks
+    assert [list(row) for row in zip(*table.columns.values(), strict=True)] == told
 
 
 # Cells.
@@ -190,9 +256,28 @@ def test_what_is_no_finite_number_is_refused(text: str) -> None:
         number(text, PATH, f"{PATH}, row 3, x")
 
 
-def test_an_optional_number_may_be_blank() -> None:
-    assert optional_number("  ", PATH, "x") is None
-    assert optional_number("-1.0", PATH, "x") == -1
+@pytest.mark.parametrize("text", ["1,5", "1,234", "-0,25", "1.234,5", "1,234.5"])
+def test_a_number_with_a_comma_is_called_one(text: str) -> None:
+    with _rejected("bad_number") as caught:
+        number(text, PATH, "x")
+    assert "a number with a comma" in str(caught.value)
+
+
+BLANKS = ["", "  ", "NaN", "nan", "NA", "N/A", "#N/A", "null", "NULL", "None", "<NA>", " nan "]
+
+
+@pytest.mark.parametrize("text", BLANKS)
+def test_a_blank_is_a_blank_however_it_was_saved(text: str) -> None:
+    assert optional_number(text, PATH, "x") is None
+    assert flag(text, PATH, "x") is None
+    assert optional_text(text) is None
+
+
+def test_an_optional_number_is_one_of_its_values() -> None:
+    assert optional_number("-1.0", PATH, "x", (1, 0, -1)) == -1
+    with _rejected("bad_number") as caught:
+        optional_number("2", PATH, f"{PATH}, x", (1, 0, -1))
+    assert "none of 1, 0, -1" in str(caught.value)
 
 
 @pytest.mark.parametrize(("text", "size"), [("2544", 2544), ("2544.0", 2544), (" 1 ", 1)])
@@ -200,7 +285,7 @@ def test_sizes_may_be_written_as_floats(text: str, size: int) -> None:
     assert pixels(text, PATH, "width") == size
 
 
-@pytest.mark.parametrize("text", ["", "0", "-5", "2544.5", "nan", "wide"])
+@pytest.mark.parametrize("text", ["", "0", "-5", "2544.5", "nan", "wide", "9e9", "65536"])
 def test_what_is_no_size_is_refused(text: str) -> None:
     with _rejected("bad_number"):
         pixels(text, PATH, f"{PATH}, width")
@@ -218,7 +303,7 @@ def test_flags_are_read_in_any_spelling(text: str, value: bool | None) -> None:
     assert flag(text, PATH, "x") is value
 
 
-@pytest.mark.parametrize("text", ["yes", "2", "-1", "nan", "T", "Truee"])
+@pytest.mark.parametrize("text", ["yes", "2", "-1", "inf", "T", "Truee"])
 def test_other_flags_are_refused(text: str) -> None:
     with _rejected("bad_flag"):
         flag(text, PATH, f"{PATH}, x")
@@ -252,6 +337,13 @@ BAD_IDS = {
 def test_ids_that_are_no_safe_file_name_are_refused(text: str) -> None:
     with _rejected("bad_id"):
         safe_id(text, PATH, f"{PATH}: the id")
+
+
+@pytest.mark.parametrize("text", ["1.23457E+7", "1.234568e+07", "1E7", "1,23457E+07", "1e-5"])
+def test_an_id_that_a_spreadsheet_rounded_is_called_so(text: str) -> None:
+    with _rejected("bad_id") as caught:
+        safe_id(text, PATH, f"{PATH}: the id")
+    assert "a spreadsheet rounded" in str(caught.value)
 
 
 @given(text=st.text(max_size=140))
@@ -349,23 +441,33 @@ def test_reflacx_labels_are_the_filled_cells() -> None:
         "id": "P300R012345", "Consolidation": "3.0", "Fracture": "0", "Mass": "", "Nodule": " ",
         "Quality issue": "FALSE", "Support devices": "True", "Other": "azygos fissure|scoliosis",
     }  # fmt: skip
-    assert reflacx.labels(row, PATH) == {
+    found, notes = reflacx.labels(row, PATH)
+    assert found == {
         "reflacx:Consolidation": 3, "reflacx:Fracture": 0, "reflacx:Quality issue": 0,
         "reflacx:Support devices": 1,
     }  # fmt: skip
+    assert not +notes
 
 
 @pytest.mark.parametrize(
-    ("name", "cell", "reason"),
-    [
-        ("Consolidation", "high", "bad_number"),
-        ("Consolidation", "nan", "bad_number"),
-        ("Support devices", "maybe", "bad_flag"),
-    ],
-)
-def test_a_label_that_cannot_be_read_is_refused(name: str, cell: str, reason: str) -> None:
-    with _rejected(reason):
-        reflacx.labels({name: cell}, PATH)
+    ("name", "cell"),
+    [("Consolidation", "high"), ("Consolidation", "6"), ("Consolidation", "2.5"),
+     ("Consolidation", "-1"), ("Consolidation", "1,5"), ("Support devices", "maybe")],
+)  # fmt: skip
+def test_a_label_that_cannot_be_read_is_left_out_and_counted(name: str, cell: str) -> None:
+    found, notes = reflacx.labels({name: cell, "Fracture": "4"}, PATH)
+    assert found == {"reflacx:Fracture": 4}
+    assert +notes == Counter(labels_left_out=1)
+
+
+def test_metadata_without_a_column_of_labels_are_counted() -> None:
+    assert reflacx.labels({"id": "P300R012345"}, PATH) == ({}, Counter(without_labels=1))
+
+
+def _regions(ellipses: Table, chest_box: Table) -> tuple[list[Region], Counter[str]]:
+    notes: Counter[str] = Counter()
+    tables = {"ellipses": ellipses, "chest_box": chest_box}
+    return reflacx.regions(tables.__getitem__, notes), notes
 
 
 def test_an_ellipse_is_a_region_for_each_of_its_labels() -> None:
@@ -373,7 +475,8 @@ def test_an_ellipse_is_a_region_for_each_of_its_labels() -> None:
         "xmin,ymin,xmax,ymax,certainty,Consolidation,Pulmonary edema,Other,Support devices\n"
         "500,20,300,80,4,True,TRUE,False,False\n7,8,9,10,1.0,False,1,False,False\n"
     )
-    found = reflacx.regions(ellipses, _table("xmin,ymin,xmax,ymax\n-12,30,2600.0,2900\n"))
+    found, notes = _regions(ellipses, _table("xmin,ymin,xmax,ymax\n-12,30,2600.0,2900\n"))
+    assert not +notes
     assert [tuple(one) for one in found] == [
         ("Consolidation", "ellipse", 300, 20, 500, 80, 4),
         ("Pulmonary edema", "ellipse", 300, 20, 500, 80, 4),
@@ -384,8 +487,33 @@ def test_an_ellipse_is_a_region_for_each_of_its_labels() -> None:
 
 def test_no_ellipses_leave_the_chest_box() -> None:
     ellipses = _table("xmin,ymin,xmax,ymax,certainty,Consolidation\r\n")
-    found = reflacx.regions(ellipses, _table("xmin,ymin,xmax,ymax\r\n1,2,3,4\r\n"))
-    assert [one.name for one in found] == ["chest"]
+    found, notes = _regions(ellipses, _table("xmin,ymin,xmax,ymax\r\n1,2,3,4\r\n"))
+    assert [one.name for one in found] == ["chest"] and not +notes
+
+
+@pytest.mark.parametrize(
+    ("row", "left"),
+    [
+        pytest.param("1,2,wide,4,5,True,False", [], id="a corner of words"),
+        pytest.param("1,2,,4,5,True,False", [], id="no corner"),
+        pytest.param("1,2,3,inf,5,True,False", [], id="an endless corner"),
+        pytest.param("1,2,3,4,9,True,False", [], id="a certainty of 9"),
+        pytest.param("1,2,3,4,5,perhaps,True", ["Mass"], id="a label of perhaps"),
+    ],
+)
+def test_a_damaged_ellipse_is_left_out_alone_and_counted(row: str, left: list[str]) -> None:
+    ellipses = _table(
+        f"xmin,ymin,xmax,ymax,certainty,Consolidation,Mass\n{row}\n5,6,7,8,1,False,True\n"
+    )
+    found, notes = _regions(ellipses, _table("xmin,ymin,xmax,ymax\n1,2,3,4\n"))
+    assert [one.name for one in found] == [*left, "Mass", "chest"]
+    assert +notes == Counter(regions_left_out=1)
+
+
+def test_an_ellipse_without_certainty_keeps_its_place() -> None:
+    ellipses = _table("xmin,ymin,xmax,ymax,Mass\n1,2,3,4,True\n")
+    found, _ = _regions(ellipses, _table("xmin,ymin,xmax,ymax\n1,2,3,4\n"))
+    assert tuple(found[0]) == ("Mass", "ellipse", 1, 2, 3, 4, None)
 
 
 @pytest.mark.parametrize(
@@ -393,8 +521,10 @@ def test_no_ellipses_leave_the_chest_box() -> None:
     [
         f"physionet.org/files/mimic-cxr/2.0.0/files/p10/p10000032/s50414267/{DICOM}.dcm",
         f"files\\p10\\p10000032\\s50414267\\{DICOM}.dcm",
+        f"D:\\s3\\files\\p10\\p10000032\\s50414267\\{DICOM}.dcm",
+        f"/data/s3/s1/files/p10/p10000032/s50414267/{DICOM}.dcm",
     ],
-    ids=["as released", "from Windows"],
+    ids=["as released", "from Windows", "absolute, from Windows", "absolute, below other studies"],
 )
 def test_the_study_is_taken_from_the_image_path(path: str) -> None:
     assert reflacx.study_id(path, PATH) == "50414267"
@@ -424,6 +554,48 @@ def test_chexpert_labels_are_the_studys_filled_cells() -> None:
         "chexpert:Atelectasis": 1, "chexpert:Cardiomegaly": -1, "chexpert:Consolidation": 0,
     }  # fmt: skip
     assert tables.facts("an image", "8").labels == {}
+    assert tables.facts("an image", "8").notes == {"without_chexpert": 1}
+
+
+def _facts(**texts: str) -> ImageFacts:
+    tables = {kind: parse_csv(text.encode(), PATH, ()) for kind, text in texts.items()}
+    return mimic_cxr.ImageTables(tables).facts(DICOM, "7")
+
+
+def test_labels_that_are_none_of_1_0_and_minus_1_are_left_out_and_counted() -> None:
+    facts = _facts(chexpert="study_id,Edema,Fracture,Pneumonia\n7,yes,2,-1\n")
+    assert facts.labels == {"chexpert:Pneumonia": -1}
+    assert facts.notes == {"labels_left_out": 2 + 11}  # and those without a column
+
+
+@pytest.mark.parametrize(
+    ("cell", "split"),
+    [("train", "train"), (" Validate ", "validate"), ("TEST", "test"),
+     ("", None), ("NaN", None), ("tra", None), ("2", None)],
+)  # fmt: skip
+def test_a_split_is_one_of_three_or_unknown(cell: str, split: str | None) -> None:
+    assert _facts(split=f"dicom_id,split\n{DICOM},{cell}\n").split == split
+
+
+@pytest.mark.parametrize("cell", ["", "NaN", " ", "?", "<td>PA</td>", "A" * 17])
+def test_a_blank_or_damaged_view_is_none(cell: str) -> None:
+    assert _facts(metadata=f"dicom_id,ViewPosition\n{DICOM},{cell}\n").view is None
+
+
+@pytest.mark.parametrize("size", ["0,5", "wide,5", ",5", "NaN,5"])
+def test_a_damaged_size_is_unknown(size: str) -> None:
+    facts = _facts(metadata=f"dicom_id,ViewPosition,Rows,Columns\n{DICOM},PA,{size}\n")
+    assert (facts.size, facts.view) == (None, "PA")
+
+
+def test_rows_that_contradict_each_other_tell_nothing() -> None:
+    rows = f"{DICOM},train\n{OTHER_DICOM},test\n{OTHER_DICOM},test\n"
+    assert _facts(split=f"dicom_id,split\n{rows}").split == "train"
+    assert _facts(split=f"dicom_id,split\n{rows}{DICOM},test\n").split is None
+
+
+def test_a_table_that_has_a_column_twice_does_not_tell_it() -> None:
+    assert _facts(split=f"dicom_id,split,split\n{DICOM},train,test\n").split is None
 
 
 # EYE GAZE: fixations.
@@ -602,9 +774,11 @@ def test_pads_that_leave_no_image_are_refused(pad: str) -> None:
 
 def test_eye_gaze_labels_are_the_filled_cells() -> None:
     row = {"Normal": "0", "CHF": "1.0", "pneumonia": "", "edema__chx": "-1.0", "dx1": "Phantom"}
-    assert eye_gaze.labels(row, PATH) == {
-        "eye_gaze:Normal": 0, "eye_gaze:CHF": 1, "eye_gaze:edema__chx": -1,
-    }  # fmt: skip
+    found, notes = eye_gaze.labels(row, PATH)
+    assert found == {"eye_gaze:Normal": 0, "eye_gaze:CHF": 1, "eye_gaze:edema__chx": -1}
+    assert +notes == Counter(labels_left_out=28 - 4)  # those without a column
+    assert eye_gaze.labels({"Normal": "2"}, PATH)[0] == {}
+    assert eye_gaze.labels({"dx1": "Phantom"}, PATH) == ({}, Counter(without_labels=1))
 
 
 def test_boxes_are_read_in_the_files_order_of_corners() -> None:
@@ -613,10 +787,28 @@ def test_boxes_are_read_in_the_files_order_of_corners() -> None:
         f"3,{DICOM},left lung,10.0,400.0,20.0,900.0\n5,{OTHER_DICOM},spine,1,2,3,4\n"
         f"8,{DICOM}, trachea ,90,80,70,60\n"
     )
-    assert [tuple(one) for one in eye_gaze.boxes(table, DICOM)] == [
+    notes: Counter[str] = Counter()
+    assert [tuple(one) for one in eye_gaze.boxes(table, DICOM, notes)] == [
         ("left lung", "box", 10, 20, 400, 900, None),
         ("trachea", "box", 80, 60, 90, 70, None),
     ]
+    assert not +notes
+
+
+@pytest.mark.parametrize("rows", [None, "", f"{OTHER_DICOM},spine,1,2,3,4\n"])
+def test_an_image_without_boxes_is_counted(rows: str | None) -> None:
+    notes: Counter[str] = Counter()
+    table = None if rows is None else _table(f"dicom_id,bbox_name,x1,x2,y1,y2\n{rows}")
+    assert eye_gaze.boxes(table, DICOM, notes) == []
+    assert notes == Counter(region_tables_left_out=1)
+
+
+def test_a_damaged_box_is_left_out_alone_and_counted() -> None:
+    notes: Counter[str] = Counter()
+    rows = f"{DICOM},spine,1,2,3,?\n{DICOM},left lung,1,2,3,4\n{DICOM},?,1,2,3,4\n"
+    table = _table(f"dicom_id,bbox_name,x1,x2,y1,y2\n{rows}")
+    assert [one.name for one in eye_gaze.boxes(table, DICOM, notes)] == ["left lung"]
+    assert notes == Counter(regions_left_out=2)
 
 
 # EYE GAZE: transcripts.

@@ -4,8 +4,10 @@ import contextlib
 import csv
 import gzip
 import io
+import re
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -14,12 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egma_prep.errors import BadInputError
-from egma_prep.parse.values import decoded, number
+from egma_prep.parse.values import decoded, is_blank, number
 
 MAX_TABLE_BYTES = 256 * 2**20
 """Six times the largest table that is read whole."""
 
 _ROWS_AT_A_TIME = 4096
+_GZIP, _ZIP = b"\x1f\x8b", b"PK\x03\x04"
+_SEPARATORS = ",;\t"  # as released; Excel where a comma is the decimal sign; Excel's "Unicode text"
+_TOLD_SEPARATOR = re.compile(r'"?sep=([,;\t])"?\s*')  # Excel's own first line
 
 
 @dataclass(frozen=True)
@@ -32,18 +37,25 @@ class Table:
         Relative to DATA, for messages.
     numbers_in_file : sequence of int, optional
         Which rows of the file these are, where they are an excerpt.
+    repeated : frozenset of str
+        Names that stand in the header more than once: nobody can tell which column is meant, so
+        `columns` has none of them.
     """
 
     path: str
     columns: dict[str, list[str]]
     numbers_in_file: Sequence[int] | None = field(default=None, compare=False)
+    repeated: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
-        return len(next(iter(self.columns.values())))
+        return len(next(iter(self.columns.values()), ()))
 
     def require(self, names: Iterable[str]) -> None:
-        """Reject the file unless it has these columns."""
+        """Reject the file unless it has each of these columns once."""
         for name in names:
+            if name in self.repeated:
+                what = f"{self.path} has the column {name!r} more than once"
+                raise BadInputError("repeated_column", self.path, what)
             if name not in self.columns:
                 there = ", ".join(list(self.columns)[:8])
                 raise BadInputError(
@@ -68,7 +80,8 @@ class Table:
             value: Table(
                 self.path,
                 {column: [cells[row] for row in chosen] for column, cells in self.columns.items()},
-                chosen,
+                [self.row_in_file(row) - 1 for row in chosen],
+                self.repeated,
             )
             for value, chosen in rows.items()
         }
@@ -97,10 +110,12 @@ class Table:
 def parse_csv(
     data: bytes, path: str, required: Iterable[str], keep: Collection[str] | None = None
 ) -> Table:
-    """Read a header and its rows, tolerating what the releases contain.
+    """Read a header and its rows, as released or as a spreadsheet, pandas or R saved them again.
 
-    Unnamed index columns are dropped, header names stripped; CRLF, quoted newlines and a byte
-    order mark are fine. Rows of another length than the header are not.
+    Unnamed index columns are dropped, header names stripped, rows of nothing but blanks left out.
+    The bytes tell what the file is, not its name: gzip or not, UTF-8 or UTF-16 by its byte order
+    mark, commas, semicolons or tabs by the header. Any line end is fine, and quoted newlines. Rows
+    of another length than the header are not.
 
     Parameters
     ----------
@@ -121,38 +136,71 @@ def parse_csv(
     records = _records(decoded(_unpacked(data, path), path), path)
     # Patients' tables are kept while a run is planned; the names of their columns are the same.
     header = [sys.intern(name.strip()) for name in next(records, [])]
+    named = [at for at, name in enumerate(header) if name and not name.startswith("Unnamed")]
+    seen = Counter(header[at] for at in named)
     kept = {
-        name: at
-        for at, name in enumerate(header)
-        if name and not name.startswith("Unnamed") and (keep is None or name in keep)
+        header[at]: at
+        for at in named
+        if seen[header[at]] == 1 and (keep is None or header[at] in keep)
     }
     columns: dict[str, list[str]] = {name: [] for name in kept}
-    first = 1
+    blank_rows: list[int] = []
+    first = 0
     while rows := list(islice(records, _ROWS_AT_A_TIME)):
-        for number_in_file, row in enumerate(rows, first):
-            if len(row) != len(header):
+        full = []
+        for row_in_file, row in enumerate(rows, first):
+            if _is_blank_row(row, named):
+                blank_rows.append(row_in_file)
+            elif len(row) != len(header):
                 what = (
-                    f"{path}, row {number_in_file} has {len(row)} cells for {len(header)} columns"
+                    f"{path}, row {row_in_file + 1} has {len(row)} cells for {len(header)} columns"
                 )
                 raise BadInputError("bad_csv", path, what)
-        cells = list(zip(*rows, strict=True))
+            else:
+                full.append(row)
+        cells = list(zip(*full, strict=True))
         for name, at in kept.items():
-            columns[name] += cells[at]
+            columns[name] += cells[at] if full else ()
         first += len(rows)
-    table = Table(path, columns)
+    numbers = sorted(set(range(first)) - set(blank_rows)) if blank_rows else None
+    repeated = frozenset(name for name, times in seen.items() if times > 1)
+    table = Table(path, columns, numbers, repeated)
     table.require(required)
     return table
 
 
+def _is_blank_row(row: list[str], named: list[int]) -> bool:
+    """Tell a row in which nothing is written, but perhaps an index.
+
+    A spreadsheet leaves empty cells, pandas and R one spelling of "nothing" in all of them. That a
+    word is "none" and its times are empty is no such row, but damage.
+    """
+    if named and named[0] < len(row) and not is_blank(row[named[0]]):
+        return False  # as nearly every row
+    cells = {row[at].strip() for at in named if at < len(row)}
+    return len(cells) <= 1 and all(map(is_blank, cells))
+
+
 def _records(text: str, path: str) -> Iterator[list[str]]:
+    lines = io.StringIO(text.lstrip("\r\n"), newline="")
+    first_line = lines.readline()
+    if told := _TOLD_SEPARATOR.fullmatch(first_line):
+        separator = told[1]
+    else:
+        separator = max(_SEPARATORS, key=first_line.count)
+        lines.seek(0)
     try:
-        yield from filter(None, csv.reader(io.StringIO(text, newline=""), strict=True))
+        yield from filter(None, csv.reader(lines, strict=True, delimiter=separator))
     except csv.Error as error:
         raise BadInputError("bad_csv", path, f"{path} is not CSV ({error})") from None
 
 
 def _unpacked(data: bytes, path: str) -> bytes:
-    if not path.endswith(".gz"):
+    """Undo gzip where the bytes say so; browsers unpack and rename what they download."""
+    if data.startswith(_ZIP):
+        what = f"{path} is a ZIP archive or an Excel workbook, not CSV"
+        raise BadInputError("bad_csv", path, what)
+    if not data.startswith(_GZIP):
         return data
     try:
         with gzip.open(io.BytesIO(data)) as file:

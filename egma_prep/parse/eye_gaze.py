@@ -3,22 +3,22 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from egma_prep.errors import BadInputError
-from egma_prep.manifests import manifest
+from egma_prep.manifests import manifest, required_columns
 from egma_prep.options import SourceOptions
+from egma_prep.parse import extras
 from egma_prep.parse.csv_file import Table
 from egma_prep.parse.values import (
     check_intervals,
     decoded,
     dicom_id,
     number,
-    optional_number,
     require_words,
     safe_id,
     unglued,
@@ -54,6 +54,11 @@ def columns(table: str) -> dict[str, str]:
     return manifest("eye-gaze")["tables"][table]["columns"]
 
 
+def required(table: str) -> list[str]:
+    """List the columns without which a table says nothing."""
+    return required_columns("eye-gaze", table)
+
+
 def plan_row(row: Mapping[str, str], path: str) -> PlannedReading:
     """Plan the reading of one master sheet row.
 
@@ -79,8 +84,8 @@ def raw_reading(
     tables: Mapping[str, Table],
     transcript: tuple[bytes, str],
     cxr: ImageFacts,
-    size: tuple[int, int],
     image_path: str,
+    measured: Callable[[], tuple[int, int]],
     options: SourceOptions,
 ) -> RawReading:
     """Read one reading's rows and transcript.
@@ -90,21 +95,28 @@ def raw_reading(
     planned : PlannedReading
         Made by `plan_row`.
     tables : mapping
-        ``fixations`` and ``boxes``, which may hold other images' rows too.
+        ``fixations`` and, an extra, ``boxes``; they may hold other images' rows too.
     transcript : tuple
         The content of ``transcript.json`` and its path.
     cxr : ImageFacts
         What MIMIC-CXR-JPG's tables know of the image.
-    size : tuple
-        Width and height of the original image, pixels.
     image_path : str
         For the reading; not opened here.
+    measured : callable
+        Reads the image's own size, where no table tells it.
     """
     row, sheet = planned.row, planned.metadata_path
     image, study = image_and_study(row, sheet)
+    found, notes = labels(row, sheet)
+    notes.update(cxr.notes)
+    notes.update(extras.absent(cxr.split, cxr.view))
+    size = cxr.size
+    if size is None:
+        size, notes["size_by_image"] = measured(), 1
     gaze, mended = fixations(
         tables["fixations"], image, *size, pads(row, sheet), options.eye_gaze_vertical
     )
+    notes.update(mended)
     return RawReading(
         *planned.key,
         subject_id=planned.subject_id,
@@ -117,19 +129,22 @@ def raw_reading(
         height=size[1],
         fixations=gaze,
         words=words(*transcript, options.eye_gaze_audio_offset_s),
-        labels=dict(cxr.labels) | labels(row, sheet),
-        regions=boxes(tables["boxes"], image),
-        notes=Counter(mended),
+        labels=dict(cxr.labels) | found,
+        regions=boxes(tables.get("boxes"), image, notes),
+        notes=notes,
     )
 
 
-def labels(row: Mapping[str, str], path: str) -> dict[str, float]:
-    """Read the master sheet's 0/1 and CheXpert columns; blanks are left out."""
-    found = {
-        name: optional_number(row.get(name, ""), path, name)
-        for name in manifest("eye-gaze")["labels"]["columns"]
-    }
-    return {f"eye_gaze:{name}": value for name, value in found.items() if value is not None}
+def labels(row: Mapping[str, str], path: str) -> tuple[dict[str, float], Counter[str]]:
+    """Read the master sheet's 0/1 and CheXpert columns; blanks are left out, damage is counted."""
+    declared = manifest("eye-gaze")["labels"]
+    found, notes = extras.labels(row, declared["columns"], tuple(declared["values"]), path)
+    missing = [name for name in declared["columns"] if name not in row]
+    if len(missing) == len(declared["columns"]):
+        notes["without_labels"] = 1
+    else:
+        notes["labels_left_out"] += len(missing)
+    return {f"eye_gaze:{name}": value for name, value in found.items()}, notes
 
 
 def pads(row: Mapping[str, str], path: str) -> Pads:
@@ -255,16 +270,19 @@ def share_interval(
     return list(pairwise(edges))
 
 
-def boxes(table: Table, image: str) -> list[Region]:
-    """Read one image's anatomical boxes."""
+def boxes(table: Table | None, image: str, notes: Counter[str]) -> list[Region]:
+    """Read one image's anatomical boxes; what is missing or damaged is left out and counted."""
     names = columns("boxes")
-    rows = table.rows_where(names["dicom_id"], image)
-    corners = {side: table.numbers(names[side], rows) for side in ("x0", "y0", "x1", "y1")}
-    x = np.sort([corners["x0"], corners["x1"]], axis=0)
-    y = np.sort([corners["y0"], corners["y1"]], axis=0)
+    rows = table.rows_where(names["dicom_id"], image) if table else []
+    if table is None or not rows:  # about 17 an image, FORMATS 2.3
+        notes["region_tables_left_out"] += 1
+        return []
+    said = [table.columns[names["name"]][row].strip() for row in rows]
+    named = [row for row, name in zip(rows, said, strict=True) if any(map(str.isalpha, name))]
+    notes["regions_left_out"] += len(rows) - len(named)
     return [
-        Region(table.columns[names["name"]][row].strip(), "box", *map(float, box))
-        for row, box in zip(rows, zip(x[0], y[0], x[1], y[1], strict=True), strict=True)
+        Region(table.columns[names["name"]][row].strip(), "box", *corners)
+        for row, corners in extras.corners(table, names, named, notes)
     ]
 
 

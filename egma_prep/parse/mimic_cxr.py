@@ -1,13 +1,16 @@
 """What MIMIC-CXR-JPG's tables say of an image (FORMATS, section 4)."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from egma_prep.manifests import manifest
+from egma_prep.errors import BadInputError
+from egma_prep.manifests import manifest, required_columns
+from egma_prep.parse import extras
 from egma_prep.parse.csv_file import Table
 from egma_prep.parse.report import report_words
-from egma_prep.parse.values import dicom_id, optional_number, pixels, safe_id
+from egma_prep.parse.values import dicom_id, pixels, safe_id
 from egma_prep.readings import Fixations, ImageFacts, PlannedReading, RawReading
 
 DATASET = "mimic_cxr"
@@ -19,7 +22,12 @@ def columns(table: str) -> dict[str, str]:
     return manifest("mimic-cxr")["tables"][table]["columns"]
 
 
-def needed_columns(table: str) -> list[str]:
+def required(table: str) -> list[str]:
+    """List the columns without which a table says nothing."""
+    return required_columns("mimic-cxr", table)
+
+
+def read_columns(table: str) -> list[str]:
     """List the columns that are read of one table."""
     labels = manifest("mimic-cxr")["labels"].get(table, [])
     return [*columns(table).values(), *labels]
@@ -35,7 +43,7 @@ def plan_row(row: Mapping[str, str], path: str) -> PlannedReading:
     """
     image, _ = image_and_study(row, path)
     subject = safe_id(row[columns(METADATA)["subject_id"]], path, "the subject id")
-    kept = {name: row[name] for name in columns(METADATA).values()}
+    kept = {name: row[name] for name in columns(METADATA).values() if name in row}
     return PlannedReading(DATASET, image, subject, path, kept)
 
 
@@ -46,7 +54,10 @@ def image_and_study(row: Mapping[str, str], path: str) -> tuple[str, str]:
 
 
 def raw_reading(
-    planned: PlannedReading, report_file: tuple[bytes, str], image_path: str
+    planned: PlannedReading,
+    report_file: tuple[bytes, str],
+    image_path: str,
+    measured: Callable[[], tuple[int, int]],
 ) -> RawReading:
     """Read an image's report; it has no gaze, and its words no times.
 
@@ -58,14 +69,16 @@ def raw_reading(
         The study's report and its path.
     image_path : str
         For the reading; not opened here.
+    measured : callable
+        Reads the image's own size, where no table tells it.
     """
     image, study = image_and_study(planned.row, planned.metadata_path)
-    names, facts = columns(METADATA), planned.facts
+    facts = planned.facts
     report = report_words(*report_file)
-    width, height = (
-        pixels(planned.row[names[side]], planned.metadata_path, names[side])
-        for side in ("width", "height")
-    )
+    notes = Counter(facts.notes) + extras.absent(facts.split, facts.view) + Counter(report.notes)
+    size = facts.size
+    if size is None:
+        size, notes["size_by_image"] = measured(), 1
     return RawReading(
         *planned.key,
         subject_id=planned.subject_id,
@@ -74,13 +87,13 @@ def raw_reading(
         split=facts.split,
         view=facts.view,
         image_path=image_path,
-        width=width,
-        height=height,
+        width=size[0],
+        height=size[1],
         fixations=Fixations(*(np.empty(0) for _ in Fixations._fields)),
         words=report.words,
         labels=dict(facts.labels),
         regions=[],
-        notes=report.notes,
+        notes=notes,
         paragraphs=report.paragraphs,
     )
 
@@ -88,23 +101,23 @@ def raw_reading(
 class ImageTables:
     """The metadata, split and CheXpert tables, indexed by image and study; any may be missing."""
 
-    def __init__(self, tables: dict[str, Table]) -> None:
+    def __init__(self, tables: Mapping[str, Table]) -> None:
         self._tables = tables
         self._rows: dict[str, dict[str, int]] = {}
 
     def facts(self, dicom_id: str, study_id: str) -> ImageFacts:
-        """Look up one image.
-
-        Raises
-        ------
-        BadInputError
-            If its size or a label is no number.
-        """
+        """Look up one image; what is missing or damaged is None, and counted."""
+        labels, notes = self._labels(study_id)
+        view, split = (
+            self._cell(kind, kind_of, dicom_id)
+            for kind, kind_of in (("metadata", "view"), ("split", "split"))
+        )
         return ImageFacts(
             self._size(dicom_id),
-            self._cell("metadata", "view", dicom_id),
-            self._cell("split", "split", dicom_id),
-            self._labels(study_id),
+            extras.known_view(view),
+            extras.known_split(split),
+            labels,
+            dict(+notes),
         )
 
     def _row(self, kind: str, key: str, value: str) -> tuple[Table, int] | None:
@@ -112,39 +125,49 @@ class ImageTables:
         if table is None:
             return None
         if kind not in self._rows:
-            cells = table.columns[columns(kind)[key]]
-            numbered = [(cell.strip().removesuffix(".0"), row) for row, cell in enumerate(cells)]
-            self._rows[kind] = dict(reversed(numbered))  # the first row of an id counts
+            self._rows[kind] = _rows_by_id(table, columns(kind)[key])
         row = self._rows[kind].get(value)
         return None if row is None else (table, row)
 
     def _size(self, dicom_id: str) -> tuple[int, int] | None:
-        found = self._row("metadata", "dicom_id", dicom_id)
-        if found is None:
+        names, path = columns("metadata"), "the metadata"
+        try:
+            width, height = (
+                pixels(self._cell("metadata", side, dicom_id), path, names[side])
+                for side in ("width", "height")
+            )
+        except BadInputError:  # the image tells it
             return None
-        (table, row), names = found, columns("metadata")
-        width, height = (
-            pixels(table.columns[names[side]][row], table.path, table.place(row, names[side]))
-            for side in ("width", "height")
-        )
         return width, height
 
-    def _cell(self, kind: str, name: str, dicom_id: str) -> str | None:
+    def _cell(self, kind: str, name: str, dicom_id: str) -> str:
         found = self._row(kind, "dicom_id", dicom_id)
         if found is None:
-            return None
+            return ""
         table, row = found
-        return table.columns[columns(kind)[name]][row].strip() or None
+        cells = table.columns.get(columns(kind)[name])
+        return cells[row] if cells else ""
 
-    def _labels(self, study_id: str) -> dict[str, float]:
+    def _labels(self, study_id: str) -> tuple[dict[str, float], Counter[str]]:
+        declared = manifest("mimic-cxr")["labels"]
         found = self._row("chexpert", "study_id", study_id)
         if found is None:
-            return {}
+            return {}, Counter(without_chexpert=1)
         table, row = found
-        values = {
-            f"chexpert:{name}": optional_number(
-                table.columns[name][row], table.path, table.place(row, name)
-            )
-            for name in manifest("mimic-cxr")["labels"]["chexpert"]
-        }
-        return {name: value for name, value in values.items() if value is not None}
+        there = [name for name in declared["chexpert"] if name in table.columns]
+        cells = {name: table.columns[name][row] for name in there}
+        labels, notes = extras.labels(cells, there, tuple(declared["values"]), table.path)
+        notes["labels_left_out"] += len(declared["chexpert"]) - len(there)
+        return {f"chexpert:{name}": value for name, value in labels.items()}, notes
+
+
+def _rows_by_id(table: Table, key: str) -> dict[str, int]:
+    """Map ids to their rows; an id whose rows contradict each other has none."""
+    numbered = [
+        (cell.strip().removesuffix(".0"), row) for row, cell in enumerate(table.columns[key])
+    ]
+    rows = dict(reversed(numbered))
+    if len(rows) < len(numbered):
+        contradicted = {one for one, row in numbered if table.row(row) != table.row(rows[one])}
+        rows = {one: row for one, row in rows.items() if one not in contradicted}
+    return rows

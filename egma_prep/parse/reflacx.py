@@ -1,13 +1,15 @@
 """A REFLACX reading's files (FORMATS, section 1)."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
-
-import numpy as np
+from itertools import product
 
 from egma_prep.errors import BadInputError
-from egma_prep.manifests import manifest
+from egma_prep.manifests import manifest, required_columns
+from egma_prep.parse import extras
 from egma_prep.parse.csv_file import Table
+from egma_prep.parse.extras import noting
 from egma_prep.parse.values import (
     check_intervals,
     dicom_id,
@@ -22,12 +24,17 @@ from egma_prep.readings import Fixations, ImageFacts, PlannedReading, RawReading
 DATASET = "reflacx"
 METADATA, ID = "metadata", "reading_id"
 
-_STUDY = re.compile(r"/s(\d+)/")
+_STUDY = re.compile(r"/s(\d+)/[^/]*$")
 
 
 def columns(table: str) -> dict[str, str]:
     """Map our names to the released column names of one table."""
     return manifest("reflacx")["tables"][table]["columns"]
+
+
+def required(table: str) -> list[str]:
+    """List the columns without which a table says nothing."""
+    return required_columns("reflacx", table)
 
 
 def plan_row(row: Mapping[str, str], path: str) -> PlannedReading:
@@ -40,7 +47,7 @@ def plan_row(row: Mapping[str, str], path: str) -> PlannedReading:
     """
     names = columns("metadata")
     reading_id = safe_id(row[names["reading_id"]], path, "the reading id")
-    if flag(row[names["discarded"]], path, names["discarded"]):
+    if flag(row.get(names["discarded"], ""), path, names["discarded"]):
         raise BadInputError("discarded", path, f"{reading_id} is marked as discarded")
     subject = safe_id(row[names["subject_id"]], path, "the subject id")
     return PlannedReading(DATASET, reading_id, subject, path, row)
@@ -57,8 +64,9 @@ def raw_reading(
     read_table: Callable[[str, list[str]], Table],
     cxr: ImageFacts,
     image_path: str,
+    measured: Callable[[], tuple[int, int]],
 ) -> RawReading:
-    """Read one reading's four tables.
+    """Read one reading's four tables; those of ellipses and of the chest box are extras.
 
     Parameters
     ----------
@@ -70,49 +78,70 @@ def raw_reading(
         What MIMIC-CXR-JPG's tables know of the image.
     image_path : str
         For the reading; not opened here.
+    measured : callable
+        Reads the image's own size, where no table tells it.
     """
     names, row, metadata = columns("metadata"), planned.row, planned.metadata_path
     image, study = image_and_study(row, metadata)
+    split = extras.known_split(row.get(names["split"], "")) or cxr.split
+    found, notes = labels(row, metadata)
+    notes.update(cxr.notes)
+    notes.update(extras.absent(split, cxr.view))
+    size = _size(row, metadata) or cxr.size
+    if size is None:
+        size, notes["size_by_image"] = measured(), 1
 
     def table(kind: str) -> Table:
-        file = manifest("reflacx")["tables"][kind]["file"]
-        return read_table(file, list(columns(kind).values()))
+        return read_table(manifest("reflacx")["tables"][kind]["file"], required(kind))
 
     return RawReading(
         *planned.key,
         subject_id=planned.subject_id,
         study_id=study,
         dicom_id=image,
-        split=row[names["split"]].strip() or cxr.split,
+        split=split,
         view=cxr.view,
         image_path=image_path,
-        width=pixels(row[names["width"]], metadata, names["width"]),
-        height=pixels(row[names["height"]], metadata, names["height"]),
+        width=size[0],
+        height=size[1],
         fixations=fixations(table("fixations")),
         words=words(table("words")),
-        labels=dict(cxr.labels) | labels(row, metadata),
-        regions=regions(table("ellipses"), table("chest_box")),
+        labels=dict(cxr.labels) | found,
+        regions=regions(table, notes),
+        notes=notes,
     )
 
 
 def study_id(image: str, path: str) -> str:
     """Take the study from a DICOM path; the metadata have no column for it."""
-    found = _STUDY.search(image.replace("\\", "/"))
+    found = _STUDY.search(image.replace("\\", "/"))  # other folders may be named s1, too
     if found is None:
         raise BadInputError("bad_id", path, f"the image path {image!r} names no study")
     return safe_id(found[1], path, "the study id")
 
 
-def labels(row: Mapping[str, str], path: str) -> dict[str, float]:
-    """Read the certainties and flags that the reading's phase asked for."""
+def _size(row: Mapping[str, str], path: str) -> tuple[int, int] | None:
+    names = columns("metadata")
+    try:
+        width, height = (
+            pixels(row.get(names[side], ""), path, names[side]) for side in ("width", "height")
+        )
+    except BadInputError:
+        return None
+    return width, height
+
+
+def labels(row: Mapping[str, str], path: str) -> tuple[dict[str, float], Counter[str]]:
+    """Read the certainties and flags that the reading's phase asked for; count damaged ones."""
     declared = manifest("reflacx")["labels"]
-    found: dict[str, float | None] = {}
-    for name in declared["certainty"]:
-        found[name] = optional_number(row.get(name, ""), path, name)
+    values = tuple(declared["certainties"])
+    found, notes = extras.labels(row, declared["certainty"], values, path)
     for name in declared["flags"]:
-        value = flag(row.get(name, ""), path, name)
-        found[name] = None if value is None else float(value)
-    return {f"reflacx:{name}": value for name, value in found.items() if value is not None}
+        with noting(notes, "labels_left_out"):
+            value = flag(row.get(name, ""), path, name)
+            found |= {} if value is None else {name: float(value)}
+    notes["without_labels"] = not row.keys() & {*declared["certainty"], *declared["flags"]}
+    return {f"reflacx:{name}": value for name, value in found.items()}, notes
 
 
 def fixations(table: Table) -> Fixations:
@@ -145,23 +174,38 @@ def words(table: Table) -> Words:
     return Words(text, begin_s, end_s)
 
 
-def regions(ellipses: Table, chest_box: Table) -> list[Region]:
-    """Read the ellipses, one region for each label of each, and the chest box."""
+def regions(table: Callable[[str], Table], notes: Counter[str]) -> list[Region]:
+    """Read the ellipses, one region for each label of each, and the chest box.
+
+    Parameters
+    ----------
+    table : callable
+        Reads ``ellipses`` or ``chest_box``.
+    notes : Counter
+        What is missing or damaged is left out and counted here.
+    """
+    found: list[Region] = []
+    with noting(notes, "region_tables_left_out"):
+        found += _ellipses(table("ellipses"), notes)
+    with noting(notes, "region_tables_left_out"):
+        box = table("chest_box")
+        rows = extras.corners(box, columns("chest_box"), range(len(box)), notes)
+        found += [Region("chest", "box", *corners) for _, corners in rows]
+        notes["region_tables_left_out"] += not len(box)  # each reading has one, FORMATS 1.7
+    return found
+
+
+def _ellipses(table: Table, notes: Counter[str]) -> list[Region]:
+    declared, names = manifest("reflacx")["labels"], columns("ellipses")
+    values = tuple(declared["certainties"])
     found = []
-    declared = manifest("reflacx")["labels"]
-    names = [name for name in declared["certainty"] if name in ellipses.columns]
-    for row, corners in enumerate(_corners(ellipses, "ellipses")):
-        cells = ellipses.row(row)
-        certainty = ellipses.numbers(columns("ellipses")["certainty"], [row])[0]
-        for name in names:
-            if flag(cells[name], ellipses.path, ellipses.place(row, name)):
-                found.append(Region(name, "ellipse", *corners, float(certainty)))
-    boxes = _corners(chest_box, "chest_box")
-    return found + [Region("chest", "box", *corners) for corners in boxes]
-
-
-def _corners(table: Table, kind: str) -> list[tuple[float, float, float, float]]:
-    names = columns(kind)
-    x = np.sort([table.numbers(names[name]) for name in ("x0", "x1")], axis=0)
-    y = np.sort([table.numbers(names[name]) for name in ("y0", "y1")], axis=0)
-    return list(zip(*(side.tolist() for side in (x[0], y[0], x[1], y[1])), strict=True))
+    rows = extras.corners(table, names, range(len(table)), notes)
+    labels = [name for name in declared["certainty"] if name in table.columns]
+    for (row, corners), name in product(rows, labels):
+        cells = table.row(row)
+        with noting(notes, "regions_left_out"):
+            if flag(cells[name], table.path, table.place(row, name)):
+                cell, where = cells.get(names["certainty"], ""), table.place(row, "certainty")
+                certainty = optional_number(cell, table.path, where, values)
+                found.append(Region(name, "ellipse", *corners, certainty))
+    return found

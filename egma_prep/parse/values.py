@@ -11,24 +11,47 @@ from numpy.typing import NDArray
 from egma_prep.errors import BadInputError
 
 _SAFE_ID = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,128}")
+MOST_PX = 2**16 - 1
+"""No image is wider: DICOM's Rows and Columns have 16 bits."""
 _DICOM_ID_LENGTH = 44
 _LONGEST_S = 3600.0
 _GLUED_SENTENCES = re.compile(r"(?<=[A-Za-z]{2}[.?!])(?=[A-Za-z]{2})")  # "normal.there"
-_FLAGS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False, "": None}
+_FLAGS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+_BLANKS = frozenset(["", "nan", "na", "n/a", "#n/a", "<na>", "null", "none"])
+"""How spreadsheets, pandas, R and databases write nothing, in small letters."""
+_WITH_COMMA = re.compile(r"-?[\d.]*,[\d.,]*")
+_ROUNDED_ID = re.compile(r"\d+([.,]\d+)?[eE][+-]?\d+")
 
 
 def decoded(data: bytes, path: str) -> str:
-    """Decode a text file; empty ones, NUL bytes and other encodings are damage."""
-    if not data.removeprefix(codecs.BOM_UTF8).strip():
-        raise BadInputError("empty_file", path, f"{path} is empty")
-    if b"\0" in data:
-        raise BadInputError("nul_bytes", path, f"{path} contains NUL bytes")
+    """Decode a text file; empty ones, NUL bytes and other encodings are damage.
+
+    UTF-16 counts where its byte order mark says so: it is Excel's "Unicode text".
+    """
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        return data.decode("utf-8-sig")
+        text = data.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise BadInputError(
-            "not_utf8", path, f"{path} is not UTF-8 at byte {error.start}"
-        ) from None
+        if b"\0" in data and not wide:
+            raise BadInputError("nul_bytes", path, f"{path} contains NUL bytes") from None
+        encoding = "UTF-16" if wide else "UTF-8"
+        what = f"{path} is not {encoding} at byte {error.start}"
+        raise BadInputError("not_utf8", path, what) from None
+    if not text.strip():
+        raise BadInputError("empty_file", path, f"{path} is empty")
+    if "\0" in text:
+        raise BadInputError("nul_bytes", path, f"{path} contains NUL bytes")
+    return text
+
+
+def is_blank(text: str) -> bool:
+    """Tell an empty cell, however it was saved; not for words and ids, where "none" is a value."""
+    return not text or text.strip().lower() in _BLANKS
+
+
+def optional_text(text: str) -> str | None:
+    """Take a cell's text; blank is None."""
+    return None if is_blank(text) else text.strip()
 
 
 def unglued(text: str) -> str:
@@ -45,19 +68,33 @@ def number(text: object, path: str, where: str) -> float:
     except (TypeError, ValueError, OverflowError):
         value = math.nan
     if not math.isfinite(value):
-        raise BadInputError("bad_number", path, f"{where} is {_shown(text)}, not a number")
+        # 1,234 is a thousand here and a little more than one there: nobody can tell.
+        why = "a number with a comma" if _has_comma(text) else "not a number"
+        raise BadInputError("bad_number", path, f"{where} is {_shown(text)}, {why}")
     return value
 
 
-def optional_number(text: str, path: str, where: str) -> float | None:
-    """Parse a number or a blank."""
-    return number(text, path, where) if text.strip() else None
+def _has_comma(text: object) -> bool:
+    return isinstance(text, str) and bool(_WITH_COMMA.fullmatch(text.strip()))
+
+
+def optional_number(
+    text: str, path: str, where: str, within: tuple[float, ...] = ()
+) -> float | None:
+    """Parse a number or a blank; of a label, one of its values."""
+    if is_blank(text):
+        return None
+    value = number(text, path, where)
+    if within and value not in within:
+        listed = ", ".join(f"{one:g}" for one in within)
+        raise BadInputError("bad_number", path, f"{where} is {_shown(text)}, none of {listed}")
+    return value
 
 
 def pixels(text: str, path: str, where: str) -> int:
     """Parse a positive image size; ``2544.0`` occurs."""
     value = number(text, path, where)
-    if value < 1 or value != int(value):
+    if not 1 <= value <= MOST_PX or value != int(value):
         raise BadInputError("bad_number", path, f"{where} is {_shown(text)}, not a size in pixels")
     return int(value)
 
@@ -65,6 +102,8 @@ def pixels(text: str, path: str, where: str) -> int:
 def flag(text: str, path: str, where: str) -> bool | None:
     """Parse True or False, however a spreadsheet spelt it; blank is None."""
     known = text.strip().lower()
+    if is_blank(known):
+        return None
     if known not in _FLAGS:
         raise BadInputError("bad_flag", path, f"{where} is {_shown(text)}")
     return _FLAGS[known]
@@ -86,6 +125,9 @@ def safe_id(text: str, path: str, what: str) -> str:
     plain = text.strip()
     if plain.endswith(".0") and plain[:-2].isdigit():
         plain = plain[:-2]
+    if _ROUNDED_ID.fullmatch(plain):
+        what = f"{what} is {_shown(text)}, a number that a spreadsheet rounded: its digits are lost"
+        raise BadInputError("bad_id", path, what)
     if not _SAFE_ID.fullmatch(plain):
         raise BadInputError("bad_id", path, f"{what} is {_shown(text)}")
     return plain

@@ -87,8 +87,11 @@ def choose_source(files: InputFiles, name: str | None = None) -> Source:
     if len(fitting) != 1:
         wanted = "; ".join(f"{source.name}: {source.looks_like}" for source in known.values())
         found = "several layouts" if fitting else "no known layout"
+        packed = [] if fitting else files.packed_in("")
+        more = f", or unpack {packed[0]} first" if packed else ""
         raise BadUsageError(
             f"{files.root} has {found}; expected {wanted}. Give its root, or say which by --source"
+            f"{more}"
         )
     return fitting[0]
 

@@ -9,13 +9,13 @@ from egma_prep.input_files import InputFiles
 from egma_prep.manifests import manifest
 from egma_prep.options import SourceOptions
 from egma_prep.parse import eye_gaze
+from egma_prep.parse.csv_file import Table
 from egma_prep.planning import by_subject, plan_tables, with_image_facts
 from egma_prep.readings import PlannedReading, RawReading
 from egma_prep.sources import SubjectPlan
 
 _TABLES, _TRANSCRIPTS = manifest("eye-gaze")["tables"], manifest("eye-gaze")["transcripts"]
 _SHEET = _TABLES["master_sheet"]["file"]
-_PER_IMAGE = ("fixations", "boxes")
 
 
 class EyeGaze:
@@ -47,8 +47,8 @@ class EyeGaze:
             planned.tables,
             (files.read(transcript), transcript),
             planned.facts,
-            planned.facts.size or image_size(files, path),
             path,
+            lambda: image_size(files, path),
             options,
         )
 
@@ -59,21 +59,32 @@ SOURCE = EyeGaze()
 def _with_rows(
     plans: Iterable[PlannedReading | Reject], files: InputFiles
 ) -> Iterator[PlannedReading | Reject]:
+    """Hand each reading its rows; without gaze all are rejected, without boxes none has them."""
     listed = list(plans)
     images = {plan.reading_id for plan in listed if isinstance(plan, PlannedReading)}
+
+    def excerpts(kind: str) -> dict[str, Table]:
+        table = files.columns(
+            _TABLES[kind]["file"], list(eye_gaze.columns(kind).values()), eye_gaze.required(kind)
+        )
+        return table.excerpts(eye_gaze.columns(kind)["dicom_id"], images)
+
     try:
-        excerpts = {
-            kind: files.columns(
-                _TABLES[kind]["file"], list(eye_gaze.columns(kind).values())
-            ).excerpts(eye_gaze.columns(kind)["dicom_id"], images)
-            for kind in _PER_IMAGE
-        }
+        gaze = excerpts("fixations")
     except BadInputError as error:
         for plan in listed:
             yield plan if isinstance(plan, Reject) else Reject.of(error, *plan.key, "plan")
         return
+    boxes: dict[str, Table] = {}
+    try:
+        boxes = excerpts("boxes")
+    except BadInputError as error:
+        files.remark(
+            _TABLES["boxes"]["file"], f"passed over, so that no reading has boxes ({error})"
+        )
     for plan in listed:
         if isinstance(plan, PlannedReading):
-            rows = {kind: excerpts[kind][plan.reading_id] for kind in _PER_IMAGE}
+            rows = {"fixations": gaze[plan.reading_id]}
+            rows |= {"boxes": boxes[plan.reading_id]} if boxes else {}
             plan = replace(plan, tables=rows)
         yield plan

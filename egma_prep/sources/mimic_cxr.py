@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from egma_prep.cxr_tree import cxr_homes, cxr_tree
+from egma_prep.cxr_tree import cxr_homes, cxr_tree, image_size
 from egma_prep.errors import BadUsageError, Reject
 from egma_prep.input_files import InputFiles
 from egma_prep.manifests import manifest
@@ -51,7 +51,8 @@ class MimicCxr:
         return mimic_cxr.raw_reading(
             planned,
             (files.read(report), report),
-            tree.image(files, planned.subject_id, study, image),
+            path := tree.image(files, planned.subject_id, study, image),
+            lambda: image_size(files, path),
         )
 
 

@@ -1,14 +1,16 @@
 """MIMIC-EYE: REFLACX and EYE GAZE merged by patient, with JPEG images (FORMATS, section 3)."""
 
+import contextlib
 from collections.abc import Iterable
 
-from egma_prep.cxr_tree import cxr_tree
+from egma_prep.cxr_tree import cxr_tree, image_names, image_size
 from egma_prep.errors import BadInputError, Reject
-from egma_prep.input_files import InputFiles
+from egma_prep.input_files import NOT_UNPACKED, InputFiles
 from egma_prep.manifests import manifest
 from egma_prep.options import SourceOptions
 from egma_prep.parse import eye_gaze, reflacx
-from egma_prep.parse.mimic_cxr import ImageTables, needed_columns
+from egma_prep.parse.csv_file import Table
+from egma_prep.parse.mimic_cxr import ImageTables, required
 from egma_prep.planning import RowParser, plan_tables
 from egma_prep.readings import ImageFacts, PlannedReading, RawReading
 from egma_prep.sources import SubjectPlan
@@ -32,6 +34,9 @@ class MimicEye:
 
     def plan(self, files: InputFiles) -> Iterable[SubjectPlan]:
         """Read each patient's two metadata tables."""
+        for name in files.packed_in(""):
+            if name.lower().startswith(_PREFIX):
+                files.remark(name, NOT_UNPACKED)
         for patient in files.ahead(_patients(files), _plan_patient):
             yield _plan_patient(files, patient)
 
@@ -49,7 +54,7 @@ SOURCE = MimicEye()
 
 
 def _patients(files: InputFiles) -> list[str]:
-    return [name for name in files.folders(".") if name.startswith(_PREFIX)]
+    return [name for name in files.folders(".") if name.lower().startswith(_PREFIX)]
 
 
 def _root(patient: str, part: str) -> str:
@@ -58,7 +63,7 @@ def _root(patient: str, part: str) -> str:
 
 def _reflacx_home(files: InputFiles, patient: str) -> str:
     homes = [f"{_root(patient, 'reflacx')}/{name}" for name in _LAYOUT["reflacx_readings"]]
-    return next((home for home in homes if files.has(home)), homes[0])
+    return next((home for home in homes if files.has(files.spelled(home))), homes[0])
 
 
 def _reflacx_folders(files: InputFiles, patient: str) -> list[str]:
@@ -69,7 +74,7 @@ def _reflacx_folders(files: InputFiles, patient: str) -> list[str]:
 def _plan_patient(files: InputFiles, patient: str) -> SubjectPlan:
     files.forget_tables()
     files.fingerprints.clear()
-    subject = SubjectPlan(patient.removeprefix(_PREFIX))
+    subject = SubjectPlan(patient[len(_PREFIX) :])
     metadata = f"{_root(patient, 'reflacx')}/{_LAYOUT['reflacx_metadata']}"
     _plan_table(subject, files, metadata, reflacx, _reflacx_folders(files, patient))
     sheet = f"{_root(patient, 'eye_gaze')}/{_EYE_GAZE['tables']['master_sheet']['file']}"
@@ -93,12 +98,12 @@ def _plan_table(
 
 
 def _image_facts(files: InputFiles, patient: str, image: str, study: str) -> ImageFacts:
-    return ImageTables(
-        {
-            kind: files.table(f"{_root(patient, 'cxr')}/{table['file']}", needed_columns(kind))
-            for kind, table in manifest("mimic-cxr")["tables"].items()
-        }
-    ).facts(image, study)
+    tables = {}
+    for kind, table in manifest("mimic-cxr")["tables"].items():
+        with contextlib.suppress(BadInputError):  # an extra; what is missing then is counted
+            path = f"{_root(patient, 'cxr')}/{table['file']}"
+            tables[kind] = files.table(path, required(kind))
+    return ImageTables(tables).facts(image, study)
 
 
 def _load_reflacx(planned: PlannedReading, files: InputFiles, patient: str) -> RawReading:
@@ -108,7 +113,8 @@ def _load_reflacx(planned: PlannedReading, files: InputFiles, patient: str) -> R
         planned,
         lambda file, names: files.table(f"{folder}/{file}", names),
         _image_facts(files, patient, image, study),
-        _image_path(files, planned.subject_id, study, image),
+        path := _image_path(files, planned.subject_id, study, image),
+        lambda: image_size(files, path),
     )
 
 
@@ -117,31 +123,31 @@ def _load_eye_gaze(
 ) -> RawReading:
     root = _root(patient, "eye_gaze")
     image, study = eye_gaze.image_and_study(planned.row, planned.metadata_path)
-    facts = _image_facts(files, patient, image, study)
-    if facts.size is None:
-        path = f"{_root(patient, 'cxr')}/{manifest('mimic-cxr')['tables']['metadata']['file']}"
-        raise BadInputError("no_metadata_row", path, f"{path} has no row for {image}")
-    tables = {
-        kind: files.table(
-            f"{root}/{_EYE_GAZE['tables'][kind]['file']}", eye_gaze.columns(kind).values()
-        )
-        for kind in ("fixations", "boxes")
-    }
+
+    def table(kind: str) -> Table:
+        path = f"{root}/{_EYE_GAZE['tables'][kind]['file']}"
+        return files.table(path, eye_gaze.required(kind))
+
+    tables = {"fixations": table("fixations")}
+    with contextlib.suppress(BadInputError):  # an extra; that it is missing is counted
+        tables["boxes"] = table("boxes")
     transcript = f"{root}/{_TRANSCRIPTS['folder']}/{image}/{_TRANSCRIPTS['file']}"
     return eye_gaze.raw_reading(
         planned,
         tables,
         (files.read(transcript), transcript),
-        facts,
-        facts.size,
-        _image_path(files, planned.subject_id, study, image),
+        _image_facts(files, patient, image, study),
+        path := _image_path(files, planned.subject_id, study, image),
+        lambda: image_size(files, path),
         options,
     )
 
 
 def _image_path(files: InputFiles, subject_id: str, study_id: str, image: str) -> str:
-    own = f"{_PREFIX}{subject_id}/{_LAYOUT['cxr']}/s{study_id}/{image}.jpg"
-    if files.images is None:
-        return own
-    elsewhere = cxr_tree(files).image(files, subject_id, study_id, image)
-    return elsewhere if files.has(elsewhere) or not files.has(own) else own
+    folder = f"{_PREFIX}{subject_id}/{_LAYOUT['cxr']}/s{study_id}"
+    own = [f"{folder}/{name}" for name in image_names(image)]
+    if files.images is not None:
+        elsewhere = cxr_tree(files).image(files, subject_id, study_id, image)
+        if files.has(elsewhere):
+            return elsewhere
+    return files.first(own)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from egma_prep.cxr_tree import cxr_tree
+from egma_prep.cxr_tree import cxr_tree, image_size
 from egma_prep.input_files import InputFiles
 from egma_prep.manifests import manifest
 from egma_prep.options import SourceOptions
@@ -42,7 +42,8 @@ class Reflacx:
             planned,
             lambda file, names: files.table(f"{folder}/{file}", names),
             planned.facts,
-            cxr_tree(files).image(files, planned.subject_id, study, image),
+            path := cxr_tree(files).image(files, planned.subject_id, study, image),
+            lambda: image_size(files, path),
         )
 
 
