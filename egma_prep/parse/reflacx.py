@@ -17,7 +17,15 @@ from egma_prep.parse.values import (
     require_words,
     safe_id,
 )
-from egma_prep.readings import Fixations, ImageFacts, PlannedReading, RawReading, Region, Words
+from egma_prep.readings import (
+    Fixations,
+    ImageFacts,
+    PlannedReading,
+    RawReading,
+    Region,
+    RowsOfFile,
+    Words,
+)
 
 DATASET = "reflacx"
 METADATA, ID = "metadata", "reading_id"
@@ -78,6 +86,7 @@ def raw_reading(
         file = manifest("reflacx")["tables"][kind]["file"]
         return read_table(file, list(columns(kind).values()))
 
+    gaze, spoken = table("fixations"), table("words")
     return RawReading(
         *planned.key,
         subject_id=planned.subject_id,
@@ -88,10 +97,12 @@ def raw_reading(
         image_path=image_path,
         width=pixels(row[names["width"]], metadata, names["width"]),
         height=pixels(row[names["height"]], metadata, names["height"]),
-        fixations=fixations(table("fixations")),
-        words=words(table("words")),
+        fixations=fixations(gaze),
+        words=words(spoken),
         labels=dict(cxr.labels) | labels(row, metadata),
         regions=regions(table("ellipses"), table("chest_box")),
+        fixation_rows=RowsOfFile.of(gaze),
+        word_rows=RowsOfFile.of(spoken),
     )
 
 
