@@ -161,18 +161,20 @@ def _said_once(words: Words) -> list[int]:
     """Choose the words that are no exact repeats.
 
     Nobody says a word twice in one interval. Words of no length are corrections, several may share
-    a time (FORMATS 1.4): they repeat where the whole table does, or where time has gone on.
+    a time (FORMATS 1.4): they repeat where the whole table does, or where a word came between.
     """
     rows = list(zip(words.text, words.begin_s.tolist(), words.end_s.tolist(), strict=True))
     number = Counter(rows)
     copies = min((n for (_, begin, end), n in number.items() if end > begin), default=1)
-    kept, seen, latest_s = [], Counter[tuple[str, float, float]](), -np.inf
+    kept, spoken = [], 0
+    first: dict[tuple[str, float, float], int] = {}  # how many words were spoken before a row
+    seen = Counter[tuple[str, float, float]]()
     for index, row in enumerate(rows):
         _, begin_s, end_s = row
-        once = end_s > begin_s or begin_s < latest_s
+        once = end_s > begin_s or first.setdefault(row, spoken) != spoken
         if seen[row] < (1 if once else -(-number[row] // copies)):
             kept.append(index)
-            latest_s = max(latest_s, begin_s)
+            spoken += end_s > begin_s
         seen[row] += 1
     return kept
 
