@@ -77,7 +77,7 @@ class Tally:
         return float(down / across) if across else None
 
 
-def check_reading(raw: RawReading, size: tuple[int, int] | None, tally: Tally) -> None:
+def tally_reading(raw: RawReading, size: tuple[int, int] | None, tally: Tally) -> None:
     """Check what any source makes of a reading; `size` is its image's own, if it opens."""
     if size is not None:
         tally.add("an image has the size that the metadata give", [size == (raw.width, raw.height)])

@@ -6,8 +6,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from egma_prep.align import window_starts
+from egma_prep.check_reading import MENDED, check_reading
+from egma_prep.errors import NOTES, BadInputError
 from egma_prep.geometry import FRAME_PX
 from egma_prep.options import Options
+from egma_prep.readings import Fixations, RawReading, RowsOfFile, Words
 from egma_prep.render import GRID_CELLS
 from egma_prep.schema import Rows
 
@@ -16,6 +20,8 @@ FloatArray = NDArray[np.float64]
 _PEAK = 255
 _SECONDS = 1e-5  # gaze_seconds is float32
 _GRID = 1e-6
+_WINDOW_S = 1e-4  # float32, and a sum over fixations
+_FIXATION = ("begin", "end", "x", "y", "px_per_deg_x", "px_per_deg_y")
 _CELL_PX = FRAME_PX // GRID_CELLS
 
 
@@ -32,6 +38,8 @@ def broken_rules(shard: dict[str, Any], rows: dict[str, Rows], options: Options)
         It was made with.
     """
     yield from _times(rows)
+    yield from _truth(shard, rows)
+    yield from _windows(shard, options)
     yield from _sentences(shard, rows, options)
     yield from _maps(shard, options)
     if options.output.privacy:
@@ -52,6 +60,52 @@ def _times(rows: dict[str, Rows]) -> Iterator[str]:
     for sentence in rows["sentences"] if known.all() else []:
         if sentence["begin"] < begin_s.min() or sentence["end"] > end_s.max():
             yield f"sentence {sentence['sentence_index']} lies outside the recording"
+
+
+def _truth(shard: dict[str, Any], rows: dict[str, Rows]) -> Iterator[str]:
+    """Ask whether the reading can be true, as the run did; it must leave nothing to mend."""
+    fixations, words = rows.get("fixations", []), rows["words"]
+    width, height = shard["width"], shard["height"]
+    raw = RawReading(
+        dataset=shard["dataset"],
+        reading_id=shard["reading_id"],
+        subject_id=shard["subject_id"],
+        study_id=shard["study_id"],
+        dicom_id=shard["dicom_id"],
+        split=None,
+        view=None,
+        image_path="",
+        width=width,
+        height=height,
+        fixations=Fixations(*(_seconds(fixations, name) for name in _FIXATION)),
+        words=Words(
+            [word["text"] for word in words], _seconds(words, "begin"), _seconds(words, "end")
+        ),
+        labels={},
+        regions=[],
+        fixation_rows=RowsOfFile("the fixations", "fixation {}".format),
+        word_rows=RowsOfFile("the words", "word {}".format),
+    )
+    try:
+        checked = check_reading(raw, (width, height))
+    except BadInputError as error:
+        yield str(error)
+        return
+    for name in MENDED:
+        if checked.notes.get(name):
+            yield f"{checked.notes[name]} {NOTES[name]}"
+
+
+def _windows(shard: dict[str, Any], options: Options) -> Iterator[str]:
+    """Compare each window's gaze with its length: the eye rests at one place at a time."""
+    begin_s, end_s = _seconds(shard["sentences"], "begin"), _seconds(shard["sentences"], "end")
+    start_s = window_starts(begin_s, end_s, options.render.window, options.render.lead)
+    gaze_s = _seconds(shard["sentences"], "gaze_seconds")
+    for index in np.flatnonzero(gaze_s > end_s - start_s + _WINDOW_S):
+        yield (
+            f"sentence {index} has {gaze_s[index]:.3f} s of gaze in a window of"
+            f" {end_s[index] - start_s[index]:.3f} s"
+        )
 
 
 def _sentences(shard: dict[str, Any], rows: dict[str, Rows], options: Options) -> Iterator[str]:

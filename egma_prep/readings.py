@@ -1,6 +1,6 @@
 """What a source hands on: one reading's gaze, words, labels and regions, in original pixels."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from egma_prep.parse.csv_file import Table
 
 FloatArray = NDArray[np.float64]
+Size = tuple[int, int]
 
 
 class ImageFacts(NamedTuple):
@@ -102,6 +103,25 @@ class Region(NamedTuple):
     certainty: float | None = None
 
 
+class RowsOfFile(NamedTuple):
+    """Where arrays were read: the file, relative to DATA, and what to call their rows there."""
+
+    path: str = ""
+    place: Callable[[int], str] = lambda row: f"row {row + 1}"
+
+    @classmethod
+    def of(cls, table: Table, rows: Sequence[int] | None = None) -> "RowsOfFile":
+        """Name a table's rows, or some of them, as they are counted in its file."""
+
+        def place(row: int) -> str:
+            return f"row {table.row_in_file(row if rows is None else rows[row])}"
+
+        return cls(table.path, place)
+
+
+_NO_FILE = RowsOfFile()
+
+
 @dataclass(frozen=True)
 class RawReading:
     """One reading as its source understood it.
@@ -116,6 +136,10 @@ class RawReading:
         Counts of things that a user should know were mended or left out.
     paragraphs : tuple of int
         Words that begin a paragraph of a written report; no sentence runs across.
+    fixation_rows, word_rows : RowsOfFile
+        For messages.
+    shown_px : tuple, optional
+        Width and height on the reader's screen, where no metadata tell the image's size.
     """
 
     dataset: str
@@ -134,3 +158,6 @@ class RawReading:
     regions: list[Region]
     notes: Mapping[str, int] = field(default_factory=dict)
     paragraphs: tuple[int, ...] = ()
+    fixation_rows: RowsOfFile = _NO_FILE
+    word_rows: RowsOfFile = _NO_FILE
+    shown_px: tuple[float, float] | None = None

@@ -4,11 +4,12 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from egma_prep import first_contact
+from egma_prep.check_reading import check_reading
 from egma_prep.cluster import default_workers
 from egma_prep.errors import BadInputError, noted
 from egma_prep.images import image_size
@@ -18,7 +19,7 @@ from egma_prep.options import Options
 from egma_prep.parse import eye_gaze, reflacx
 from egma_prep.parts import Job, PartPlan
 from egma_prep.progress import Progress
-from egma_prep.readings import PlannedReading, RawReading
+from egma_prep.readings import PlannedReading, RawReading, Size
 from egma_prep.run import open_tree, planned_subjects
 from egma_prep.shards import make_part
 from egma_prep.sources import Source, choose_source, with_defaults_of
@@ -88,12 +89,12 @@ def _check_readings(
                 subject = planned.subject_id
             found.checked += 1
             progress.advance(1)
-            raw, size = _load(planned, files, source, found.rejects)
+            raw, size, notes = _load(planned, files, source, found.rejects)
+            found.notes.update(notes or {})
             if raw is not None:
-                found.notes.update(raw.notes)
-                first_contact.check_reading(raw, size, found.tally)
+                first_contact.tally_reading(raw, size, found.tally)
                 sizes[raw.dicom_id] = size or (raw.width, raw.height)
-                usable += [planned] * (size is not None)
+                usable += [planned] * (notes is not None)
             root = planned.metadata_path.rpartition("/")[0]
             _check_files(planned, files, f"{root}/" if root else "", sizes, found.tally)
             roots |= {root} if planned.dataset == eye_gaze.DATASET else set()
@@ -127,14 +128,16 @@ def _check_files(
 
 def _load(
     planned: PlannedReading, files: InputFiles, source: Source, rejects: Counter[str]
-) -> tuple[RawReading | None, tuple[int, int] | None]:
-    raw = None
+) -> tuple[RawReading | None, Size | None, Mapping[str, int] | None]:
+    """Load a reading as its source has it, its image's size, and what a run would note of it."""
+    raw = size = None
     try:
         raw = source.load(planned, files, Options().source)
-        return raw, image_size(files.read(raw.image_path), raw.image_path)
+        size = image_size(files.read(raw.image_path), raw.image_path)
+        return raw, size, check_reading(raw, size).notes
     except BadInputError as error:
         rejects[error.reason] += 1
-    return raw, None
+    return raw, size, None
 
 
 def _measure(readings: list[PlannedReading], job: Job, found: Scan) -> None:

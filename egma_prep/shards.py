@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from egma_prep.assemble import FramedImage, reading_columns
+from egma_prep.check_reading import check_reading
 from egma_prep.errors import BadInputError, BadUsageError, Reject, remembered
 from egma_prep.geometry import FRAME_PX, frame_of
 from egma_prep.images import framed, image_size
@@ -20,7 +21,7 @@ from egma_prep.options import ImageOptions, Options
 from egma_prep.out_folder import OutFolder
 from egma_prep.parts import Job, PartPlan
 from egma_prep.places import add_line, delete, is_of_a_store, make_folder, unreachable
-from egma_prep.readings import PlannedReading, RawReading
+from egma_prep.readings import PlannedReading
 from egma_prep.schema import (
     IMAGES,
     SHARD,
@@ -195,9 +196,11 @@ def load_reading(
         stage = "image"
         path = raw.image_path
         image = remembered(images, path, lambda: _framed(path, files, job.options.image))
+        stage = "check"
+        raw = check_reading(raw, (image.frame.width, image.frame.height))
         stage = "render"
         columns = reading_columns(raw, image, job.options)
-        notes = Counter({**raw.notes, **_noted(raw, columns), **dict.fromkeys(image.notes, 1)})
+        notes = Counter({**raw.notes, **dict.fromkeys(image.notes, 1)})
         return without_raw_gaze(columns) if job.options.output.privacy else columns, notes
     except BadInputError as error:
         return Reject.of(error, *planned.key, stage)
@@ -211,15 +214,6 @@ def load_reading(
         last = traceback.extract_tb(error.__traceback__)[-1]
         what = f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})"
         return Reject.of(BadInputError("unexpected", "", what), *planned.key, stage)
-
-
-def _noted(raw: RawReading, columns: dict[str, Columns]) -> dict[str, int]:
-    reading = {name: value for name, (value,) in columns["readings"].items()}
-    return {
-        "fixations_off_image": reading["fixations"] - reading["fixations_on_image"],
-        "image_size_differs": (raw.width, raw.height) != (reading["width"], reading["height"]),
-        "readings_without_gaze": columns["shard"]["heatmap"] == [None],
-    }
 
 
 def _framed(path: str, files: InputFiles, options: ImageOptions) -> FramedImage:

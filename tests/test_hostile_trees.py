@@ -65,8 +65,6 @@ def change_fixations(tree: Path, reading: Reading, change: Callable[[list[Any]],
 
 HARMLESS_TIMES = {
     "fixations that begin before the recording": lambda times: times - 2.0,
-    "fixations that overlap each other": lambda times: times + np.array([0.0, 0.5]),
-    "fixations out of order": lambda times: times[::-1],
     "fixations that last no time": lambda times: times[:, [0, 0]],
     "fixations that all lie after the dictation": lambda times: times + 600.0,
 }
@@ -96,7 +94,7 @@ def test_odd_times_give_a_reading_that_keeps_every_rule(
 
 @pytest.mark.fault(
     "100,000 fixations in one reading",
-    "the rows of one reading repeated, in a tree of 24",
+    "20 minutes of rows of 10 ms, in a tree of 24",
     "all are aligned and rendered",
 )
 def test_a_reading_of_100000_fixations_is_rendered(
@@ -104,7 +102,12 @@ def test_a_reading_of_100000_fixations_is_rendered(
 ) -> None:
     path = file_of(tree, victim, FIXATIONS)
     header, *rows = rows_of(path)
-    save(path, [header, *(rows * (100_000 // len(rows) + 1))[:100_000]])
+    at = header.index("timestamp_start_fixation")
+    many = (rows * (100_000 // len(rows) + 1))[:100_000]
+    for number, row in enumerate(many):
+        times = [f"{number * 0.012:.3f}", f"{number * 0.012 + 0.01:.3f}"]
+        many[number] = [*row[:at], *times, *row[at + 2 :]]
+    save(path, [header, *many])
     assert run_etl(tree, tmp_path / "out").exit_code == 0
     (reading,) = own_rows(tmp_path / "out", "readings", victim)
     assert reading["fixations"] == 100_000

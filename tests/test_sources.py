@@ -11,7 +11,9 @@ import pytest
 from conftest import egma_prep, run_etl
 
 from egma_prep import sources as registry
+from egma_prep.check_reading import MENDED, check_reading
 from egma_prep.errors import BadInputError
+from egma_prep.images import image_size
 from egma_prep.input_files import InputFiles
 from egma_prep.options import SourceOptions
 from egma_prep.sources import choose_source, sources
@@ -111,6 +113,8 @@ def assert_keeps_the_contract(name: str, tree: Path) -> None:
             assert np.isfinite(gaze).all() and (gaze[1] >= gaze[0]).all()
             assert len(raw.words.text) == len(raw.words.begin_s) == len(raw.words.end_s) > 0
             assert not (raw.words.end_s < raw.words.begin_s).any()
+            true = check_reading(raw, image_size(files.read(raw.image_path), raw.image_path))
+            assert not {note: true.notes[note] for note in MENDED if true.notes.get(note)}
             assert all(np.isfinite(value) for value in raw.labels.values())
             assert all(region.x0 <= region.x1 for region in raw.regions)
     assert loaded

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from click.testing import Result
 from conftest import run_etl
+from PIL import Image
 from tables import TABLES, Key, contents, key, rejects
 
 from egma_prep.errors import NOTES, REASONS
@@ -286,6 +287,67 @@ def of_500_scans(path: Path, reading: Reading) -> None:
     path.write_bytes(path.read_bytes()[:-2] + 500 * scan + b"\xff\xd9")
 
 
+def change_column(column: str, change: Callable[[list[float]], list[float]]) -> Damage:
+    """Write other numbers into a column, made of all of its own."""
+
+    def damage(path: Path, reading: Reading) -> None:
+        header, *rows = rows_of(path)
+        at = header.index(column)
+        for row, value in zip(rows, change([float(row[at]) for row in rows]), strict=True):
+            row[at] = f"{value:.5f}"
+        save(path, [header, *rows])
+
+    return damage
+
+
+def rows_backwards(path: Path, reading: Reading) -> None:
+    header, *rows = rows_of(path)
+    save(path, [header, *rows[::-1]])
+
+
+def another_session_pasted(path: Path, reading: Reading) -> None:
+    header, *rows = rows_of(path)
+    save(path, [header, *rows, *([f"{float(r[0]) + 0.007:.3f}", *r[1:]] for r in rows)])
+
+
+def another_eye(path: Path, reading: Reading) -> None:
+    """Write each fixation of two eyes, which see places some pixels apart."""
+    header, *rows = rows_of(path)
+    at = header.index("x_position")
+    eyes = [[row, [*row[:at], str(int(row[at]) + 9), *row[at + 1 :]]] for row in rows]
+    save(path, [header, *(row for both in eyes for row in both)])
+
+
+def phrases(change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> Damage:
+    def damage(path: Path, reading: Reading) -> None:
+        document = json.loads(path.read_text())
+        document["time_stamped_text"] = change(document["time_stamped_text"])
+        path.write_text(json.dumps(document))
+
+    return damage
+
+
+def words_start_again(path: Path, reading: Reading) -> None:
+    header, *rows = rows_of(path)
+    offset = float(rows[len(rows) // 2][1])
+    for row in rows[len(rows) // 2 :]:
+        row[1:] = [f"{float(time) - offset:.2f}" for time in row[1:]]
+    save(path, [header, *rows])
+
+
+def cut_off_a_third(path: Path, reading: Reading) -> None:
+    with Image.open(path) as image:
+        cut = image.crop((0, image.height // 3, image.width, image.height))
+    cut.save(path, "JPEG", quality=95)
+
+
+def pad_a_tenth(path: Path, reading: Reading) -> None:
+    with Image.open(path) as image:
+        padded = Image.new("L", (image.width + image.width // 10, image.height))
+        padded.paste(image, (0, 0))
+    padded.save(path, "JPEG", quality=95)
+
+
 # -- oddities that harm nobody --------------------------------------------------------------------
 
 
@@ -322,6 +384,31 @@ def suffix(other: str) -> Damage:
 
 def junk_after_the_end(path: Path, reading: Reading) -> None:
     path.write_bytes(path.read_bytes() + b"\0\r\n")
+
+
+def every_row_twice(path: Path, reading: Reading) -> None:
+    header, *rows = rows_of(path)
+    save(path, [header, *(row for row in rows for _ in range(2))])
+
+
+def all_rows_twice(path: Path, reading: Reading) -> None:
+    header, *rows = rows_of(path)
+    save(path, [header, *rows, *rows])
+
+
+def a_row_a_sample(path: Path, reading: Reading) -> None:
+    """Write each fixation sixty times a second, its duration as it grows."""
+    header, *rows = rows_of(path)
+    x, duration, time = (header.index(n) for n in ("X_ORIGINAL", "FPOGD", "Time (in secs)"))
+    begin, samples = header.index("FPOGS"), []
+    for row in rows:
+        for so_far in np.arange(1 / 60, float(row[duration]) - 1e-3, 1 / 60):
+            sample = list(row)
+            sample[duration], sample[x] = f"{so_far:.5f}", str(int(row[x]) + 1)
+            sample[time] = f"{float(row[begin]) + so_far:.5f}"
+            samples.append(sample)
+        samples.append(row)
+    save(path, [header, *samples])
 
 
 def blank_unused_cell(path: Path, reading: Reading) -> None:
@@ -593,6 +680,52 @@ HARMLESS = {
     "a blank in a column that nobody needs": wound(FIXATIONS, blank_unused_cell),
     "zeros after a JPEG's end": wound("image", junk_after_the_end),
     "no transcription.txt": wound("transcription.txt", remove),
+}
+
+WORD_BEGIN, WORD_END = "timestamp_start_word", "timestamp_end_word"
+WOUNDS |= {  # every value may be, the reading cannot
+    "fixations that overlap each other": wound(
+        FIXATIONS,
+        change_column(END, lambda ends: [end + 0.5 for end in ends]),
+        "overlapping_fixations",
+    ),
+    "fixations of both eyes": wound(FIXATIONS, another_eye, "overlapping_fixations"),
+    "fixations out of order": wound(FIXATIONS, rows_backwards, "reversed_time"),
+    "two sessions of fixations": wound(FIXATIONS, another_session_pasted, "reversed_time"),
+    "EYE GAZE fixations out of order": wound(
+        FIXATIONS, rows_backwards, "reversed_time", of=ONE_EYE_GAZE
+    ),
+    "durations in milliseconds": wound(
+        FIXATIONS, times(("FPOGD",), 1e3), "implausible_time", of=ONE_EYE_GAZE
+    ),
+    "durations a thousand times too short": wound(
+        FIXATIONS, times(("FPOGD",), 1e-3), "implausible_time", of=ONE_EYE_GAZE
+    ),
+    "shares of the image in place of pixels": wound(
+        FIXATIONS, times(("x_position", "y_position"), 1 / 600), "gaze_in_a_corner"
+    ),
+    "x in shares beside y in pixels": wound(
+        FIXATIONS, times(("X_ORIGINAL",), 1 / 600), "gaze_in_a_corner", of=ONE_EYE_GAZE
+    ),
+    "words that start again": wound(WORDS, words_start_again, "reversed_time"),
+    "words out of order": wound(WORDS, rows_backwards, "reversed_time"),
+    "words that last minutes": wound(
+        WORDS, change_column(WORD_END, lambda ends: [end + 90 for end in ends]), "implausible_time"
+    ),
+    "phrases out of order": wound(
+        TRANSCRIPT, phrases(lambda found: found[::-1]), "reversed_time", of=ONE_EYE_GAZE
+    ),
+    "an image cut by a third": wound("image", cut_off_a_third, "other_aspect"),
+    "an image padded by a tenth": wound("image", pad_a_tenth, "other_aspect", of=ONE_EYE_GAZE),
+}
+HARMLESS |= {
+    "every fixation twice, one row after the other": wound(FIXATIONS, every_row_twice),
+    "all fixations twice, one table after the other": wound(FIXATIONS, all_rows_twice),
+    "EYE GAZE fixations twice": wound(FIXATIONS, all_rows_twice, of=ONE_EYE_GAZE),
+    "a row a sample": wound(FIXATIONS, a_row_a_sample, of=ONE_EYE_GAZE),
+    "every word twice, one row after the other": wound(WORDS, every_row_twice),
+    "all words twice, one table after the other": wound(WORDS, all_rows_twice),
+    "all phrases twice": wound(TRANSCRIPT, phrases(lambda found: found * 2), of=ONE_EYE_GAZE),
 }
 
 if os.geteuid():  # root may read everything

@@ -30,6 +30,7 @@ from egma_prep.readings import (
     PlannedReading,
     RawReading,
     Region,
+    RowsOfFile,
     Words,
 )
 
@@ -113,9 +114,8 @@ def raw_reading(
     size = cxr.size
     if size is None:
         size, notes["size_by_image"] = measured(), 1
-    gaze, mended = fixations(
-        tables["fixations"], image, *size, pads(row, sheet), options.eye_gaze_vertical
-    )
+    table, border = tables["fixations"], pads(row, sheet)
+    gaze, mended = fixations(table, image, *size, border, options.eye_gaze_vertical)
     notes.update(mended)
     return RawReading(
         *planned.key,
@@ -132,6 +132,9 @@ def raw_reading(
         labels=dict(cxr.labels) | found,
         regions=boxes(tables.get("boxes"), image, notes),
         notes=notes,
+        fixation_rows=RowsOfFile.of(table, valid_rows(table, image)),
+        word_rows=phrases_of(*transcript),
+        shown_px=None if cxr.size else shown_px(border),
     )
 
 
@@ -149,13 +152,9 @@ def labels(row: Mapping[str, str], path: str) -> tuple[dict[str, float], Counter
 
 def pads(row: Mapping[str, str], path: str) -> Pads:
     """Read the image's border from its master sheet row."""
-    names, screen = columns("master_sheet"), manifest("eye-gaze")["screen"]
+    names = columns("master_sheet")
     border = Pads(*(number(row.get(names[side], ""), path, names[side]) for side in Pads._fields))
-    shown = (
-        screen["width"] - border.left - border.right,
-        screen["canvas_height"] - border.top - border.bottom,
-    )
-    if min(shown) <= 0 or min(border) < 0:
+    if min(shown_px(border)) <= 0 or min(border) < 0:
         raise BadInputError("bad_number", path, f"{path}: pads {tuple(border)} leave no image")
     return border
 
@@ -181,8 +180,7 @@ def fixations(
     """
     names = columns("fixations")
     shown = table.rows_where(names["dicom_id"], image)
-    is_valid = table.numbers(names["valid"], shown) != 0
-    valid = [row for row, keep in zip(shown, is_valid, strict=True) if keep]
+    valid = valid_rows(table, image)
     _check_one_session(table, valid, image)
     begin_s = table.numbers(names["begin"], valid)
     end_s = begin_s + table.numbers(names["duration"], valid)
@@ -202,13 +200,27 @@ def fixations(
     return Fixations(begin_s, end_s, x_px, y_px, degree * scale_x, degree * scale_y), mended
 
 
-def px_per_screen_px(width: int, height: int, border: Pads) -> tuple[float, float]:
-    """Compare the image with its place on the canvas: original pixels per screen pixel."""
+def valid_rows(table: Table, image: str) -> list[int]:
+    """Find one image's fixations among the table's rows: blinks and saccades have FPOGV = 0."""
+    names = columns("fixations")
+    shown = table.rows_where(names["dicom_id"], image)
+    is_valid = table.numbers(names["valid"], shown) != 0
+    return [row for row, keep in zip(shown, is_valid, strict=True) if keep]
+
+
+def shown_px(border: Pads) -> tuple[float, float]:
+    """Take an image's width and height on the screen from what its border leaves of the canvas."""
     screen = manifest("eye-gaze")["screen"]
     return (
-        width / (screen["width"] - border.left - border.right),
-        height / (screen["canvas_height"] - border.top - border.bottom),
+        screen["width"] - border.left - border.right,
+        screen["canvas_height"] - border.top - border.bottom,
     )
+
+
+def px_per_screen_px(width: int, height: int, border: Pads) -> tuple[float, float]:
+    """Compare the image with its place on the canvas: original pixels per screen pixel."""
+    shown_width, shown_height = shown_px(border)
+    return width / shown_width, height / shown_height
 
 
 def remap_vertical(y_px: FloatArray, height: int, border: Pads, vertical: str) -> FloatArray:
@@ -251,13 +263,27 @@ def words(data: bytes, path: str, offset_s: float) -> Words:
         if end_s < begin_s:
             what = f"{where} runs from {begin_s:g} to {end_s:g} s"
             raise BadInputError("reversed_time", path, what)
-        pieces = unglued(phrase["phrase"]).split()
+        pieces = _pieces(phrase)
         text += pieces
         edges_s += share_interval(pieces, begin_s, end_s)
     require_words(text, path)
     begin, end = np.array(edges_s, dtype=np.float64).T
     check_intervals(begin, end, path)
     return Words(text, begin + offset_s, end + offset_s)
+
+
+def phrases_of(data: bytes, path: str) -> RowsOfFile:
+    """Tell of which phrase of the transcript a word is."""
+
+    def place(word: int) -> str:
+        ends = np.cumsum([len(_pieces(phrase)) for phrase in _phrases(data, path)])
+        return f"phrase {np.searchsorted(ends, word, side='right') + 1}"
+
+    return RowsOfFile(path, place)
+
+
+def _pieces(phrase: Mapping[str, Any]) -> list[str]:
+    return unglued(phrase["phrase"]).split()
 
 
 def share_interval(

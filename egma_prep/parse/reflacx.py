@@ -19,7 +19,15 @@ from egma_prep.parse.values import (
     require_words,
     safe_id,
 )
-from egma_prep.readings import Fixations, ImageFacts, PlannedReading, RawReading, Region, Words
+from egma_prep.readings import (
+    Fixations,
+    ImageFacts,
+    PlannedReading,
+    RawReading,
+    Region,
+    RowsOfFile,
+    Words,
+)
 
 DATASET = "reflacx"
 METADATA, ID = "metadata", "reading_id"
@@ -94,6 +102,7 @@ def raw_reading(
     def table(kind: str) -> Table:
         return read_table(manifest("reflacx")["tables"][kind]["file"], required(kind))
 
+    gaze, spoken = table("fixations"), table("words")
     return RawReading(
         *planned.key,
         subject_id=planned.subject_id,
@@ -104,11 +113,13 @@ def raw_reading(
         image_path=image_path,
         width=size[0],
         height=size[1],
-        fixations=fixations(table("fixations")),
-        words=words(table("words")),
+        fixations=fixations(gaze),
+        words=words(spoken),
         labels=dict(cxr.labels) | found,
         regions=regions(table, notes),
         notes=notes,
+        fixation_rows=RowsOfFile.of(gaze),
+        word_rows=RowsOfFile.of(spoken),
     )
 
 

@@ -1,0 +1,554 @@
+"""A reading that cannot be true is rejected by name; a true one never is, however odd."""
+
+import csv
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from conftest import egma_prep, run_etl
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from tables import rejects, shards
+
+from egma_prep import shards as making
+from egma_prep.assemble import FramedImage, reading_columns
+from egma_prep.check_reading import MENDED, check_reading
+from egma_prep.errors import NOTES, BadInputError
+from egma_prep.geometry import frame_of
+from egma_prep.input_files import InputFiles
+from egma_prep.invariants import broken_rules
+from egma_prep.options import Options, SourceOptions, with_changes
+from egma_prep.readings import Fixations, RawReading, RowsOfFile, Words
+from egma_prep.schema import SHARD, TABLES, without_raw_gaze
+from egma_prep.sources import sources
+from egma_prep.synth import write_tree
+
+Row = tuple[float, float, float, float]  # begin, end in s; x, y in px
+Word = tuple[str, float, float]
+WIDTH, HEIGHT = 2544, 3056
+SAID = [("heart", 0.8, 1.1), ("normal", 1.1, 1.6), (".", 1.6, 1.9), ("no", 2.4, 2.6)]
+
+
+def reading(gaze: list[Row], said: list[Word] = SAID, **more: Any) -> RawReading:
+    begin, end, x, y = np.array(gaze, dtype=float).reshape(-1, 4).T
+    degree = np.full(len(gaze), 100.0)
+    text, starts, ends = zip(*said, strict=True)
+    words = Words(list(text), np.array(starts, dtype=float), np.array(ends, dtype=float))
+    facts = {"split": None, "view": None, "image_path": "PHANTOM.jpg", "labels": {}, "regions": []}
+    keys = dict.fromkeys(("dataset", "reading_id", "subject_id", "study_id", "dicom_id"), "1")
+    facts |= {
+        "fixation_rows": RowsOfFile("gaze.csv", lambda row: f"row {row + 1}"),
+        "word_rows": RowsOfFile("words.csv", lambda row: f"row {row + 1}"),
+        "width": WIDTH,
+        "height": HEIGHT,
+    }
+    fixations = Fixations(begin, end, x, y, degree, degree)
+    return RawReading(**keys, **facts | more, fixations=fixations, words=words)  # type: ignore[arg-type]
+
+
+def looks(number: int, *, step_s: float = 0.4, length_s: float = 0.3) -> list[Row]:
+    """Look here and there, from one lung to the other."""
+    return [
+        (k * step_s, k * step_s + length_s, 700.0 + 1100 * (k % 2) + k, 900.0 + 40 * k)
+        for k in range(number)
+    ]
+
+
+def checked(raw: RawReading, size: tuple[int, int] | None = None) -> RawReading:
+    return check_reading(raw, size or (raw.width, raw.height))
+
+
+def gaze_of(raw: RawReading) -> list[Row]:
+    return list(zip(*(column.tolist() for column in raw.fixations[:4]), strict=True))
+
+
+def words_of(raw: RawReading) -> list[Word]:
+    words = raw.words
+    return list(zip(words.text, words.begin_s.tolist(), words.end_s.tolist(), strict=True))
+
+
+def mended(raw: RawReading) -> dict[str, int]:
+    return {name: number for name in MENDED if (number := raw.notes.get(name, 0))}
+
+
+# -- what stands twice ----------------------------------------------------------------------------
+
+ONCE = looks(5)
+TWICE = {
+    "row by row": [row for row in ONCE for _ in range(2)],
+    "table by table": ONCE * 2,
+    "in part": ONCE[:4] + ONCE[1:],
+}
+
+
+@pytest.mark.parametrize("name", TWICE)
+def test_rows_of_fixations_that_stand_twice_count_once(name: str) -> None:
+    found = checked(reading(TWICE[name]))
+    assert gaze_of(found) == ONCE
+    assert mended(found) == {"fixation_rows_twice": len(TWICE[name]) - len(ONCE)}
+
+
+def test_of_a_row_a_sample_the_last_row_of_each_fixation_stays() -> None:
+    grown = [
+        (begin, min(begin + k / 60, end), x + (begin + k / 60 < end), y)
+        for begin, end, x, y in ONCE
+        for k in range(1, 19)
+    ]
+    found = checked(reading(grown))
+    assert gaze_of(found) == ONCE
+    assert mended(found) == {"rows_of_growing_fixations": len(grown) - len(ONCE)}
+
+
+CORRECTION = ("no", 1.3, 1.3)
+CORRECTED = [("no", 1.0, 1.3), CORRECTION, CORRECTION, ("mass", 1.3, 1.8), (".", 1.8, 2.0)]
+SAID_TWICE = {
+    "row by row": [word for word in CORRECTED for _ in range(2)],
+    "table by table": CORRECTED * 2,
+    "three times": CORRECTED * 3,
+    "in part": CORRECTED[:4] + CORRECTED[1:3] + CORRECTED[3:],
+}
+
+
+@pytest.mark.parametrize("name", SAID_TWICE)
+def test_words_that_stand_twice_at_one_time_count_once(name: str) -> None:
+    found = checked(reading(looks(4), SAID_TWICE[name]))
+    assert words_of(found) == CORRECTED
+    assert mended(found) == {"words_twice": len(SAID_TWICE[name]) - len(CORRECTED)}
+
+
+def test_a_word_said_again_and_corrections_of_no_length_are_kept() -> None:
+    found = checked(reading(looks(4), CORRECTED))
+    assert words_of(found) == CORRECTED
+    assert not mended(found)
+
+
+# -- what is rounding -----------------------------------------------------------------------------
+
+
+def test_a_fixation_that_shares_a_sample_with_the_next_is_cut_there() -> None:
+    found = checked(reading([(0.0, 0.517, 900, 900), (0.5, 0.9, 1500, 950)]))
+    assert gaze_of(found) == [(0.0, 0.5, 900, 900), (0.5, 0.9, 1500, 950)]
+    assert mended(found) == {"fixations_cut": 1}
+
+
+def test_words_a_step_of_rounding_back_are_moved_so_that_no_sentence_runs_back() -> None:
+    found = checked(reading(looks(4), [("clear", 1.0, 1.3), (".", 0.9, 0.9), ("no", 1.4, 1.6)]))
+    assert words_of(found) == [("clear", 1.0, 1.3), (".", 1.0, 1.0), ("no", 1.4, 1.6)]
+    assert mended(found) == {"words_moved_forward": 1}
+
+
+# -- what cannot be -------------------------------------------------------------------------------
+
+SHARES = [(begin, end, x / WIDTH, y / HEIGHT) for begin, end, x, y in looks(12)]
+IMPOSSIBLE = {
+    "one place and another at once": (
+        reading([(0.0, 1.0, 900, 900), (0.5, 1.5, 1500, 900)]),
+        "overlapping_fixations",
+        "gaze.csv: row 2 begins at 0.5 s, but row 1 runs from 0 to 1 s",
+    ),
+    "a short fixation inside a long one": (
+        reading([(0.0, 2.0, 900, 900), (0.1, 0.1, 9, 9), (0.5, 0.9, 1500, 900)]),
+        "overlapping_fixations",
+        "row 2 begins at 0.1 s, but row 1",
+    ),
+    "both eyes, row by row": (
+        reading([row for b, e, x, y in ONCE for row in ((b, e, x, y), (b, e, x + 9, y))]),
+        "overlapping_fixations",
+        "row 2 begins at 0 s, but row 1",
+    ),
+    "fixations that go back after rows that stand twice": (
+        reading([ONCE[0], *ONCE, (0.9, 1.0, 900, 900)]),
+        "reversed_time",
+        "row 7 begins at 0.9 s, but row 6 runs from 1.6 to 1.9 s",
+    ),
+    "durations in milliseconds": (
+        reading([(b, b + 300, x, y) for b, _, x, y in ONCE]),
+        "implausible_time",
+        "row 1 runs from 0 to 300 s, 300 s long",
+    ),
+    "fixations of a third of a millisecond": (
+        reading([(b, b + 0.0003, x, y) for b, _, x, y in looks(10)]),
+        "implausible_time",
+        "the fixations of gaze.csv last 0.0003 s on average",
+    ),
+    "a single word of five minutes": (
+        reading(ONCE, [("heart", 0.8, 300.8)]),
+        "implausible_time",
+        "words.csv: row 1 runs from 0.8 to 300.8 s, 300 s long",
+    ),
+    "words of a third of a millisecond": (
+        reading(ONCE, [(f"word{k}", k / 1000, k / 1000 + 3e-4) for k in range(12)]),
+        "implausible_time",
+        "the words of words.csv last 0.0003 s on average",
+    ),
+    "words that go back by more than a step": (
+        reading(ONCE, [*SAID, ("effusion", 2.25, 2.7)]),
+        "reversed_time",
+        "words.csv: row 5 begins at 2.25 s, but row 4 before it at 2.4 s",
+    ),
+    "words that go back step by step": (
+        reading(ONCE, [("a", 1.0, 1.2), ("b", 0.95, 1.2), ("c", 0.85, 1.2)]),
+        "reversed_time",
+        "row 3 begins at 0.85 s, but row 1 before it at 1 s",
+    ),
+    "shares in place of pixels": (reading(SHARES), "gaze_in_a_corner", "all 12 fixations"),
+    "three looks at the first pixel": (
+        reading([(b, e, x / WIDTH, y / HEIGHT) for b, e, x, y in looks(3)]),
+        "gaze_in_a_corner",
+        "all 3 fixations",
+    ),
+    "pixels of a frame of 224": (
+        reading([(b, e, x * 224 / 3056, y * 224 / 3056) for b, e, x, y in looks(12)]),
+        "gaze_in_a_corner",
+        "(2544 x 3056 pixels)",
+    ),
+    "all clipped to the last pixel": (
+        reading([(b, e, WIDTH - 1, HEIGHT - 1) for b, e, _, _ in looks(12)]),
+        "gaze_in_a_corner",
+        "at 99.98% to 99.98% of its width",
+    ),
+    "y alone in shares": (
+        reading([(b, e, x, y / HEIGHT) for b, e, x, y in looks(12)]),
+        "gaze_in_a_corner",
+        "all 12 fixations",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_what_cannot_be_is_rejected_with_its_row_and_numbers(name: str) -> None:
+    raw, reason, said = IMPOSSIBLE[name]
+    with pytest.raises(BadInputError) as caught:
+        checked(raw)
+    assert caught.value.reason == reason
+    assert said in str(caught.value)
+
+
+# -- images ---------------------------------------------------------------------------------------
+
+
+@given(
+    width=st.integers(200, 4000),
+    height=st.integers(200, 4000),
+    scale=st.floats(0.06, 2.5),
+    rounded=st.tuples(*[st.sampled_from([np.floor, np.ceil, np.round])] * 2),
+)
+def test_an_image_of_another_size_is_taken_however_its_sides_were_rounded(
+    width: int, height: int, scale: float, rounded: tuple[Callable[[float], float], ...]
+) -> None:
+    size = int(rounded[0](width * scale)), int(rounded[1](height * scale))
+    found = checked(reading([(0, 1, 99, 99)], width=width, height=height), size)
+    assert found.notes["image_size_differs"] == (size != (width, height))
+
+
+@given(width=st.integers(1000, 4000), height=st.integers(1000, 4000), more=st.floats(0.02, 1))
+def test_an_image_that_was_padded_or_cropped_by_a_fiftieth_is_not(
+    width: int, height: int, more: float
+) -> None:
+    raw = reading([(0, 1, 99, 99)], width=width, height=height)
+    for size in ((round(width * (1 + more)), height), (width, round(height / (1 + more)))):
+        with pytest.raises(BadInputError, match="it seems to have been"):
+            checked(raw, size)
+
+
+def test_an_image_turned_by_90_degrees_is_told_as_such() -> None:
+    with pytest.raises(BadInputError, match=r"3056 x 2544 pixels.*2544 x 3056.*turned by 90"):
+        checked(reading(ONCE), (HEIGHT, WIDTH))
+
+
+def test_an_image_without_gaze_may_have_any_size() -> None:
+    unknown = [(text, np.nan, np.nan) for text, _, _ in SAID]
+    found = checked(reading([], unknown), (512, 512))
+    assert found.words.text == [text for text, _, _ in SAID]
+    assert found.notes["readings_without_gaze"] == found.notes["image_size_differs"] == 1
+
+
+@pytest.mark.parametrize("shape", ["as it is", "half the size", "padded to a square"])
+def test_without_a_table_of_sizes_the_pads_of_eye_gaze_tell_the_shape(shape: str) -> None:
+    # 2544 x 3056 px were shown as 852 x 1024 (FORMATS 5.2).
+    size = {"as it is": (2544, 3056), "half the size": (1272, 1528)}.get(shape, (3056, 3056))
+    raw = reading(looks(3), width=size[0], height=size[1], shown_px=(852.0, 1024.0))
+    if shape != "padded to a square":
+        checked(raw)
+        return
+    with pytest.raises(BadInputError, match="3056 x 3056 pixels, the screen showed it as 852 x 1"):
+        checked(raw)
+
+
+# -- what is odd ----------------------------------------------------------------------------------
+
+NEAR = [(b, e, 1200.0 + x % 90, 1500.0 + y % 70) for b, e, x, y in looks(12)]
+ODD = {
+    "a single look of 40 ms": (reading([(1.0, 1.04, 900, 900)]), {"words_and_gaze_lengths"}),
+    "two looks at the first pixel": (reading([(0, 1, 0, 0), (1, 2, 1, 1)]), set()),
+    "one finding looked at": (reading(NEAR), {"gaze_in_a_small_part"}),
+    "one pixel looked at, zoomed": (
+        reading([(b, e, 1200, 1500) for b, e, _, _ in looks(12)]),
+        {"gaze_in_a_small_part"},
+    ),
+    "one quarter of the image": (
+        reading([(b, e, x / 2, y / 2) for b, e, x, y in looks(12)]),
+        {"gaze_in_a_small_part"},
+    ),
+    "most gaze on the buttons": (
+        reading([*looks(2), (1.0, 4.0, -500, 900)]),
+        {"gaze_mostly_off_image", "fixations_off_image"},
+    ),
+    "no gaze on the image": (
+        reading([(0, 3, -2, -2)]),
+        {"readings_without_gaze", "fixations_off_image"},
+    ),
+    "words ten minutes later": (
+        reading(looks(5), [(text, b + 600, e + 600) for text, b, e in SAID]),
+        {"words_and_gaze_apart"},
+    ),
+    "words over two minutes": (
+        reading(looks(5), [*SAID, ("effusion", 120.0, 121.0)]),
+        {"words_and_gaze_lengths"},
+    ),
+    "a word that lasts into the next": (
+        reading(looks(5), [("heart", 0.8, 1.5), ("normal", 1.1, 1.6)]),
+        {"words_overlapping"},
+    ),
+    "fixations before the recording, of no length": (
+        reading([(b - 2, b - 2, x, y) for b, _, x, y in looks(5)]),
+        {"readings_without_gaze", "words_and_gaze_apart"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_what_is_odd_is_noted_and_left_as_it_is(name: str) -> None:
+    raw, names = ODD[name]
+    found = checked(raw)
+    assert {note for note, number in found.notes.items() if number} == names
+    assert set(found.notes) <= set(NOTES)
+    assert (gaze_of(found), words_of(found)) == (gaze_of(raw), words_of(raw))
+
+
+# -- properties -----------------------------------------------------------------------------------
+
+
+@st.composite
+def true_readings(draw: st.DrawFn) -> RawReading:
+    """Draw what a tracker and a recogniser may write: a few looks or many, anywhere sensible."""
+    number, said = draw(st.integers(1, 40)), draw(st.integers(1, 30))
+    spread = draw(st.floats(0, 0.6))  # 0: zoomed in on one place
+    centre = draw(st.tuples(st.floats(0.2, 0.8), st.floats(0.2, 0.8)))
+    places = draw(st.sampled_from([0, 2, 3]))  # decimals of times
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    begin = np.cumsum(rng.uniform(0.02, 2, number)).round(places or 5)
+    end = np.minimum(begin + rng.uniform(0.05, 2, number), np.append(begin[1:], 99.0))
+    x, y = np.array([[WIDTH], [HEIGHT]]) * (
+        np.array(centre)[:, None] + spread * rng.normal(0, 0.3, (2, number))
+    )
+    spoken = np.cumsum(rng.choice([0, 0.01, 0.2, 0.5, 3], said)).round(places or 1)
+    until = np.append(spoken[1:], spoken[-1] + 0.4)
+    words = [("word", *times) for times in zip(spoken, until, strict=True)]
+    times = (np.floor(column * 1000) / 1000 if places == 3 else column for column in (begin, end))
+    return reading(list(zip(*times, np.floor(x), np.floor(y), strict=True)), words)
+
+
+@given(raw=true_readings())
+def test_a_true_reading_is_never_rejected_nor_changed(raw: RawReading) -> None:
+    found = checked(raw)
+    assert not mended(found)
+    assert (gaze_of(found), words_of(found)) == (gaze_of(raw), words_of(raw))
+
+
+@st.composite
+def doubtful_readings(draw: st.DrawFn) -> RawReading:
+    """Draw rows that touch, overlap by a little or more, stand twice or go back by steps."""
+    gaze: list[Row] = []
+    clock = draw(st.sampled_from([0.0, -0.3, 1.25]))
+    for _ in range(draw(st.integers(0, 12))):
+        begin = clock + draw(st.sampled_from([0.1, 0.3, 0.001, 0.0, -0.005, -0.0199, -0.02]))
+        length = draw(st.sampled_from([0.3, 0.1, 0.02, 0.01, 0.004, 0.0]))
+        x = draw(st.sampled_from([700.0, 1500.0, 900.0, -3.0]))
+        gaze += [(begin, begin + length, x, 900.0)] * draw(st.sampled_from([1, 1, 1, 2]))
+        clock = max(clock, begin + length)
+    said: list[Word] = []
+    now = 0.2
+    for _ in range(draw(st.integers(1, 12))):
+        now += draw(st.sampled_from([0.3, 0.1, 0.0, -0.05, -0.1]))
+        length = draw(st.sampled_from([0.3, 0.1, 0.05, 0.0]))
+        text = draw(st.sampled_from(["no", "mass", "."]))
+        said += [(text, now, now + length)] * draw(st.sampled_from([1, 1, 1, 2]))
+    return reading(gaze, said)
+
+
+def accepted(raw: RawReading) -> RawReading | None:
+    try:
+        return checked(raw)
+    except BadInputError:
+        return None
+
+
+@given(raw=doubtful_readings())
+def test_no_window_of_an_accepted_reading_holds_more_gaze_than_its_seconds(raw: RawReading) -> None:
+    found = accepted(raw)
+    if found is None:
+        return
+    gaze = gaze_of(found)
+    edges = sorted({edge for begin, end, *_ in gaze for edge in (begin, end)} | {0.33, 1.0})
+    for first, last in combinations(edges, 2):
+        held = sum(max(0.0, min(end, last) - max(begin, first)) for begin, end, *_ in gaze)
+        assert held <= last - first + 1e-9
+    begins = [begin for _, begin, _ in words_of(found)]
+    assert begins == sorted(begins)
+    assert all(end >= begin for _, begin, end in words_of(found))
+
+
+@given(raw=doubtful_readings())
+def test_an_accepted_reading_passes_again_as_it_is(raw: RawReading) -> None:
+    found = accepted(raw)
+    if found is None:
+        return
+    again = checked(replace(found, notes={}))
+    assert not mended(again)
+    assert (gaze_of(again), words_of(again)) == (gaze_of(found), words_of(found))
+
+
+RENDERED = [
+    {},
+    {"render": {"level": "word", "window": "pause"}},
+    {"render": {"window": "pause", "lead": 1.5}},
+    {"render": {"lead": 0.7}, "output": {"privacy": True}},
+]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    raw=doubtful_readings(), scale=st.sampled_from([1, 0.5, 0.37]), more=st.sampled_from(RENDERED)
+)
+def test_verify_is_content_with_whatever_is_written(
+    raw: RawReading, scale: float, more: dict[str, Any]
+) -> None:
+    size = round(WIDTH * scale), round(HEIGHT * scale)
+    found = accepted(raw)
+    if found is None or not any(text != "." for text in found.words.text):
+        return
+    options = with_changes(Options(), more)
+    image = FramedImage(frame_of(*size), np.zeros((224, 224), np.uint8))
+    columns = reading_columns(check_reading(raw, size), image, options)
+    if options.output.privacy:
+        columns = without_raw_gaze(columns)
+    columns["readings"]["part"] = [0]
+    (shard,) = pa.Table.from_pydict(columns.pop("shard"), SHARD).to_pylist()
+    rows = {name: pa.Table.from_pydict(columns[name], TABLES[name]).to_pylist() for name in columns}
+    assert list(broken_rules(shard, rows, options)) == []
+
+
+# -- the commands ---------------------------------------------------------------------------------
+
+
+def change(path: Path, changed: Callable[[list[list[str]]], list[list[str]]]) -> None:
+    with path.open(newline="") as file:
+        header, *rows = csv.reader(file)
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *changed(rows)])
+
+
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("healthy")
+    for layout in ("reflacx", "eye_gaze"):
+        write_tree(root / layout, 12, small=True, seed=3, layout=layout)
+    return {layout: root / layout for layout in ("reflacx", "eye_gaze")}
+
+
+def test_verify_finds_what_was_written_unchecked_and_repair_mends_it(
+    healthy: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_cluster: None
+) -> None:
+    data, out = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(healthy["reflacx"], data)
+    assert run_etl(data, tmp_path / "clean").exit_code == 0
+    clean = shards(tmp_path / "clean")
+    twice, backwards, padded = sorted(one for _, one in clean)[:3]
+    folder = data / "main_data"
+    change(folder / twice / "fixations.csv", lambda rows: rows * 2)
+    spoken = folder / backwards / "timestamps_transcription.csv"
+    change(spoken, lambda rows: [*rows[3:], *rows[:3]])
+    with monkeypatch.context() as unchecked:
+        unchecked.setattr(making, "check_reading", lambda raw, size: raw)
+        assert run_etl(data, out).exit_code == 0
+    found = egma_prep("verify", "--out", out)
+    assert found.exit_code == 1
+    assert f"{twice}: " in found.output and NOTES["fixation_rows_twice"] in found.output
+    assert "s of gaze in a window of" in found.output
+    assert f"{backwards}: " in found.output and "before it at" in found.output
+    assert padded not in found.output
+    egma_prep("verify", "--out", out, "--repair")
+    assert egma_prep("verify", "--out", out, "--against", data).exit_code == 0
+    assert [row["reason"] for row in rejects(out) if row["reading_id"] == backwards] == [
+        "reversed_time"
+    ]
+    mended = shards(out)
+    assert mended[("reflacx", twice)] == clean[("reflacx", twice)]
+
+
+def test_a_scan_announces_what_a_run_would_reject_and_note(
+    healthy: dict[str, Path], tmp_path: Path, no_cluster: None
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(healthy["reflacx"], data)
+    twice, backwards = sorted((data / "main_data").glob("P3*"))[:2]
+    change(twice / "fixations.csv", lambda rows: rows * 2)
+    change(backwards / "timestamps_transcription.csv", lambda rows: rows[::-1])
+    scanned, done = egma_prep("scan", data).stdout, run_etl(data, tmp_path / "out")
+    assert "1 reversed_time" in scanned
+    noted = [line.strip() for line in scanned.splitlines() if "noted: " in line]
+    assert any(NOTES["fixation_rows_twice"] in line for line in noted)
+    assert [line.strip() for line in done.output.splitlines() if "noted: " in line] == noted
+
+
+def test_rows_of_an_excerpt_are_named_as_in_the_file(
+    healthy: dict[str, Path], tmp_path: Path, no_cluster: None
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(healthy["eye_gaze"], data)
+    table = data / "fixations.csv"
+    with table.open(newline="") as file:
+        header, *rows = csv.reader(file)
+    image, begin, valid = (header.index(name) for name in ("DICOM_ID", "FPOGS", "FPOGV"))
+    victim = rows[-1][image]
+    own = [n for n, row in enumerate(rows) if row[image] == victim and float(row[valid])]
+    late, early = own[3], own[4]
+    rows[late], rows[early] = rows[early], rows[late]
+    change(table, lambda _: rows)
+    files, source = InputFiles(data), sources()["eye_gaze"]
+    planned = {one.reading_id: one for plan in source.plan(files) for one in plan.readings}
+    raw = source.load(planned[victim], files, SourceOptions())
+    with pytest.raises(BadInputError) as caught:
+        checked(raw)
+    assert caught.value.path == "fixations.csv"
+    assert f"row {early + 1} begins at {float(rows[early][begin]):g} s" in str(caught.value)
+    assert f"but row {late + 1} runs from" in str(caught.value)
+
+
+def test_a_padded_image_is_seen_by_its_pads_where_no_table_has_its_size(
+    healthy: dict[str, Path], tmp_path: Path, no_cluster: None
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(healthy["eye_gaze"], data)
+    for path in data.rglob("mimic-cxr-2*.csv.gz"):
+        path.unlink()
+    assert run_etl(data, tmp_path / "before").exit_code == 0
+    before = shards(tmp_path / "before")
+    name = next(one for (_, one), row in before.items() if row["width"] != row["height"])
+    (path,) = data.rglob(f"{name}.jpg")
+    with Image.open(path) as image:
+        padded = Image.new("L", (max(image.size),) * 2)
+        padded.paste(image, (0, 0))
+    padded.save(path, "JPEG", quality=95)
+    run_etl(data, tmp_path / "after", "--max-reject-share", 1)
+    assert [(row["reading_id"], row["reason"]) for row in rejects(tmp_path / "after")] == [
+        (name, "other_aspect")
+    ]
