@@ -151,7 +151,8 @@ def decode(path: Path) -> int:
     """Decode one image as the ETL does."""
     data = path.read_bytes()
     width, height = image_size(data, path.name)
-    return int(framed(data, path.name, frame_of(width, height, "pad"))[0, 0])
+    values, _ = framed(data, path.name, frame_of(width, height, "pad"))
+    return int(values[0, 0])
 
 
 def startup_seconds(few: Path, out: Path) -> float:

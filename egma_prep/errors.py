@@ -28,7 +28,8 @@ REASONS = {
     "no_report_section": "the report has neither FINDINGS nor IMPRESSION; nothing to mend",
     "no_fixations": "no fixation was recorded; nothing to mend",
     "not_an_image": "the file is no image; download it again",
-    "not_a_grey_image": "chest X-rays are single grey images; nothing to mend",
+    "unsupported_image": "this kind is not read; convert it to an 8-bit grey PNG or JPEG",
+    "not_a_grey_image": "chest X-rays are single grey images; for photographs, image.colour=luma",
     "truncated_image": "the image ends too early; download it again",
     "undecodable_image": "the image is damaged; download it again",
     "oversized_image": "raise image.max_megapixels if the image is genuine",
@@ -45,6 +46,11 @@ NOTES = {
     "time_is_not_fixation_end": "fixations whose row was not written at their end",
     "fixations_off_image": "fixations off the image, without weight",
     "image_size_differs": "readings whose image has another size than the metadata say, rescaled",
+    "tiny_grey_range": "readings whose image is almost one grey (fewer than 32 of 256 levels)",
+    "png_16_bit_declared_maximum": "readings with a 16-bit PNG, shown from 0 to what it declares",
+    "png_16_bit_own_maximum": "readings with a 16-bit PNG, shown from 0 to its largest value",
+    "transparency_ignored": "readings whose PNG has transparent pixels, taken as if opaque",
+    "tinted_image": "readings whose image is tinted or coloured by one hue, taken by its luma",
     "readings_without_gaze": "readings without gaze on the image, written without heatmaps",
 }
 """Names of the counts that ``run.json`` keeps of what was mended, left out or odd, in words."""

@@ -14,6 +14,7 @@ from egma_prep.manifests import shipped_folder
 
 LEVELS = ("sentence", "word")
 EMPTY_SENTENCES = ("null", "reading")
+COLOURS = ("refuse", "luma")
 EYE_GAZE_VERTICALS = ("released", "stretched", "letterboxed")
 
 
@@ -40,10 +41,14 @@ class ImageOptions:
     """``pad`` to a centred square, or ``stretch``."""
     max_megapixels: float = 100.0
     """Larger images are rejected undecoded; chest X-rays have about 10."""
+    colour: str = ""
+    """Images of many hues are rejected (``refuse``), or taken by their ``luma``, as photographs
+    are; empty: as the source declares. A tinted X-ray has one hue and is taken by either."""
 
     def __post_init__(self) -> None:
         _choice("image.fit", self.fit, FITS)
         _number("image.max_megapixels", self.max_megapixels, above=0)
+        _choice("image.colour", self.colour, ("", *COLOURS))
 
 
 @dataclass(frozen=True)

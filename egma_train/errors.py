@@ -7,6 +7,10 @@ class BadUsageError(Exception):
     """A command cannot start or finish: one line for the user, exit code 2."""
 
 
+class UnreadableImageError(Exception):
+    """Why an image takes no part in an evaluation."""
+
+
 def first_line(error: Exception) -> str:
     """Take what matters of a library's error."""
     return str(error).partition("\n")[0]

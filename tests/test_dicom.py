@@ -156,7 +156,7 @@ def outcome(path: Path) -> str:
     data = path.read_bytes()
     try:
         width, height = image_size(data, path.name)
-        found = framed(data, path.name, frame_of(width, height, "pad"))
+        found, _ = framed(data, path.name, frame_of(width, height, "pad"))
     except BadInputError as error:
         assert error.reason in REASONS
         assert path.name in str(error)

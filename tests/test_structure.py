@@ -149,6 +149,7 @@ TRAIN_LAYERS = (
     ("options", "store"), ("cache", "augment"), ("model", "sampling"),
     ("loading", "weights", "run_folder"), ("train",), ("start",), ("cli",), ("__main__",),
     *(tuple(f"evaluate.{one}" for one in names) for names in (
+        ("colour",), ("pictures",),
         ("shipped", "frames", "metrics", "reports"), ("prompts", "image_lists", "encoder"),
         ("chexpert", "rsna", "siim", "compare"),
         ("tasks", "zero_shot", "retrieval", "grounding", "embeddings"),
