@@ -6,9 +6,9 @@ from numpy.typing import NDArray
 
 from egma_prep.errors import BadInputError
 
-_JUDGED_PX = 512
-"""Colour is judged on the picture averaged to about this side: no pass over every pixel, and a
-camera's colour noise is no hue."""
+_AVERAGED_PX = 512
+"""Colour is judged on the picture averaged to at most this side, every second row and column: no
+pass over every pixel but the average, and a camera's colour noise is no hue."""
 _LUMA_STEPS = 32
 _APART, _SHARE = 12, 0.05
 """Measured on tinted, false-coloured and photographed pictures: of a tint, JPEG's losses included,
@@ -57,14 +57,14 @@ def coloured_shares(pixels: Pixels) -> tuple[float, float]:
     pixels of its luma.
     """
     rows, columns, _ = pixels.shape
-    times = -(-max(rows, columns) // _JUDGED_PX)
-    size = max(1, columns // times), max(1, rows // times)
-    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA) if times > 1 else pixels
-    luma, *chroma = cv2.cvtColor(small, cv2.COLOR_BGR2YCrCb).reshape(-1, 3).T.astype(np.float32)
-    cr, cb = chroma[0] - 128, chroma[1] - 128
-    mean_cr, mean_cb = cr.mean(), cb.mean()
-    length = max(float(np.hypot(mean_cr, mean_cb)), 1e-6)
-    hue_cr, hue_cb = mean_cr / length, mean_cb / length
+    times = -(-max(rows, columns) // _AVERAGED_PX)
+    whole = pixels[: max(1, rows // times) * times, : max(1, columns // times) * times]
+    size = max(1, columns // times), max(1, rows // times)  # whole blocks are averaged fast
+    small = cv2.resize(whole, size, interpolation=cv2.INTER_AREA) if times > 1 else pixels
+    planes = cv2.cvtColor(np.ascontiguousarray(small[::2, ::2]), cv2.COLOR_BGR2YCrCb)
+    luma, cr, cb = planes.reshape(-1, 3).T.astype(np.float32) - np.array([[0], [128], [128]], "f4")
+    length = max(float(np.hypot(cr.mean(), cb.mean())), 1e-6)
+    hue_cr, hue_cb = cr.mean() / length, cb.mean() / length
     along = cr * hue_cr + cb * hue_cb
     step = (luma * (_LUMA_STEPS / 256)).astype(np.intp)
     strength = np.zeros(_LUMA_STEPS, np.float32)
