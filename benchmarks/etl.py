@@ -151,8 +151,7 @@ def decode(path: Path) -> int:
     """Decode one image as the ETL does."""
     data = path.read_bytes()
     width, height = image_size(data, path.name)
-    values, _ = framed(data, path.name, frame_of(width, height, "pad"))
-    return int(values[0, 0])
+    return int(framed(data, path.name, frame_of(width, height, "pad"))[0][0, 0])
 
 
 def startup_seconds(few: Path, out: Path) -> float:

@@ -3,28 +3,95 @@
 import contextlib
 import io
 import logging
+import threading
 import warnings
 import zlib
 from collections.abc import Iterator
 
+import gdcm
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from pydicom.pixels.processing import apply_modality_lut, apply_voi, apply_windowing
-from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGLSTransferSyntaxes
+from pydicom.encaps import generate_frames
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000TransferSyntaxes,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSTransferSyntaxes,
+    RLELossless,
+    SegmentationStorage,
+)
 
+from egma_prep.dicom_bytes import elements_begin, file_meta
+from egma_prep.dicom_grey import as_mimic_cxr_jpg, as_shown, numbers, whole
 from egma_prep.errors import BadInputError
 
-_PERCENTILES = (0.5, 99.5)
-_FAR = 1e9  # beyond every pixel value: where a window's output has come to its ends
-_MAX_VALUES = 65536
-_META_BEGINS = 144  # after the preamble and the element that holds its length
 _MOST_BYTES = 2**28
+_NATIVE = (
+    ImplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+)
+# Retired since 1998 and in archives still: spectral selection, full progression. pydicom knows no
+# decoder for them; gdcm's libjpeg reads them, and 12 bits.
+_DCT_JPEG = (
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    UID("1.2.840.10008.1.2.4.53"),
+    UID("1.2.840.10008.1.2.4.55"),
+)
+_READ = (
+    *(*_NATIVE, RLELossless, *_DCT_JPEG, JPEGLossless, JPEGLosslessSV1),
+    *(*JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxes),
+)
+_JPEG_END = b"\xff\xd9"
+_JPEG_FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
-FloatArray = NDArray[np.float64]
 
-pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
-logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # what it says becomes the reject's text
+class _Quiet:
+    """Silence pydicom while anyone reads: what it says becomes the reject's text.
+
+    Its settings and Python's warnings belong to the whole process, so to the user's program too:
+    the first thread that reads changes them, the last restores what the first found.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._readers = 0
+        self._undo = contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._readers:
+                self._silence()
+            self._readers += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._readers -= 1
+            if not self._readers:
+                self._undo.close()
+
+    def _silence(self) -> None:
+        settings, logger = pydicom.config.settings, logging.getLogger("pydicom")
+        mode, level = settings.reading_validation_mode, logger.level
+        self._undo.callback(setattr, settings, "reading_validation_mode", mode)
+        self._undo.callback(logger.setLevel, level)
+        self._undo.enter_context(warnings.catch_warnings())
+        settings.reading_validation_mode = pydicom.config.IGNORE
+        logger.setLevel(logging.CRITICAL + 1)
+        warnings.simplefilter("ignore")
+
+
+_quiet = _Quiet()
 
 
 def dicom_size(data: bytes, path: str) -> tuple[int, int]:
@@ -33,128 +100,226 @@ def dicom_size(data: bytes, path: str) -> tuple[int, int]:
     Raises
     ------
     BadInputError
-        If it is no such image.
+        If it is no such image, or of a kind that is not read.
     """
-    with _damage_named(path):
-        _refuse_bomb(data, path)
-        header = pydicom.dcmread(io.BytesIO(data))
-        width, height = _whole(header, "Columns"), _whole(header, "Rows")
-        frames, interpretation = _whole(header, "NumberOfFrames"), _interpretation(header)
-        has_pixels = "PixelData" in header
-    if not has_pixels or width < 1 or height < 1:
-        raise BadInputError("not_an_image", path, f"{path} is a DICOM file without an image")
-    if frames > 1 or interpretation not in ("MONOCHROME1", "MONOCHROME2"):
-        what = f"{path} holds {max(frames, 1)} frames of {interpretation or 'unnamed colours'}"
-        raise BadInputError("not_a_grey_image", path, what)
-    return width, height
+    with _quiet, _damage_named(path, "its header cannot be read"):
+        header = _header(data, path)
+        _check_kind(header, path)
+        return whole(header, "Columns"), whole(header, "Rows")
 
 
-def decode_dicom(data: bytes, path: str) -> NDArray[np.uint8]:
-    """Decode and window an image of `dicom_size`'s kind.
+def decode_dicom(
+    data: bytes, path: str, recipe: str = "window"
+) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+    """Decode an image of `dicom_size`'s kind to grey.
+
+    Parameters
+    ----------
+    recipe : str
+        ``mimic-cxr-jpg`` or ``window``: `as_mimic_cxr_jpg` or `as_shown`.
 
     Returns
     -------
-    ndarray
+    pixels : ndarray
         ``(rows, columns)`` uint8, bright where MONOCHROME2 would be.
+    notes : tuple of str
+        Which of `errors.NOTES` are true of it.
 
     Raises
     ------
     BadInputError
-        If the pixels are damaged, cut off, or compressed in a way that no decoder knows.
+        If the pixels are damaged or cut off.
     """
-    with _damage_named(path):
-        header = pydicom.dcmread(io.BytesIO(data))
-        _check_length(header, path)
-        if header.file_meta.TransferSyntaxUID in JPEGLSTransferSyntaxes:
-            header.pixel_array_options(decoding_plugin="pyjpegls")  # faster than gdcm: benchmarks/
-        return _grey(header, header.pixel_array)
+    with _quiet:
+        with _damage_named(path, "its header cannot be read"):
+            header = _header(data, path)
+            _check_length(header, path)
+            notes = _completed(header)
+        name = UID(header.file_meta.TransferSyntaxUID).name
+        with _damage_named(path, f"its pixels cannot be decoded ({name})"):
+            coded = _stored_words(header, path)
+            stored = _without_unused_bits(header, coded)
+        notes += ["dicom_unused_bits"] * bool((stored != coded).any())
+        with _damage_named(path, "its header cannot be read"):
+            inverted = _interpretation(header) == "MONOCHROME1"
+            if recipe == "mimic-cxr-jpg":
+                return as_mimic_cxr_jpg(stored, inverted), tuple(notes)
+            pixels, more = as_shown(stored, header, inverted)
+            return pixels, tuple(dict.fromkeys([*notes, *more]))
 
 
-def _refuse_bomb(data: bytes, path: str) -> None:
-    """Refuse a deflated file that would fill the memory when pydicom inflates it at once."""
-    begin = _META_BEGINS + int.from_bytes(data[_META_BEGINS - 4 : _META_BEGINS], "little")
-    if DeflatedExplicitVRLittleEndian.encode() not in data[_META_BEGINS:begin]:
-        return
-    inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[begin:], _MOST_BYTES)
-    if len(inflated) == _MOST_BYTES:
-        what = f"{path} inflates to more than {_MOST_BYTES:,} bytes"
-        raise BadInputError("oversized_image", path, what)
+def _header(data: bytes, path: str) -> pydicom.Dataset:
+    """Read a file, with or without preamble; say the transfer syntax where it does not."""
+    syntax, begin = file_meta(data)
+    if syntax == DeflatedExplicitVRLittleEndian:
+        # pydicom inflates at once; a bomb would fill the memory.
+        inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[begin:], _MOST_BYTES)
+        if len(inflated) == _MOST_BYTES:
+            what = f"{path} inflates to more than {_MOST_BYTES:,} bytes"
+            raise BadInputError("oversized_image", path, what)
+    stray = 1 if elements_begin(data) == 1 else 0
+    header = pydicom.dcmread(io.BytesIO(data[stray:]), force=True)
+    if not header.file_meta.get("TransferSyntaxUID"):
+        implicit, little_endian = header.original_encoding
+        explicit = ExplicitVRLittleEndian if little_endian else ExplicitVRBigEndian
+        header.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+        if "PixelData" in header and header["PixelData"].is_undefined_length:
+            what = f"{path} names no transfer syntax for its compressed pixels: add it"
+            raise BadInputError("unsupported_image", path, what)
+    return header
 
 
 @contextlib.contextmanager
-def _damage_named(path: str) -> Iterator[None]:
+def _damage_named(path: str, what: str) -> Iterator[None]:
     """Turn the many ways in which pydicom and its decoders fail on damaged bytes into one."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    except BadInputError:
+        yield
+    except (BadInputError, MemoryError):
         raise
-    except Exception as error:
-        reason = str(error).partition("\n")[0]
-        raise BadInputError("undecodable_image", path, f"{path}: {reason}") from None
+    except Exception:
+        raise BadInputError("undecodable_image", path, f"{path}: {what}") from None
 
 
-def _whole(header: pydicom.Dataset, name: str) -> int:
-    try:
-        return int(header.get(name) or 0)
-    except (TypeError, ValueError):
-        return 0
+def _check_kind(header: pydicom.Dataset, path: str) -> None:
+    """Refuse what is no single grey frame of whole numbers that a decoder here reads."""
+    width, height = whole(header, "Columns"), whole(header, "Rows")
+    if unread := _unread_kind(header):
+        raise BadInputError("unsupported_image", path, f"{path} holds {unread}")
+    if "PixelData" not in header and width and height:
+        raise BadInputError("truncated_image", path, f"{path} ends before its pixels")
+    if "PixelData" not in header or width < 1 or height < 1:
+        kind = UID(str(header.get("SOPClassUID") or "")).name or "of no class"
+        what = f"{path} is a DICOM file without an image ({kind})"
+        raise BadInputError("not_an_image", path, what)
+    interpretation = _interpretation(header)
+    if interpretation not in ("MONOCHROME1", "MONOCHROME2"):
+        what = f"{path} is a DICOM image of {interpretation or 'unnamed colours'}"
+        raise BadInputError("not_a_grey_image", path, what)
+
+
+def _unread_kind(header: pydicom.Dataset) -> str:
+    """Name what no decoder here reads, and how to convert it; blank for what is read."""
+    if "FloatPixelData" in header or "DoubleFloatPixelData" in header:
+        return "floating point pixels: scale them to 16 bits"
+    if "EncapsulatedDocument" in header:
+        kind = header.get("MIMETypeOfEncapsulatedDocument") or "of no type"
+        return f"a document ({kind}): save its picture as a JPEG"
+    if "PixelData" not in header:
+        return ""
+    syntax = UID(header.file_meta.TransferSyntaxUID)
+    frames, bits = whole(header, "NumberOfFrames"), whole(header, "BitsAllocated")
+    if syntax not in _READ:
+        return f"pixels compressed as {syntax.name}: decompress them (dcmconv, gdcmconv --raw)"
+    if frames > 1:
+        return f"{frames} frames: save the one that was read as a file of its own"
+    if header.get("SOPClassUID") == SegmentationStorage or bits == 1:
+        return "a mask (segmentation), no picture: take the image that it was drawn on"
+    return "" if bits in (0, 8, 16) else f"pixels of {bits} bits: scale them to 16"
 
 
 def _interpretation(header: pydicom.Dataset) -> str:
-    return str(header.get("PhotometricInterpretation", "")).strip()
+    return str(header.get("PhotometricInterpretation") or "").strip("\0 ").upper()
 
 
 def _check_length(header: pydicom.Dataset, path: str) -> None:
-    if header.file_meta.TransferSyntaxUID.is_compressed:
+    if UID(header.file_meta.TransferSyntaxUID).is_compressed:
         return
-    wanted = header.Rows * header.Columns * header.BitsAllocated // 8
+    wanted = whole(header, "Rows") * whole(header, "Columns") * whole(header, "BitsAllocated") // 8
     if len(header.PixelData) < wanted:
         what = f"{path} has {len(header.PixelData):,} bytes of pixels instead of {wanted:,}"
         raise BadInputError("truncated_image", path, what)
 
 
-def _grey(header: pydicom.Dataset, stored: NDArray[np.integer]) -> NDArray[np.uint8]:
-    """Look every stored value up in a table of grey levels."""
-    least = int(stored.min())
-    index = stored.astype(np.int64) - least  # (rows, columns)
-    n_values = int(index.max()) + 1
-    if n_values > _MAX_VALUES or not np.issubdtype(stored.dtype, np.integer):
-        raise ValueError(f"pixels of {stored.dtype} with {n_values} values")
-    values = apply_modality_lut(np.arange(least, least + n_values), header).astype(np.float64)
-    share = _shown_share(header, values, index)
-    if _interpretation(header) == "MONOCHROME1":
-        share = 1 - share
-    return np.floor(255 * share + 0.5).astype(np.uint8)[index]
+def _completed(header: pydicom.Dataset) -> list[str]:
+    """Give a header the usual value of what it must say and does not; note it."""
+    allocated, high = whole(header, "BitsAllocated"), whole(header, "HighBit")
+    usual = {
+        "SamplesPerPixel": 1,
+        "PixelRepresentation": 0,
+        "BitsStored": high + 1 if "HighBit" in header else allocated,
+    }
+    missing = [name for name in usual if not numbers(header, name)]
+    for name in missing:
+        setattr(header, name, usual[name])
+    return ["dicom_header_completed"] * bool(missing)
 
 
-def _shown_share(
-    header: pydicom.Dataset, values: FloatArray, index: NDArray[np.integer]
-) -> FloatArray:
-    """Bring values to 0 to 1: by the window, else the lookup table, else percentiles."""
-    if header.get("WindowCenter") is not None and header.get("WindowWidth") is not None:
-        windowed = apply_windowing(np.append(values, [-_FAR, _FAR]), header)
-        shown, (low, high) = windowed[:-2], windowed[-2:]
-    elif header.get("VOILUTSequence"):
-        shown = apply_voi(values.astype(np.int64), header)
-        low, high = 0, 2 ** int(header.VOILUTSequence[0].LUTDescriptor[2]) - 1
+def _stored_words(header: pydicom.Dataset, path: str) -> NDArray[np.integer]:
+    """Decode the pixels; words of `BitsAllocated`, unused bits included where they are kept."""
+    syntax = UID(header.file_meta.TransferSyntaxUID)
+    if syntax in _DCT_JPEG:
+        frame = next(generate_frames(header.PixelData, number_of_frames=1))
+        precision, progressive = _check_jpeg(frame, header, path)
+        if precision > 8 or progressive or syntax not in (JPEGBaseline8Bit, JPEGExtended12Bit):
+            return _by_gdcm(frame, header, precision)
+    if syntax in JPEGLSTransferSyntaxes:
+        header.pixel_array_options(decoding_plugin="pyjpegls")  # faster than gdcm: benchmarks/
+    if syntax in (*_NATIVE, RLELossless):
+        # pydicom would clear unused bits as if the used ones were always the lowest.
+        bits = header.BitsStored
+        header.BitsStored = header.BitsAllocated
+        words = header.pixel_array
+        header.BitsStored = bits
     else:
-        shown, (low, high) = values, _percentiles(values, np.bincount(index.ravel()))
-    spread = high - low
-    if spread == 0:
-        return np.zeros(len(values))
-    return np.clip((np.asarray(shown, dtype=np.float64) - low) / spread, 0, 1)
+        words = header.pixel_array
+    if words.ndim != 2 or not np.issubdtype(words.dtype, np.integer):
+        raise ValueError(f"pixels of {words.dtype} and shape {words.shape}")
+    return words
 
 
-def _percentiles(values: FloatArray, counts: NDArray[np.integer]) -> FloatArray:
-    """Interpolate between order statistics, as `numpy.percentile` does, from a histogram."""
-    order = np.argsort(values)
-    ranks = np.cumsum(counts[order])  # pixels up to each value
-    at = (ranks[-1] - 1) * np.array(_PERCENTILES) / 100
-    lower = np.floor(at)
-    below, above = (
-        values[order][np.searchsorted(ranks, np.minimum(rank, ranks[-1] - 1), side="right")]
-        for rank in (lower, lower + 1)
-    )
-    return below + (above - below) * (at - lower)
+def _without_unused_bits(
+    header: pydicom.Dataset, words: NDArray[np.integer]
+) -> NDArray[np.integer]:
+    """Take the `BitsStored` bits up to `HighBit` of each word (PS3.5, 8.1.1), with their sign."""
+    if UID(header.file_meta.TransferSyntaxUID) not in (*_NATIVE, RLELossless):
+        return words  # codecs store values
+    allocated, stored = whole(header, "BitsAllocated"), whole(header, "BitsStored")
+    high = whole(header, "HighBit") if "HighBit" in header else stored - 1
+    if not 0 < stored <= allocated:
+        raise ValueError(f"{stored} bits of {allocated}")
+    if not stored - 1 <= high < allocated:
+        high = stored - 1
+    return (words << (allocated - 1 - high)) >> (allocated - stored)
+
+
+def _check_jpeg(frame: bytes, header: pydicom.Dataset, path: str) -> tuple[int, bool]:
+    """Read a JPEG's precision, and whether it is progressive; refuse another size than DICOM's."""
+    if frame.rfind(_JPEG_END) < 0:
+        raise BadInputError("truncated_image", path, f"{path}: its JPEG has no end marker")
+    at = 2
+    while at + 9 <= len(frame) and frame[at] == 0xFF and frame[at + 1] not in _JPEG_FRAME_HEADERS:
+        at += 1 if frame[at + 1] == 0xFF else 2 + int.from_bytes(frame[at + 2 : at + 4])
+    size = int.from_bytes(frame[at + 7 : at + 9]), int.from_bytes(frame[at + 5 : at + 7])
+    if size != (whole(header, "Columns"), whole(header, "Rows")):
+        raise ValueError(f"a JPEG of {size}")
+    return frame[at + 4], frame[at + 1] == 0xC2
+
+
+def _by_gdcm(frame: bytes, header: pydicom.Dataset, precision: int) -> NDArray[np.integer]:
+    """Decode a JPEG that pydicom has no decoder for, in memory.
+
+    Said to be allocated what it is precise to, gdcm takes the right one of its decoders at once;
+    of 16 bits it tries another first, which writes to stderr.
+    """
+    fragment = gdcm.Fragment()
+    fragment.SetByteStringValue(frame)
+    fragments = gdcm.SequenceOfFragments.New()
+    fragments.AddFragment(fragment)
+    element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
+    element.SetValue(fragments.__ref__())
+    image = gdcm.Image()
+    image.SetNumberOfDimensions(2)
+    image.SetDimensions((header.Columns, header.Rows, 1))
+    image.SetDataElement(element)
+    grey = gdcm.PhotometricInterpretation.GetPIType("MONOCHROME2")
+    image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(grey))
+    syntax = gdcm.TransferSyntax.GetTSType(str(header.file_meta.TransferSyntaxUID))
+    image.SetTransferSyntax(gdcm.TransferSyntax(syntax))
+    image.SetPixelFormat(gdcm.PixelFormat(1, precision, precision, precision - 1, 0))
+    values = image.GetBuffer().encode("utf-8", "surrogateescape")
+    words = np.frombuffer(values, "<u2" if precision > 8 else np.uint8)
+    words = words.reshape(header.Rows, header.Columns)
+    if whole(header, "PixelRepresentation"):  # JPEG knows no sign: take its lowest bits' as one
+        beyond = 8 * words.dtype.itemsize - precision
+        return (words << beyond).view(f"i{words.dtype.itemsize}") >> beyond
+    return words

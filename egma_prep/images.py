@@ -4,18 +4,22 @@ import re
 from functools import lru_cache
 from types import ModuleType
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from egma_prep import jpeg, png
 from egma_prep.colour import grey_of_colours
+from egma_prep.dicom_bytes import looks_like_dicom
 from egma_prep.errors import BadInputError
 from egma_prep.geometry import Frame, area_weights
+from egma_prep.options import ImageOptions
 
-_TINY_RANGE = 32
-"""Grey levels. A real X-ray uses nearly all 256; a lookup table read wrongly gave 16."""
-_MIDDLE, _SEEN_PX = (1, 99), 128
-"""Percentiles of pixels some way apart: burnt-in letters are white in the darkest picture."""
+_DEFAULTS = ImageOptions()
+
+_FEW_LEVELS, _TINY_RANGE, _MIDDLE = 16, 32, (0.01, 0.99)
+"""An X-ray has nearly all 256 grey levels; a lookup table read wrongly gave 17, a mask has two. The
+range is that of the middle shares of the pixels: burnt-in letters are white in any picture."""
 
 _UNSUPPORTED = {
     "GIF": rb"GIF8",
@@ -38,7 +42,7 @@ def image_size(data: bytes, path: str) -> tuple[int, int]:
     BadInputError
         If the bytes are none of them, or not whole.
     """
-    if _is_dicom(data):
+    if looks_like_dicom(data):
         return _dicom().dicom_size(data, path)
     if data.startswith(jpeg.START):
         return jpeg.parse_jpeg(data, path)[:2]
@@ -48,47 +52,50 @@ def image_size(data: bytes, path: str) -> tuple[int, int]:
         raise BadInputError("empty_file", path, f"{path} is empty")
     for kind, begins in _UNSUPPORTED.items():
         if re.match(begins, data, re.DOTALL):
-            raise BadInputError("unsupported_image", path, f"{path} is a {kind} file")
+            what = f"{path} is a {kind} file: convert it to an 8-bit grey PNG or JPEG"
+            raise BadInputError("unsupported_image", path, what)
     raise BadInputError("not_an_image", path, f"{path} is no JPEG, PNG or DICOM file")
 
 
 def framed(
-    data: bytes, path: str, frame: Frame, colour: str = "refuse"
+    data: bytes, path: str, frame: Frame, options: ImageOptions = _DEFAULTS
 ) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
     """Decode an image into the frame made for its size.
 
     Parameters
     ----------
-    colour : str
-        What becomes of images of many hues, as `ImageOptions` says.
+    options : ImageOptions
+        Say how stored DICOM values, and colours, become grey.
 
     Returns
     -------
     values : ndarray
         ``(FRAME_PX, FRAME_PX)`` uint8.
     notes : tuple of str
-        Which of `errors.NOTES` are true of the image.
+        Which of `errors.NOTES` are true of it.
     """
     reduction = 1
     notes: tuple[str, ...] = ()
-    if _is_dicom(data):
-        pixels = _dicom().decode_dicom(data, path)
+    if looks_like_dicom(data):
+        pixels, notes = _dicom().decode_dicom(data, path, options.dicom_grey or "window")
     elif data.startswith(png.SIGNATURE):
         pixels, notes = png.decode_png(png.parse_png(data, path), path)
     else:
         pixels, reduction = jpeg.decode_jpeg(data, jpeg.parse_jpeg(data, path), path)
     if pixels.ndim == 3:
-        pixels, of_colours = grey_of_colours(pixels, path, colour)
+        pixels, of_colours = grey_of_colours(pixels, path, options.colour)
         notes += of_colours
     if pixels.shape != (-(-frame.height // reduction), -(-frame.width // reduction)):
         raise BadInputError("undecodable_image", path, f"{path} decodes to {pixels.shape}")
-    if _grey_range(pixels) < _TINY_RANGE:
+    if _is_nearly_one_grey(pixels):
         notes += ("tiny_grey_range",)
     return to_frame(pixels, reduction, frame), notes
 
 
-def _is_dicom(data: bytes) -> bool:
-    return data[128:132] == b"DICM"
+def _is_nearly_one_grey(pixels: NDArray[np.uint8]) -> bool:
+    counts = np.ravel(cv2.calcHist([pixels], [0], None, [256], [0, 256]))
+    dark, bright = np.searchsorted(np.cumsum(counts) / pixels.size, _MIDDLE)
+    return bool(bright - dark < _TINY_RANGE or np.count_nonzero(counts) < _FEW_LEVELS)
 
 
 def _dicom() -> ModuleType:
@@ -96,12 +103,6 @@ def _dicom() -> ModuleType:
     from egma_prep import dicom
 
     return dicom
-
-
-def _grey_range(pixels: NDArray[np.uint8]) -> float:
-    every = -(-max(pixels.shape) // _SEEN_PX)
-    dark, bright = np.percentile(pixels[::every, ::every], _MIDDLE)
-    return float(bright - dark)
 
 
 def to_frame(pixels: NDArray[np.uint8], reduction: int, frame: Frame) -> NDArray[np.uint8]:

@@ -54,7 +54,8 @@ def parse_jpeg(data: bytes, path: str) -> JpegHeader:
     if process not in _READ or bits != 8 or components not in (1, 3):
         of = f"{bits} bits" if components in (1, 3) else f"{components} colours (CMYK?)"
         kind = "" if process in _READ else f"{_OTHER_PROCESSES.get(process, 'unusual')} "
-        raise BadInputError("unsupported_image", path, f"{path} is a {kind}JPEG of {of}")
+        what = f"{path} is a {kind}JPEG of {of}: convert it to an 8-bit grey PNG or JPEG"
+        raise BadInputError("unsupported_image", path, what)
     return JpegHeader(width, height, components == 3)
 
 

@@ -32,7 +32,7 @@ from egma_prep.readings import PlannedReading
 from egma_prep.render_again import render_parts, written_by_part
 from egma_prep.schema import REJECTS, SCHEMA_VERSION, TABLES, part_tables, table_of
 from egma_prep.shards import make_part, reading_at_work
-from egma_prep.sources import Source, SubjectPlan, choose_source
+from egma_prep.sources import Source, SubjectPlan, choose_source, with_defaults_of
 from egma_prep.whole_files import concatenate, is_as_written, read_parquet, write_json, write_table
 
 _SOFTWARE = ("numpy", "scipy", "opencv-python-headless", "pyarrow", "spacy", "distributed")
@@ -110,7 +110,7 @@ def run_etl(
     for name, folder in (("DATA", data), ("--images", images)):
         if folder and resolved(folder) == out.root:
             raise BadUsageError(f"--out {out_root} is {name} itself; choose another folder")
-    _options(out.run() or {}, changes)  # a wrong option is told before any work
+    _options(out.run() or {}, changes, source)  # a wrong option is told before any work
     subjects = planned_subjects(source, files)
     out.create()
     with out.locked():
@@ -118,12 +118,13 @@ def run_etl(
         run = out.run() or {}
         where = (resolved(data), images and resolved(images), out.root)
         names = () if is_remote(data) else sorted(os.listdir(data))[:_LANDMARKS]
-        job = Job(*where, source.name, _options(run, changes), out.token, tuple(names))
+        job = Job(*where, source.name, _options(run, changes, source), out.token, tuple(names))
         return _bring_up_to_date(run, job, subjects, files, say)
 
 
-def _options(run: dict[str, Any], changes: Iterable[dict[str, Any]] = ()) -> Options:
-    return with_changes(with_changes(Options(), run.get("options", {})), *changes)
+def _options(run: dict[str, Any], changes: Iterable[dict[str, Any]], source: Source) -> Options:
+    kept = with_changes(Options(), run.get("options", {}))
+    return with_defaults_of(source, with_changes(kept, *changes))
 
 
 def _bring_up_to_date(
@@ -265,7 +266,7 @@ def _notices(run: dict[str, Any], job: Job, wanted: Options) -> list[str]:
     found = []
     if run.get("data", str(job.data)) != str(job.data):
         found.append(f"{job.out} holds a run of {run['data']}; bringing it to {job.data}")
-    changed = differences(Options(), wanted)
+    changed = differences(with_defaults_of(job.layout, Options()), wanted)
     return [*found, f"options, default -> given now or kept: {changed}"] if changed else found
 
 

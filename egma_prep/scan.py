@@ -21,7 +21,7 @@ from egma_prep.progress import Progress
 from egma_prep.readings import PlannedReading, RawReading
 from egma_prep.run import open_tree, planned_subjects
 from egma_prep.shards import make_part
-from egma_prep.sources import Source, choose_source
+from egma_prep.sources import Source, choose_source, with_defaults_of
 
 _CHECKED, _TIMED = 5000, 16
 _PUBLISHED = {"reflacx": "reflacx", "eye_gaze": "eye-gaze", "mimic_cxr": "mimic-cxr"}
@@ -64,7 +64,8 @@ def scan_tree(data: Path, images: Path | None, source_name: str | None) -> Itera
         found.rejects.update(reject.reason for reject in subject.rejects)
     usable = _check_readings(chosen, files, source, found)
     with tempfile.TemporaryDirectory() as folder:
-        job = Job(data, images, Path(folder), source.name, Options())
+        options = with_defaults_of(source, Options())
+        job = Job(data, images, Path(folder), source.name, options)
         _measure(_spread(usable, _TIMED), job, found)
     yield from _lines(source, found)
 

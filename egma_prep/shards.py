@@ -89,7 +89,8 @@ def _chosen(part: int, job: Job, out: OutFolder) -> dict[str, tuple[Path, pa.Sch
     """Tell where each of a part's tables goes, and what it holds."""
     options = job.options
     shard = described(SHARD, shard_options(options))
-    images = described(IMAGES, {"image_size": FRAME_PX, "fit": options.image.fit})
+    made = {"fit": options.image.fit, "dicom_grey": options.image.dicom_grey}
+    images = described(IMAGES, {"image_size": FRAME_PX, **made})
     tables = {
         name: (out.part_table(part, name), schema)
         for name, schema in part_tables(options.output.privacy).items()
@@ -122,6 +123,7 @@ def shard_options(options: Options) -> dict[str, Any]:
         "level": render.level,
         "empty_sentence": render.empty_sentence,
         "fit": options.image.fit,
+        "dicom_grey": options.image.dicom_grey,
     }
 
 
@@ -227,4 +229,4 @@ def _framed(path: str, files: InputFiles, options: ImageOptions) -> FramedImage:
         what = f"{path} has {width} x {height} pixels"
         raise BadInputError("oversized_image", path, what)
     frame = frame_of(width, height, options.fit)
-    return FramedImage(frame, *framed(data, path, frame, options.colour))
+    return FramedImage(frame, *framed(data, path, frame, options))

@@ -13,6 +13,7 @@ from egma_prep.errors import BadInputError
 from egma_prep.geometry import frame_of
 from egma_prep.images import framed, image_size, to_frame
 from egma_prep.jpeg import HALF_SIZE_FROM_PX, decode_jpeg, parse_jpeg
+from egma_prep.options import ImageOptions
 
 Pixels = NDArray[np.uint8]
 
@@ -59,7 +60,7 @@ def _resized(pixels: Pixels) -> NDArray[np.int16]:
 
 def _framed(data: bytes, colour: str = "refuse") -> NDArray[np.int16]:
     frame = frame_of(*image_size(data, "x.jpg"))
-    return framed(data, "x.jpg", frame, colour)[0].astype(np.int16)
+    return framed(data, "x.jpg", frame, ImageOptions(colour=colour))[0].astype(np.int16)
 
 
 SMALL = [

@@ -19,6 +19,7 @@ from sklearn.datasets import load_sample_image
 from egma_prep.errors import BadInputError
 from egma_prep.geometry import frame_of
 from egma_prep.images import framed, image_size
+from egma_prep.options import ImageOptions
 from egma_train.errors import UnreadableImageError
 from egma_train.evaluate.frames import read_frame
 
@@ -134,6 +135,7 @@ FOUR_BITS = (XRAY >> 4).astype(np.uint8)
 PALETTE = chunk(b"PLTE", bytes(level for level in range(256) for _ in "rgb"))
 WITH_ALPHA = np.dstack([XRAY, np.full_like(XRAY, 255)])
 NO_NOTES: tuple[str, ...] = ()
+FEW = ("tiny_grey_range",)
 OWN, DECLARED = ("png_16_bit_own_maximum",), ("png_16_bit_declared_maximum",)
 CLEAR = ("transparency_ignored",)
 ANIMATED = {
@@ -144,8 +146,8 @@ ANIMATED = {
 OPENED: dict[str, tuple[bytes, Pixels, tuple[str, ...]]] = {
     "8 bits of grey": (png(XRAY, 0), XRAY, NO_NOTES),
     "4 bits": (png(packed(FOUR_BITS, 4), 0, 4, 300), FOUR_BITS * np.uint8(17), NO_NOTES),
-    "2 bits": (png(packed(XRAY >> 6, 2), 0, 2, 300), (XRAY >> 6) * np.uint8(85), NO_NOTES),
-    "1 bit": (png(packed(XRAY >> 7, 1), 0, 1, 300), (XRAY >> 7) * np.uint8(255), NO_NOTES),
+    "2 bits": (png(packed(XRAY >> 6, 2), 0, 2, 300), (XRAY >> 6) * np.uint8(85), FEW),
+    "1 bit": (png(packed(XRAY >> 7, 1), 0, 1, 300), (XRAY >> 7) * np.uint8(255), FEW),
     "grey with transparency, all opaque": (png(WITH_ALPHA, 4), XRAY, NO_NOTES),
     "grey, half of it transparent": (png(np.dstack([XRAY, XRAY]), 4), XRAY, CLEAR),
     "one grey level transparent": (
@@ -256,7 +258,7 @@ def test_many_hues_are_refused_unless_the_source_has_photographs(
     assert caught.value.reason == "not_a_grey_image"
     with pytest.raises(UnreadableImageError, match="in colour"):
         evaluated(data, tmp_path)
-    taken, _ = framed(data, "x", frame_of(*image_size(data, "x")), "luma")
+    taken, _ = framed(data, "x", frame_of(*image_size(data, "x")), ImageOptions(colour="luma"))
     assert (np.abs(taken.astype(int) - in_frame(luma(pixels))) <= 4).mean() >= 0.99
 
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from egma_prep.errors import BadUsageError, Reject, unknown_name
 from egma_prep.input_files import InputFiles
-from egma_prep.options import SourceOptions
+from egma_prep.options import Options, SourceOptions, with_changes
 from egma_prep.places import Fingerprint
 from egma_prep.readings import PlannedReading, RawReading
 
@@ -39,7 +39,11 @@ class SubjectPlan:
 
 
 class Source(Protocol):
-    """A dataset layout: recognises a tree, plans its readings, loads one."""
+    """A dataset layout: recognises a tree, plans its readings, loads one.
+
+    It may also say how its images become grey unless a user says otherwise (see `ImageOptions`):
+    ``dicom_grey``, else ``window``; ``colour``, ``luma`` for photographs, else ``refuse``.
+    """
 
     name: str
     looks_like: str
@@ -84,3 +88,13 @@ def choose_source(files: InputFiles, name: str | None = None) -> Source:
             f"{files.root} has {found}; expected {wanted}. Give its root, or say which by --source"
         )
     return fitting[0]
+
+
+def with_defaults_of(source: Source, options: Options) -> Options:
+    """Fill in what a source declares where the user chose nothing."""
+    usual = {"dicom_grey": "window", "colour": "refuse"}
+    chosen = {
+        name: getattr(options.image, name) or getattr(source, name, value)
+        for name, value in usual.items()
+    }
+    return with_changes(options, {"image": chosen})

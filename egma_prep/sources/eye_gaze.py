@@ -23,6 +23,7 @@ class EyeGaze:
 
     name = "eye_gaze"
     looks_like = f"{_SHEET} and {_TRANSCRIPTS['folder']}"
+    dicom_grey = manifest("mimic-cxr")["images"]["dicom_grey"]
 
     def recognises(self, files: InputFiles) -> bool:
         """Look for the master sheet."""

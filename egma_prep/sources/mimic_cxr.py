@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from egma_prep.cxr_tree import cxr_homes, cxr_tree
 from egma_prep.errors import BadUsageError, Reject
 from egma_prep.input_files import InputFiles
+from egma_prep.manifests import manifest
 from egma_prep.options import SourceOptions
 from egma_prep.parse import mimic_cxr
 from egma_prep.planning import by_subject, plan_tables, with_image_facts
@@ -17,6 +18,7 @@ class MimicCxr:
 
     name = "mimic_cxr"
     looks_like = "files/p10, p11, ..."
+    dicom_grey = manifest("mimic-cxr")["images"]["dicom_grey"]
 
     def recognises(self, files: InputFiles) -> bool:
         """Look for the patients' folders at the root."""

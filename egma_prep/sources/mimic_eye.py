@@ -24,6 +24,7 @@ class MimicEye:
 
     name = "mimic_eye"
     looks_like = "patient_<subject_id> folders"
+    dicom_grey = manifest("mimic-cxr")["images"]["dicom_grey"]
 
     def recognises(self, files: InputFiles) -> bool:
         """Look for a patient folder."""

@@ -19,6 +19,7 @@ class Reflacx:
 
     name = "reflacx"
     looks_like = _LAYOUT["metadata"]
+    dicom_grey = manifest("mimic-cxr")["images"]["dicom_grey"]
 
     def recognises(self, files: InputFiles) -> bool:
         """Look for a phase's metadata."""

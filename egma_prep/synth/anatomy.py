@@ -95,7 +95,7 @@ def develop(canvas: Pixels, chest: Chest) -> Pixels:
     size = (chest.width, chest.height)
     image = cv2.resize(np.clip(canvas, 6, 245).astype(np.float32), size)
     white = np.random.default_rng([chest.seed, 1]).standard_normal((1024, 1024), np.float32)
-    grain = 2 * white + 9.1 * cv2.GaussianBlur(white, (0, 0), 1.2)  # JPEGs as heavy as real ones
+    grain = 0.9 * white + 4.1 * cv2.GaussianBlur(white, (0, 0), 1.2)  # JPEGs as heavy as real ones
     grain = np.tile(grain, (chest.height // 1024 + 1, chest.width // 1024 + 1))
     pixels = cv2.convertScaleAbs(np.clip(image + grain[: size[1], : size[0]], 0, 255))
     em = min(size) / 1000

@@ -7,11 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cv2
-import numpy as np
 
 from . import sources
-from .anatomy import Pixels
-from .dicom import dicom_file
+from .dicom import dicom_file, jpeg_file, stored_values
 from .findings import draw_xray
 from .readings import PhantomImage, PhantomReading, hex_id
 
@@ -192,11 +190,12 @@ def _write_table(path: Path, table: str, lines: list[str]) -> None:
 
 def _write_image(root: Path, image: PhantomImage) -> None:
     pixels = draw_xray(image.chest, image.findings)
-    path = root / image.path
-    _write(path, dicom_file(image, _as_jpeg(pixels)) if path.suffix == ".dcm" else pixels)
+    path, stored = root / image.path, stored_values(image, pixels)
+    _write(path, (dicom_file if path.suffix == ".dcm" else jpeg_file)(image, stored))
     if image.number % 3 == 1:  # a lateral view that nobody gazed at and no table lists
-        lateral = cv2.resize(pixels, (image.chest.width // 3, image.chest.height // 2))
-        _write(path.with_name(hex_id(f"{image.dicom_id} lateral") + ".jpg"), lateral)
+        lateral = cv2.resize(stored, (image.chest.width // 3, image.chest.height // 2))
+        name = hex_id(f"{image.dicom_id} lateral") + ".jpg"
+        _write(path.with_name(name), jpeg_file(image, lateral))
     native = path.parent.with_suffix(".txt")
     report = root / f"patient_{image.subject_id}/CXR-DICOM/{native.name}"
     _write(report if image.path.startswith("patient_") else native, sources.report(image))
@@ -209,14 +208,6 @@ def _litter(folder: Path) -> None:  # as mirrors and desktops leave it
     _write(folder / "CXR-JPG" / ".DS_Store", b"\0\0\0\1Bud1")
 
 
-def _write(path: Path, content: str | bytes | Pixels) -> None:
+def _write(path: Path, content: str | bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    if isinstance(content, np.ndarray):
-        content = cv2.imencode(".jpg", content, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-
-
-def _as_jpeg(pixels: Pixels) -> Pixels:
-    """Take the JPEG's losses too, so that a DICOM shows the very picture of the JPEG."""
-    packed = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
-    return np.asarray(cv2.imdecode(packed, cv2.IMREAD_GRAYSCALE))
