@@ -100,12 +100,6 @@ def test_what_is_no_image_is_named(tmp_path: Path, content: bytes, told: str) ->
         read_frame(tmp_path / "x")
 
 
-def test_coloured_dicoms_are_refused(tmp_path: Path) -> None:
-    write_dicom(tmp_path / "x.dcm", np.zeros((4, 4), np.uint8), PhotometricInterpretation="RGB")
-    with pytest.raises(UnreadableImageError, match="DICOM of RGB"):
-        read_frame(tmp_path / "x.dcm")
-
-
 @pytest.mark.parametrize("ahead", [0, 1, 3, 50])
 def test_images_read_in_the_background_come_in_order(tmp_path: Path, ahead: int) -> None:
     paths: list[Path | None] = []

@@ -116,7 +116,8 @@ def test_burnt_in_letters_are_as_in_a_full_decode(side: int) -> None:
     canvas = np.full((side, side * 5 // 6), 20, np.uint8)
     cv2.putText(canvas, "PORTABLE AP", (side // 10, side // 12), 0, side / 900, 250, 3)
     data = _jpeg(canvas)
-    assert np.abs(_framed(data) - _resized(_whole_decode(data))).max() <= 3
+    near = 4 if side >= HALF_SIZE_FROM_PX else 1
+    assert np.abs(_framed(data) - _resized(_whole_decode(data))).max() <= near
 
 
 @pytest.mark.parametrize("size", [(2545, 3057), (2049, 2500), (511, 425)], ids=SIZE)

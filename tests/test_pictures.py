@@ -1,4 +1,4 @@
-"""JPEG and PNG of every kind open alike in both packages, or are refused for the same reason.
+"""JPEG, PNG and colour DICOM open alike in both packages, or are refused for the same reason.
 
 The files are written here by hand, so that their grey levels are known without any decoder.
 """
@@ -11,15 +11,23 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pydicom
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit
 from sklearn.datasets import load_sample_image
 
-from egma_prep.errors import BadInputError
+from egma_prep.errors import NOTES, BadInputError, Reject
 from egma_prep.geometry import frame_of
 from egma_prep.images import framed, image_size
-from egma_prep.options import ImageOptions
+from egma_prep.options import ImageOptions, Options
+from egma_prep.parts import Job
+from egma_prep.readings import PlannedReading
+from egma_prep.run import planned_subjects
+from egma_prep.shards import load_reading
+from egma_prep.sources import with_defaults_of
+from egma_prep.synth import write_tree
 from egma_train.errors import UnreadableImageError
 from egma_train.evaluate.frames import read_frame
 
@@ -275,6 +283,129 @@ def test_the_hue_is_judged_without_looking_at_every_pixel(monkeypatch: pytest.Mo
     assert max(n for code, n in seen if code == cv2.COLOR_BGR2YCrCb) <= 512 * 512
 
 
+def dicom(
+    pixels: NDArray[np.generic], kind: str, syntax: str = ExplicitVRLittleEndian, **more: object
+) -> bytes:
+    """Write a secondary capture of samples as they are, or of a JPEG's bytes."""
+    made = pydicom.Dataset()
+    made.file_meta = pydicom.dataset.FileMetaDataset()
+    made.file_meta.TransferSyntaxUID = syntax
+    made.file_meta.MediaStorageSOPClassUID = made.SOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
+    made.file_meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID = "2.25.19"
+    made.Rows, made.Columns = XRAY.shape
+    made.SamplesPerPixel, made.PlanarConfiguration = (1 if pixels.ndim == 2 else 3), 0
+    made.PhotometricInterpretation, made.PixelRepresentation = kind, 0
+    made.BitsAllocated = made.BitsStored = 8 * pixels.dtype.itemsize
+    made.HighBit = made.BitsStored - 1
+    made.PixelData = pixels.tobytes()
+    for name, value in more.items():
+        setattr(made, name, value)
+    file = io.BytesIO()
+    made.save_as(file, enforce_file_format=True)
+    return file.getvalue()
+
+
+def ybr(rgb: Pixels) -> Pixels:
+    """PS3.3 C.7.6.3.1.2, YBR_FULL."""
+    weights = np.array([[0.299, 0.587, 0.114], [-0.1687, -0.3313, 0.5], [0.5, -0.4187, -0.0813]])
+    made = rgb @ weights.T + np.array([0, 128, 128])
+    return np.clip(np.floor(made + 0.5), 0, 255).astype(np.uint8)
+
+
+def halved(full: Pixels) -> Pixels:
+    """Store Y Y Cb Cr of each two pixels."""
+    left, right = full[:, 0::2], full[:, 1::2]
+    return np.stack([left[..., 0], right[..., 0], left[..., 1], left[..., 2]], axis=2)
+
+
+def encapsulated(data: bytes) -> dict[str, object]:
+    return {"syntax": JPEGBaseline8Bit, "PixelData": pydicom.encaps.encapsulate([data])}
+
+
+SEPIA_RGB = np.ascontiguousarray(SEPIA[..., ::-1])
+TABLES = {
+    f"{name}PaletteColorLookupTable{part}": value
+    for name, top in (("Red", 255), ("Green", 225), ("Blue", 180))
+    for part, value in (
+        ("Descriptor", [256, 0, 16]),
+        ("Data", np.floor(np.arange(256) / 255 * top * 257 + 0.5).astype("<u2").tobytes()),
+    )
+}
+DICOMS = {
+    "RGB": dicom(SEPIA_RGB, "RGB"),
+    "RGB, plane by plane": dicom(SEPIA_RGB.transpose(2, 0, 1), "RGB", PlanarConfiguration=1),
+    "RGB of 16 bits": dicom(SEPIA_RGB.astype(np.uint16) * 257, "RGB"),
+    "RGB of 12 bits": dicom(SEPIA_RGB.astype(np.uint16) * 16, "RGB", BitsStored=12, HighBit=11),
+    "RGB, header incomplete": dicom(SEPIA_RGB, "RGB", SamplesPerPixel=None),
+    "YBR_FULL": dicom(ybr(SEPIA_RGB), "YBR_FULL"),
+    "YBR_FULL_422": dicom(halved(ybr(SEPIA_RGB)), "YBR_FULL_422"),
+    "a JPEG": dicom(SEPIA, "YBR_FULL_422", **encapsulated(jpeg(SEPIA))),
+    "a palette": dicom(XRAY, "PALETTE COLOR", **TABLES),
+}
+
+
+@pytest.mark.parametrize("kind", DICOMS)
+def test_a_tinted_dicom_becomes_its_luma_by_the_rule_of_pictures(kind: str, tmp_path: Path) -> None:
+    found, noted = prepared(DICOMS[kind])
+    apart = np.abs(found - in_frame(luma(SEPIA)))
+    assert (apart <= (4 if kind == "a JPEG" else 2)).mean() >= 0.999
+    assert np.abs(evaluated(DICOMS[kind], tmp_path) - found).max() <= 1
+    assert "tinted_image" in noted
+
+
+FALSE_COLOURS = cv2.applyColorMap(XRAY, cv2.COLORMAP_JET)
+COLOURED_DICOMS = {
+    "RGB": dicom(FALSE_COLOURS[..., ::-1], "RGB"),
+    "YBR_FULL": dicom(ybr(FALSE_COLOURS[..., ::-1]), "YBR_FULL"),
+    "a JPEG": dicom(FALSE_COLOURS, "YBR_FULL_422", **encapsulated(jpeg(FALSE_COLOURS))),
+}
+
+
+@pytest.mark.parametrize("kind", COLOURED_DICOMS)
+def test_a_dicom_of_many_hues_is_refused_as_a_picture_is(kind: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="is in colour") as caught:
+        prepared(COLOURED_DICOMS[kind])
+    assert caught.value.reason == "not_a_grey_image"
+    with pytest.raises(UnreadableImageError, match="in colour"):
+        evaluated(COLOURED_DICOMS[kind], tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["RGB", "YBR_FULL_422", "a JPEG"])
+def test_a_coloured_dicom_that_ends_early_is_truncated(kind: str, tmp_path: Path) -> None:
+    whole = pydicom.dcmread(io.BytesIO(DICOMS[kind]))
+    half = whole.PixelData[: len(whole.PixelData) // 4 * 2]
+    if kind == "a JPEG":
+        half = pydicom.encaps.encapsulate([jpeg(SEPIA)[:9000]])
+    cut = dicom(SEPIA, whole.PhotometricInterpretation, whole.file_meta.TransferSyntaxUID,
+                PixelData=half)  # fmt: skip
+    with pytest.raises(BadInputError) as caught:
+        prepared(cut)
+    assert caught.value.reason == "truncated_image"
+    with pytest.raises(UnreadableImageError, match="cut off"):
+        evaluated(cut, tmp_path)
+
+
+class _Photographs:
+    colour = "luma"
+
+
+class _XRays:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("source", "chosen", "taken"),
+    [(_Photographs, "", "luma"), (_XRays, "", "refuse"), (_Photographs, "refuse", "refuse"),
+     (_XRays, "luma", "luma")],
+)  # fmt: skip
+def test_a_source_of_photographs_takes_colours_unless_the_user_says_otherwise(
+    source: type, chosen: str, taken: str
+) -> None:
+    options = with_defaults_of(source(), Options(image=ImageOptions(colour=chosen)))
+    assert options.image.colour == taken
+    assert options.data_half["image"]["colour"] == taken  # what a part's key is made of
+
+
 def frame_header(data: bytes, at: int, value: int) -> bytes:
     """Change a byte of a JPEG's frame header: 0 its marker, 3 bits, 8 components."""
     start = data.index(b"\xff\xc0") + 1 + at
@@ -327,17 +458,19 @@ def test_what_is_not_read_is_refused_by_both_for_what_it_is(kind: str, tmp_path:
         evaluated(data, tmp_path)
 
 
-def test_the_size_of_a_png_is_known_before_it_is_decoded() -> None:
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 16, 6, 0, 0, 0))
-    bomb = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(10**6), 9))
-    assert image_size(bomb + chunk(b"IEND"), "x") == (60_000, 60_000)
+def bomb(side: int) -> bytes:
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
+    zeros = chunk(b"IDAT", zlib.compress(bytes(10**6), 9))
+    return b"\x89PNG\r\n\x1a\n" + header + zeros + chunk(b"IEND")
 
 
-def test_the_bomb_is_not_decoded_by_the_evaluation(tmp_path: Path) -> None:
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 30_000, 30_000, 8, 0, 0, 0, 0))
-    bomb = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(10**6), 9))
-    with pytest.raises(UnreadableImageError, match="too many"):
-        evaluated(bomb + chunk(b"IEND"), tmp_path)
+BOMB = bomb(30_000)
+
+
+def test_the_size_of_a_png_is_known_before_it_is_decoded(tmp_path: Path) -> None:
+    assert image_size(BOMB, "x") == (30_000, 30_000)
+    with pytest.raises(UnreadableImageError, match="30000 x 30000 pixels are too many"):
+        evaluated(BOMB, tmp_path)
 
 
 @pytest.mark.parametrize("level", [0, 9, 255], ids="all {}".format)
@@ -347,14 +480,63 @@ def test_an_image_of_hardly_any_grey_levels_is_noted(level: int) -> None:
     assert prepared(png(plain, 0))[1] == ("tiny_grey_range",)
 
 
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Job, PlannedReading]:
+    home = tmp_path_factory.mktemp("pictures")
+    write_tree(home / "data", 3, small=True, seed=7)
+    job = Job(home / "data", None, home / "out", "mimic_eye", Options())
+    readings = [one for each in planned_subjects(job.layout, job.files()) for one in each.readings]
+    return home / "data", job, readings[0]
+
+
+def loaded(
+    tree: tuple[Path, Job, PlannedReading], data: bytes
+) -> tuple[NDArray[np.uint8], dict[str, int]] | Reject:
+    """Make a reading whose image has other bytes, under the name that it had."""
+    root, job, planned = tree
+    files = job.files()
+    path = root / job.layout.load(planned, files, job.options.source).image_path
+    path.unlink()
+    path.write_bytes(data)
+    made = load_reading(planned, job, files, {})
+    if isinstance(made, Reject):
+        return made
+    columns, notes = made
+    return np.frombuffer(columns["shard"]["image"][0], np.uint8).reshape(224, 224), notes
+
+
+def test_a_png_in_the_place_of_a_jpeg_is_written_and_what_was_made_of_it_counted(
+    tree: tuple[Path, Job, PlannedReading],
+) -> None:
+    made = loaded(tree, png_16(GREY_16))
+    assert not isinstance(made, Reject)
+    values, notes = made
+    assert np.abs(values - in_frame(XRAY // 16 * np.uint8(17))).max() <= 1
+    assert notes["png_16_bit_own_maximum"] == 1
+    assert all(name in NOTES for name in notes)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        pytest.param(BOMB, "oversized_image", id="a bomb"),
+        pytest.param(png(FALSE_COLOURS[..., ::-1], 2), "not_a_grey_image", id="colours"),
+        pytest.param(REFUSED["TIFF"][0], "unsupported_image", id="a TIFF file"),
+    ],
+)
+def test_an_image_that_is_not_taken_rejects_its_reading_in_one_line(
+    data: bytes, reason: str, tree: tuple[Path, Job, PlannedReading]
+) -> None:
+    made = loaded(tree, data)
+    assert isinstance(made, Reject) and made.reason == reason
+    assert "\n" not in made.message and "CXR-JPG" in made.message
+
+
 @pytest.mark.skipif(not REAL.is_dir(), reason="needs ../shared/real")
-@pytest.mark.parametrize("path", sorted(REAL.glob("*.png")), ids=lambda path: path.stem)
-def test_a_real_png_opens_as_its_pixels_are(path: Path) -> None:
-    found, noted = prepared(path.read_bytes())
-    with Image.open(path) as picture:
+@pytest.mark.parametrize("name", sorted(path.name for path in REAL.glob("*.png")))
+def test_a_real_png_opens_as_its_pixels_are(name: str) -> None:
+    found, noted = prepared((REAL / name).read_bytes())
+    with Image.open(REAL / name) as picture:
         assert np.abs(found - in_frame(np.asarray(picture))).max() <= 1
-    assert (np.abs(evaluated_at(path) - found).max() <= 1) and not noted
-
-
-def evaluated_at(path: Path) -> NDArray[np.int16]:
-    return read_frame(path).astype(np.int16)
+    assert np.abs(read_frame(REAL / name).astype(np.int16) - found).max() <= 1
+    assert not noted
