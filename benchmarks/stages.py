@@ -31,9 +31,9 @@ _EVERY_S = 0.001
 _READINGS_PER_PART = 32
 _BARE = 200
 _STAGES = {  # by file, or file and function: the innermost that is known counts
-    "decoding": ["images.py decode_jpeg"],
+    "decoding": ["jpeg.py decode_jpeg", "png.py", "dicom.py"],
     "fitting into the frame": ["images.py to_frame"],
-    "JPEG headers": ["images.py jpeg_size"],
+    "image headers": ["jpeg.py parse_jpeg"],
     "reading and hashing inputs": ["input_files.py read"],
     "CSV": ["csv_file.py"],
     "readings from tables": ["parse", "sources", "input_files.py"],

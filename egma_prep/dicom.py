@@ -1,4 +1,4 @@
-"""DICOM bytes to 8-bit grey pixels (DESIGN, "Image frame")."""
+"""DICOM bytes to 8-bit pixels, grey or in colour (DESIGN, "Image frame")."""
 
 import contextlib
 import io
@@ -30,6 +30,7 @@ from pydicom.uid import (
 )
 
 from egma_prep.dicom_bytes import elements_begin, file_meta
+from egma_prep.dicom_colour import COLOURS, PALETTE, decode_colours
 from egma_prep.dicom_grey import as_mimic_cxr_jpg, as_shown, numbers, whole
 from egma_prep.errors import BadInputError
 
@@ -95,7 +96,7 @@ _quiet = _Quiet()
 
 
 def dicom_size(data: bytes, path: str) -> tuple[int, int]:
-    """Read width and height from a grey single-frame image's header.
+    """Read width and height from a single-frame image's header.
 
     Raises
     ------
@@ -111,17 +112,18 @@ def dicom_size(data: bytes, path: str) -> tuple[int, int]:
 def decode_dicom(
     data: bytes, path: str, recipe: str = "window"
 ) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
-    """Decode an image of `dicom_size`'s kind to grey.
+    """Decode an image of `dicom_size`'s kind.
 
     Parameters
     ----------
     recipe : str
-        ``mimic-cxr-jpg`` or ``window``: `as_mimic_cxr_jpg` or `as_shown`.
+        For grey images ``mimic-cxr-jpg`` or ``window``: `as_mimic_cxr_jpg` or `as_shown`.
 
     Returns
     -------
     pixels : ndarray
-        ``(rows, columns)`` uint8, bright where MONOCHROME2 would be.
+        ``(rows, columns)`` uint8, bright where MONOCHROME2 would be; of an image in colour
+        ``(rows, columns, 3)`` blue, green, red.
     notes : tuple of str
         Which of `errors.NOTES` are true of it.
 
@@ -137,11 +139,14 @@ def decode_dicom(
             notes = _completed(header)
         name = UID(header.file_meta.TransferSyntaxUID).name
         with _damage_named(path, f"its pixels cannot be decoded ({name})"):
+            if (interpretation := _interpretation(header)) in COLOURS:
+                _check_jpeg_within(header, path)
+                return decode_colours(header, interpretation), tuple(notes)
             coded = _stored_words(header, path)
             stored = _without_unused_bits(header, coded)
         notes += ["dicom_unused_bits"] * bool((stored != coded).any())
         with _damage_named(path, "its header cannot be read"):
-            inverted = _interpretation(header) == "MONOCHROME1"
+            inverted = interpretation == "MONOCHROME1"
             if recipe == "mimic-cxr-jpg":
                 return as_mimic_cxr_jpg(stored, inverted), tuple(notes)
             pixels, more = as_shown(stored, header, inverted)
@@ -183,7 +188,7 @@ def _damage_named(path: str, what: str) -> Iterator[None]:
 
 
 def _check_kind(header: pydicom.Dataset, path: str) -> None:
-    """Refuse what is no single grey frame of whole numbers that a decoder here reads."""
+    """Refuse what is no single frame of whole numbers that a decoder here reads."""
     width, height = whole(header, "Columns"), whole(header, "Rows")
     if unread := _unread_kind(header):
         raise BadInputError("unsupported_image", path, f"{path} holds {unread}")
@@ -195,7 +200,7 @@ def _check_kind(header: pydicom.Dataset, path: str) -> None:
         what = f"{path} is a DICOM file without an image ({kind})"
         raise BadInputError("not_an_image", path, what)
     interpretation = _interpretation(header)
-    if interpretation not in ("MONOCHROME1", "MONOCHROME2"):
+    if interpretation not in ("MONOCHROME1", "MONOCHROME2", *COLOURS):
         what = f"{path} is a DICOM image of {interpretation or 'unnamed colours'}"
         raise BadInputError("not_a_grey_image", path, what)
 
@@ -227,7 +232,11 @@ def _interpretation(header: pydicom.Dataset) -> str:
 def _check_length(header: pydicom.Dataset, path: str) -> None:
     if UID(header.file_meta.TransferSyntaxUID).is_compressed:
         return
-    wanted = whole(header, "Rows") * whole(header, "Columns") * whole(header, "BitsAllocated") // 8
+    samples = max(whole(header, "SamplesPerPixel"), 1)
+    if _interpretation(header) == "YBR_FULL_422":
+        samples = 2  # two pixels share their colour
+    bits = whole(header, "BitsAllocated") * samples
+    wanted = whole(header, "Rows") * whole(header, "Columns") * bits // 8
     if len(header.PixelData) < wanted:
         what = f"{path} has {len(header.PixelData):,} bytes of pixels instead of {wanted:,}"
         raise BadInputError("truncated_image", path, what)
@@ -236,8 +245,9 @@ def _check_length(header: pydicom.Dataset, path: str) -> None:
 def _completed(header: pydicom.Dataset) -> list[str]:
     """Give a header the usual value of what it must say and does not; note it."""
     allocated, high = whole(header, "BitsAllocated"), whole(header, "HighBit")
-    usual = {
-        "SamplesPerPixel": 1,
+    coloured = _interpretation(header) in COLOURS and _interpretation(header) != PALETTE
+    usual = ({"PlanarConfiguration": 0} if coloured else {}) | {
+        "SamplesPerPixel": 3 if coloured else 1,
         "PixelRepresentation": 0,
         "BitsStored": high + 1 if "HighBit" in header else allocated,
     }
@@ -250,9 +260,8 @@ def _completed(header: pydicom.Dataset) -> list[str]:
 def _stored_words(header: pydicom.Dataset, path: str) -> NDArray[np.integer]:
     """Decode the pixels; words of `BitsAllocated`, unused bits included where they are kept."""
     syntax = UID(header.file_meta.TransferSyntaxUID)
-    if syntax in _DCT_JPEG:
-        frame = next(generate_frames(header.PixelData, number_of_frames=1))
-        precision, progressive = _check_jpeg(frame, header, path)
+    if jpeg := _check_jpeg_within(header, path):
+        frame, precision, progressive = jpeg
         if precision > 8 or progressive or syntax not in (JPEGBaseline8Bit, JPEGExtended12Bit):
             return _by_gdcm(frame, header, precision)
     if syntax in JPEGLSTransferSyntaxes:
@@ -285,8 +294,14 @@ def _without_unused_bits(
     return (words << (allocated - 1 - high)) >> (allocated - stored)
 
 
-def _check_jpeg(frame: bytes, header: pydicom.Dataset, path: str) -> tuple[int, bool]:
-    """Read a JPEG's precision, and whether it is progressive; refuse another size than DICOM's."""
+def _check_jpeg_within(header: pydicom.Dataset, path: str) -> tuple[bytes, int, bool] | None:
+    """Take the JPEG of a DICOM's pixels out, its precision, and whether it is progressive.
+
+    None if the pixels are none; refuses one of another size than DICOM's.
+    """
+    if UID(header.file_meta.TransferSyntaxUID) not in _DCT_JPEG:
+        return None
+    frame = next(generate_frames(header.PixelData, number_of_frames=1))
     if frame.rfind(_JPEG_END) < 0:
         raise BadInputError("truncated_image", path, f"{path}: its JPEG has no end marker")
     at = 2
@@ -295,7 +310,7 @@ def _check_jpeg(frame: bytes, header: pydicom.Dataset, path: str) -> tuple[int, 
     size = int.from_bytes(frame[at + 7 : at + 9]), int.from_bytes(frame[at + 5 : at + 7])
     if size != (whole(header, "Columns"), whole(header, "Rows")):
         raise ValueError(f"a JPEG of {size}")
-    return frame[at + 4], frame[at + 1] == 0xC2
+    return frame, frame[at + 4], frame[at + 1] == 0xC2
 
 
 def _by_gdcm(frame: bytes, header: pydicom.Dataset, precision: int) -> NDArray[np.integer]:

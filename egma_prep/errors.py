@@ -30,7 +30,7 @@ REASONS = {
     "no_fixations": "no fixation was recorded; nothing to mend",
     "not_an_image": "another file lies in the image's place; put the image there",
     "unsupported_image": "such files are not read; convert it as said, or leave it out",
-    "not_a_grey_image": "chest X-rays are single grey images; nothing to mend",
+    "not_a_grey_image": "chest X-rays are single grey images; for photographs, image.colour=luma",
     "truncated_image": "the image ends too early; download it again",
     "undecodable_image": "the image is damaged; download it again",
     "oversized_image": "raise image.max_megapixels if the image is genuine",
@@ -70,13 +70,17 @@ NOTES = {
     "gaze_in_a_small_part": "readings with all gaze in a small part of the image",
     "words_and_gaze_apart": "readings whose words and gaze share no time",
     "words_and_gaze_lengths": "readings whose words or gaze last five times as long as the other",
+    "tiny_grey_range": "images of hardly any grey levels: under 16, or nearly all within 32 of 256",
+    "png_16_bit_declared_maximum": "16-bit PNG images, shown from 0 to what it declares",
+    "png_16_bit_own_maximum": "16-bit PNG images, shown from 0 to its largest value",
+    "transparency_ignored": "PNG images with transparent pixels, taken as if opaque",
+    "tinted_image": "images tinted by one hue, taken by their luma",
     "readings_without_gaze": "readings without gaze on the image, written without heatmaps",
     "dicom_window_passed_over": "images with a DICOM window that cannot be used, shown without it",
     "dicom_table_passed_over": "images with a DICOM lookup table that cannot be used, left out",
     "dicom_rescale_passed_over": "images with a DICOM rescale that cannot be used, left out",
     "dicom_header_completed": "DICOM images whose header lacks what it must say, taken as usual",
     "dicom_unused_bits": "DICOM images with bits set that their header calls unused, cleared",
-    "few_grey_levels": "images of fewer than 16 grey levels: hardly a picture",
 }
 """Names of the counts that ``run.json`` keeps of what was mended, left out or odd, in words."""
 

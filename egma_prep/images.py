@@ -1,5 +1,6 @@
 """Image bytes to the 224 frame, by their content (DESIGN, "Image frame")."""
 
+import re
 from functools import lru_cache
 from types import ModuleType
 
@@ -7,47 +8,64 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from egma_prep import jpeg, png
+from egma_prep.colour import grey_of_colours
 from egma_prep.dicom_bytes import looks_like_dicom
 from egma_prep.errors import BadInputError
-from egma_prep.geometry import FRAME_PX, Frame, area_weights
+from egma_prep.geometry import Frame, area_weights
+from egma_prep.options import ImageOptions
 
-_REDUCED = {
-    1: cv2.IMREAD_GRAYSCALE,
-    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
+_DEFAULTS = ImageOptions()
+
+_FEW_LEVELS, _TINY_RANGE, _MIDDLE = 16, 32, (0.01, 0.99)
+"""An X-ray has nearly all 256 grey levels; a lookup table read wrongly gave 17, a mask has two. The
+range is that of the middle shares of the pixels: burnt-in letters are white in any picture."""
+
+_UNSUPPORTED = {
+    "GIF": rb"GIF8",
+    "TIFF": rb"II[*+]\0|MM\0[*+]",
+    "BMP": rb"BM.{4}\0{4}",
+    "WebP": rb"RIFF.{4}WEBP",
+    "HEIC or AVIF": rb".{4}ftyp(hei|hev|mif1|msf1|avi)",
+    "JPEG XL": rb"\xff\x0a|.{4}JXL ",
+    "JPEG 2000": rb".{4}jP  |\xff\x4f\xff\x51",
+    "PDF": rb"%PDF",
 }
-_STORED_PX_PER_FRAME_PX = 4
-"""Reduced decoding must leave this many pixels a frame pixel, so that it cannot be seen."""
-
-_START, _END = b"\xff\xd8", b"\xff\xd9"
-_SCAN = 0xDA
-_MOST_SCANS = 100
-"""A progressive JPEG has about ten; each one more walks over the whole image."""
-_FEW_LEVELS = 16
-_FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-
-cv2.setNumThreads(1)  # the cluster's workers are the parallelism
+"""How files begin that hold pictures of kinds that are not read."""
 
 
 def image_size(data: bytes, path: str) -> tuple[int, int]:
-    """Read width and height in pixels from a JPEG's or DICOM's header.
+    """Read width and height in pixels from the header of a JPEG, PNG or DICOM file.
 
     Raises
     ------
     BadInputError
-        If the bytes are neither, or not whole.
+        If the bytes are none of them, or not whole.
     """
-    return _dicom().dicom_size(data, path) if looks_like_dicom(data) else jpeg_size(data, path)
+    if looks_like_dicom(data):
+        return _dicom().dicom_size(data, path)
+    if data.startswith(jpeg.START):
+        return jpeg.parse_jpeg(data, path)[:2]
+    if data.startswith(png.SIGNATURE):
+        return png.parse_png(data, path)[:2]
+    if not data:
+        raise BadInputError("empty_file", path, f"{path} is empty")
+    for kind, begins in _UNSUPPORTED.items():
+        if re.match(begins, data, re.DOTALL):
+            what = f"{path} is a {kind} file: convert it to an 8-bit grey PNG or JPEG"
+            raise BadInputError("unsupported_image", path, what)
+    raise BadInputError("not_an_image", path, f"{path} is no JPEG, PNG or DICOM file")
 
 
 def framed(
-    data: bytes, path: str, frame: Frame, dicom_grey: str = "window"
+    data: bytes, path: str, frame: Frame, options: ImageOptions = _DEFAULTS
 ) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
     """Decode an image into the frame made for its size.
 
     Parameters
     ----------
-    dicom_grey : str
-        How stored DICOM values become grey levels, as `ImageOptions` says.
+    options : ImageOptions
+        Say how stored DICOM values, and colours, become grey.
 
     Returns
     -------
@@ -56,16 +74,28 @@ def framed(
     notes : tuple of str
         Which of `errors.NOTES` are true of it.
     """
+    reduction = 1
     notes: tuple[str, ...] = ()
     if looks_like_dicom(data):
-        (pixels, notes), reduction = _dicom().decode_dicom(data, path, dicom_grey), 1
-        if pixels.shape != (frame.height, frame.width):
-            raise BadInputError("undecodable_image", path, f"{path} decodes to {pixels.shape}")
+        pixels, notes = _dicom().decode_dicom(data, path, options.dicom_grey or "window")
+    elif data.startswith(png.SIGNATURE):
+        pixels, notes = png.decode_png(png.parse_png(data, path), path)
     else:
-        pixels, reduction = decode_jpeg(data, frame.width, frame.height, path)
-    if np.count_nonzero(cv2.calcHist([pixels], [0], None, [256], [0, 256])) < _FEW_LEVELS:
-        notes += ("few_grey_levels",)
+        pixels, reduction = jpeg.decode_jpeg(data, jpeg.parse_jpeg(data, path), path)
+    if pixels.ndim == 3:
+        pixels, of_colours = grey_of_colours(pixels, path, options.colour)
+        notes += of_colours
+    if pixels.shape != (-(-frame.height // reduction), -(-frame.width // reduction)):
+        raise BadInputError("undecodable_image", path, f"{path} decodes to {pixels.shape}")
+    if _is_nearly_one_grey(pixels):
+        notes += ("tiny_grey_range",)
     return to_frame(pixels, reduction, frame), notes
+
+
+def _is_nearly_one_grey(pixels: NDArray[np.uint8]) -> bool:
+    counts = np.ravel(cv2.calcHist([pixels], [0], None, [256], [0, 256]))
+    dark, bright = np.searchsorted(np.cumsum(counts) / pixels.size, _MIDDLE)
+    return bool(bright - dark < _TINY_RANGE or np.count_nonzero(counts) < _FEW_LEVELS)
 
 
 def _dicom() -> ModuleType:
@@ -75,69 +105,15 @@ def _dicom() -> ModuleType:
     return dicom
 
 
-def jpeg_size(data: bytes, path: str) -> tuple[int, int]:
-    """Read width and height from a whole JPEG's header.
-
-    Raises
-    ------
-    BadInputError
-        If the bytes are no JPEG, or one without its end: decoders fill that with grey.
-    """
-    if not data:
-        raise BadInputError("empty_file", path, f"{path} is empty")
-    if not data.startswith(_START):
-        raise BadInputError("not_an_image", path, f"{path} is neither a JPEG nor a DICOM file")
-    at, size = len(_START), (0, 0)
-    while at + 9 <= len(data) and data[at] == 0xFF and data[at + 1] != _SCAN:
-        if data[at + 1] in _FRAME_HEADERS:
-            size = int.from_bytes(data[at + 7 : at + 9]), int.from_bytes(data[at + 5 : at + 7])
-        at += 1 if data[at + 1] == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4])
-    if at + 9 > len(data) or data.rfind(_END, at) < 0:
-        raise BadInputError("truncated_image", path, f"{path} has no JPEG end marker")
-    if _scans(data) > _MOST_SCANS:
-        what = f"{path} has more than {_MOST_SCANS} scans"
-        raise BadInputError("undecodable_image", path, what)
-    if 0 in size:
-        raise BadInputError("undecodable_image", path, f"{path} has no JPEG frame header")
-    return size
-
-
-def _scans(data: bytes) -> int:
-    values = np.frombuffer(data, np.uint8)  # bytes.count takes a tenth of the decoding
-    return int(np.count_nonzero((values[1:] == _SCAN) & (values[:-1] == 0xFF)))
-
-
-def decode_jpeg(data: bytes, width: int, height: int, path: str) -> tuple[NDArray[np.uint8], int]:
-    """Decode to grey, at half size where that cannot be seen in the frame.
-
-    Returns
-    -------
-    pixels : ndarray
-        ``(ceil(height / reduction), ceil(width / reduction))`` uint8.
-    reduction : int
-        Original pixels per stored pixel.
-    """
-    side = max(width, height)
-    reduction = max(r for r in _REDUCED if r == 1 or side >= r * _STORED_PX_PER_FRAME_PX * FRAME_PX)
-    flags = _REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
-    try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error as error:
-        if error.code == cv2.Error.StsNoMem:
-            raise MemoryError from None
-        pixels = None
-    if pixels is None or pixels.shape != (-(-height // reduction), -(-width // reduction)):
-        raise BadInputError("undecodable_image", path, f"{path} cannot be decoded")
-    return pixels.astype(np.uint8, copy=False), reduction
-
-
 def to_frame(pixels: NDArray[np.uint8], reduction: int, frame: Frame) -> NDArray[np.uint8]:
     """Average the stored pixels over each frame pixel, exactly by area; zeros around.
 
     Parameters
     ----------
     pixels : ndarray
-        ``(rows, columns)`` as `decode_jpeg` returns them.
+        ``(rows, columns)`` grey.
+    reduction : int
+        Original pixels per stored pixel, as `jpeg.decode_jpeg` tells.
     frame : Frame
         Of the original image.
 
@@ -151,12 +127,6 @@ def to_frame(pixels: NDArray[np.uint8], reduction: int, frame: Frame) -> NDArray
     rows = down @ pixels.astype(np.float32)  # (224, columns)
     framed = (across @ np.ascontiguousarray(rows.T)).T  # (224, 224)
     return np.floor(framed + 0.5).astype(np.uint8)
-
-
-def frame_jpeg(data: bytes, path: str, width: int, height: int, frame: Frame) -> NDArray[np.uint8]:
-    """Decode a JPEG of known size into its frame."""
-    pixels, reduction = decode_jpeg(data, width, height, path)
-    return to_frame(pixels, reduction, frame)
 
 
 _weights = lru_cache(maxsize=64)(area_weights)

@@ -15,6 +15,7 @@ from egma_prep.manifests import shipped_folder
 LEVELS = ("sentence", "word")
 DICOM_GREYS = ("mimic-cxr-jpg", "window")
 EMPTY_SENTENCES = ("null", "reading")
+COLOURS = ("refuse", "luma")
 EYE_GAZE_VERTICALS = ("released", "stretched", "letterboxed")
 
 
@@ -44,11 +45,15 @@ class ImageOptions:
     dicom_grey: str = ""
     """Stored DICOM values become grey as MIMIC-CXR-JPG was made (``mimic-cxr-jpg``), so that both
     releases give one picture, or by the header's ``window``; empty: as the source declares."""
+    colour: str = ""
+    """Images of many hues are rejected (``refuse``), or taken by their ``luma``, as photographs
+    are; empty: as the source declares. A tinted X-ray has one hue and is taken by either."""
 
     def __post_init__(self) -> None:
         _choice("image.fit", self.fit, FITS)
         _choice("image.dicom_grey", self.dicom_grey, ("", *DICOM_GREYS))
         _number("image.max_megapixels", self.max_megapixels, above=0)
+        _choice("image.colour", self.colour, ("", *COLOURS))
 
 
 @dataclass(frozen=True)

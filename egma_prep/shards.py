@@ -223,4 +223,4 @@ def _framed(path: str, files: InputFiles, options: ImageOptions) -> FramedImage:
         what = f"{path} has {width} x {height} pixels"
         raise BadInputError("oversized_image", path, what)
     frame = frame_of(width, height, options.fit)
-    return FramedImage(frame, *framed(data, path, frame, options.dicom_grey))
+    return FramedImage(frame, *framed(data, path, frame, options))

@@ -8,7 +8,7 @@ class BadUsageError(Exception):
 
 
 class UnreadableImageError(Exception):
-    """Why an image takes no part."""
+    """Why an image takes no part in an evaluation."""
 
 
 def first_line(error: Exception) -> str:

@@ -228,7 +228,7 @@ def test_one_wrong_byte_in_the_header_never_raises_anything_else(at: int, byte: 
 @pytest.mark.parametrize(
     ("facts", "reason"),
     [
-        ({"PhotometricInterpretation": "RGB"}, "not_a_grey_image"),
+        ({"PhotometricInterpretation": "HSV"}, "not_a_grey_image"),
         ({"NumberOfFrames": 3}, "unsupported_image"),
         ({"Rows": 0}, "not_an_image"),
         ({"Rows": 6000}, "truncated_image"),

@@ -149,8 +149,8 @@ TRAIN_LAYERS = (
     ("options", "store"), ("cache", "augment"), ("model", "sampling"),
     ("loading", "weights", "run_folder"), ("train",), ("start",), ("cli",), ("__main__",),
     *(tuple(f"evaluate.{one}" for one in names) for names in (
-        ("dicom",), ("shipped", "frames", "metrics", "reports"),
-        ("prompts", "image_lists", "encoder"),
+        ("colour",), ("pictures", "dicom"),
+        ("shipped", "frames", "metrics", "reports"), ("prompts", "image_lists", "encoder"),
         ("chexpert", "rsna", "siim", "compare"),
         ("tasks", "zero_shot", "retrieval", "grounding", "embeddings"),
         ("table", "ablation"), ("cli",),

@@ -41,15 +41,12 @@ class SubjectPlan:
 class Source(Protocol):
     """A dataset layout: recognises a tree, plans its readings, loads one.
 
-    Attributes
-    ----------
-    dicom_grey : str
-        How its DICOM images become grey unless a user says otherwise; see `ImageOptions`.
+    It may also say how its images become grey unless a user says otherwise (see `ImageOptions`):
+    ``dicom_grey``, else ``window``; ``colour``, ``luma`` for photographs, else ``refuse``.
     """
 
     name: str
     looks_like: str
-    dicom_grey: str
 
     def recognises(self, files: InputFiles) -> bool:
         """Tell whether the tree has this layout."""
@@ -98,5 +95,9 @@ def choose_source(files: InputFiles, name: str | None = None) -> Source:
 
 def with_defaults_of(source: Source, options: Options) -> Options:
     """Fill in what a source declares where the user chose nothing."""
-    chosen = options.image.dicom_grey or source.dicom_grey
-    return with_changes(options, {"image": {"dicom_grey": chosen}})
+    usual = {"dicom_grey": "window", "colour": "refuse"}
+    chosen = {
+        name: getattr(options.image, name) or getattr(source, name, value)
+        for name, value in usual.items()
+    }
+    return with_changes(options, {"image": chosen})

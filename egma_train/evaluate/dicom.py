@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egma_train.errors import UnreadableImageError
+from egma_train.evaluate.colour import grey_of_colours
 
 Frame = NDArray[np.uint8]
 Values = NDArray[Any]
@@ -27,6 +28,8 @@ _NATIVE = {f"1.2.840.10008.1.2{end}" for end in ("", ".1", ".2", ".1.99", ".5")}
 _DCT_JPEG = {f"1.2.840.10008.1.2.4.{end}" for end in (50, 51, 53, 55)}  # .53 and .55: retired
 _JPEG_LS = {f"1.2.840.10008.1.2.4.{end}" for end in (80, 81)}
 _READ = _NATIVE | _DCT_JPEG | _JPEG_LS | {f"1.2.840.10008.1.2.4.{n}" for n in (57, 70, 90, 91)}
+_PALETTE = "PALETTE COLOR"
+_COLOURS = (_PALETTE, "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _LONG = b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split()
 _SHORT = b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split()
 
@@ -39,10 +42,10 @@ def looks_like_dicom(data: bytes) -> bool:
 
 
 def grey_of_dicom(data: bytes) -> Frame:
-    """Decode a single grey frame to ``(rows, columns)`` uint8, bright where it is dense.
+    """Decode a single frame to grey, ``(rows, columns)`` uint8, bright where it is dense.
 
     Modality table or rescale; then the first usable VOI table, or window; else 8 bits as they are,
-    or the range between percentiles. MONOCHROME1 is inverted last.
+    or the range between percentiles. MONOCHROME1 is inverted last. Colours become their luma.
 
     Raises
     ------
@@ -52,12 +55,14 @@ def grey_of_dicom(data: bytes) -> Frame:
     with _quiet():
         try:
             header = _header(data)
-            inverted = _checked_kind(header) == "MONOCHROME1"
+            kind = _checked_kind(header)
         except UnreadableImageError:
             raise
         except Exception:  # pydicom has many
             raise UnreadableImageError("a DICOM header that cannot be read") from None
         try:
+            if kind in _COLOURS:
+                return grey_of_colours(_colours(header, kind))
             stored = _stored(header)
         except UnreadableImageError:
             raise
@@ -65,7 +70,7 @@ def grey_of_dicom(data: bytes) -> Frame:
             name = header.file_meta.TransferSyntaxUID.name
             raise UnreadableImageError(f"DICOM pixels that cannot be decoded ({name})") from None
         share = _share(header, stored)
-    share = 1 - np.clip(share, 0, 1) if inverted else np.clip(share, 0, 1)
+    share = 1 - np.clip(share, 0, 1) if kind == "MONOCHROME1" else np.clip(share, 0, 1)
     return np.floor(255 * share + 0.5).astype(np.uint8)
 
 
@@ -154,7 +159,7 @@ def _header(data: bytes) -> Any:
 
 
 def _checked_kind(header: Any) -> str:
-    """Return MONOCHROME1 or MONOCHROME2; refuse what is no single grey frame of whole numbers."""
+    """Return how the pixels are to be understood; refuse what is no frame of whole numbers."""
     syntax = header.file_meta.TransferSyntaxUID
     kind = str(header.get("PhotometricInterpretation") or "").strip("\0 ").upper()
     frames, bits = _whole(header, "NumberOfFrames"), _whole(header, "BitsAllocated")
@@ -176,9 +181,40 @@ def _checked_kind(header: Any) -> str:
         raise UnreadableImageError("DICOM of a mask (segmentation), no picture")
     if bits not in (0, 8, 16):
         raise UnreadableImageError(f"DICOM pixels of {bits} bits: scale them to 16")
-    if kind not in ("MONOCHROME1", "MONOCHROME2"):
+    if kind not in ("MONOCHROME1", "MONOCHROME2", *_COLOURS):
         raise UnreadableImageError(f"DICOM of {kind or 'unnamed colours'}, not one grey frame")
     return kind
+
+
+def _colours(header: Any, kind: str) -> Frame:
+    """Decode colours to ``(rows, columns, 3)`` blue, green, red, as OpenCV has them."""
+    from pydicom.pixels.processing import apply_color_lut
+    from pydicom.pixels.utils import pixel_array
+
+    samples = {_PALETTE: 1, "YBR_FULL_422": 2}.get(kind, 3)  # of the latter two pixels share two
+    allocated = _whole(header, "BitsAllocated")
+    usual = {"SamplesPerPixel": 1 if kind == _PALETTE else 3, "PlanarConfiguration": 0}
+    usual |= {"PixelRepresentation": 0, "BitsStored": allocated}
+    for name in usual:
+        if not _numbers(header, name):
+            setattr(header, name, usual[name])
+    wanted = int(header.Rows) * int(header.Columns) * allocated * samples // 8
+    if not header.file_meta.TransferSyntaxUID.is_compressed and len(header.PixelData) < wanted:
+        raise UnreadableImageError(f"cut off: {len(header.PixelData):,} of {wanted:,} bytes")
+    if header.file_meta.TransferSyntaxUID in _DCT_JPEG:
+        _jpeg_frame(header)
+    if kind == _PALETTE:
+        pixels = apply_color_lut(pixel_array(header, raw=True), header)
+        # Some say entries of 16 bits and fill the lower 8.
+        full = 65535 if pixels.dtype == np.uint16 and pixels.max() > 255 else 255
+    else:
+        pixels = pixel_array(header, raw=False)  # from YBR to RGB
+        full = 2 ** int(header.BitsStored) - 1
+    if pixels.ndim != 3:
+        raise ValueError(f"pixels of shape {pixels.shape}")
+    if full != 255:
+        pixels = np.floor(pixels * (255 / full) + 0.5)
+    return np.ascontiguousarray(pixels[..., 2::-1], dtype=np.uint8)
 
 
 def _stored(header: Any) -> Values:
@@ -214,14 +250,20 @@ def _grey_frame(pixels: Values) -> Values:
     return pixels
 
 
-def _jpeg(header: Any) -> Values:
-    """Decode a JPEG of 8 or 12 bits, retired processes included."""
-    import gdcm
+def _jpeg_frame(header: Any) -> bytes:
     from pydicom.encaps import generate_frames
 
     frame = next(generate_frames(header.PixelData, number_of_frames=1))
     if frame.rfind(b"\xff\xd9") < 0:
         raise UnreadableImageError("cut off: no end marker of its JPEG")
+    return frame
+
+
+def _jpeg(header: Any) -> Values:
+    """Decode a JPEG of 8 or 12 bits, retired processes included."""
+    import gdcm
+
+    frame = _jpeg_frame(header)
     at = 2
     while at + 9 <= len(frame) and frame[at + 1] not in (0xC0, 0xC1, 0xC2):
         at += 1 if frame[at + 1] == 0xFF else 2 + int.from_bytes(frame[at + 2 : at + 4])

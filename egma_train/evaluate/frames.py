@@ -10,11 +10,9 @@ from numpy.typing import NDArray
 from egma_train.ahead import in_order
 from egma_train.errors import UnreadableImageError, first_line
 from egma_train.evaluate.dicom import grey_of_dicom, looks_like_dicom
+from egma_train.evaluate.pictures import grey_of_picture
 from egma_train.shards import FRAME_PX
 
-_ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND"}
-_MOSTLY, _SAME_GREY = 95, 16
-"""A picture of three channels is grey if in so many percent of its pixels they are that near."""
 _THREADS = 2
 
 Frame = NDArray[np.uint8]
@@ -30,7 +28,7 @@ def read_frame(path: Path) -> Frame:
     """
     try:
         data = path.read_bytes()
-        pixels = grey_of_dicom(data) if looks_like_dicom(data) else _from_picture(data)
+        pixels = grey_of_dicom(data) if looks_like_dicom(data) else grey_of_picture(data)
     except OSError as error:
         raise UnreadableImageError(str(error.strerror)) from None
     except UnreadableImageError:
@@ -62,23 +60,3 @@ def _frame_or_reason(path: Path | None) -> Frame | str:
         return "not found" if path is None else read_frame(path)
     except UnreadableImageError as error:
         return str(error)
-
-
-def _from_picture(data: bytes) -> Frame:
-    end = next((end for start, end in _ENDS.items() if data.startswith(start)), None)
-    if end is None:
-        raise UnreadableImageError("neither a JPEG, PNG nor DICOM file")
-    if data.rfind(end) < 0:  # decoders fill what is cut off with grey
-        raise UnreadableImageError("cut off: no end marker")
-    flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    if pixels is None:
-        raise UnreadableImageError("cannot be decoded")
-    if pixels.dtype != np.uint8:  # which grey is white, a PNG does not say
-        raise UnreadableImageError("16 bits a pixel; bring it to 8, or give the DICOM file")
-    if pixels.ndim == 3:
-        spread = np.ptp(pixels.reshape(-1, 3), axis=1)
-        if np.percentile(spread, _MOSTLY) > _SAME_GREY:
-            raise UnreadableImageError("in colour, not grey")
-        pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
-    return pixels.astype(np.uint8, copy=False)
