@@ -68,7 +68,11 @@ def told(report: Report) -> Iterable[str]:
         known = {part: shown.format(value).rstrip("%") for part, value in figure.items()}
         yield f"  {name:<28}{known['value']:>7} [{known['low']}, {known['high']}]{_frame(known)}"
     if "chance" in report:
-        yield f"  chance of accuracy {100 * report['chance']:.2f}"
+        always = report["majority"]
+        yield (
+            f"  chance of accuracy {100 * report['chance']:.2f}, always answering"
+            f" {always['class']} {100 * always['accuracy']:.2f}"
+        )
     if "recall" in report:
         shares = (f"{name} {100 * share:.2f}" for name, share in report["recall"].items())
         yield f"  recall {', '.join(shares)}"

@@ -69,7 +69,8 @@ def run_tests(
     Parameters
     ----------
     tests : iterable of mapping
-        ``task``, ``images``, ``labels`` and maybe ``list``, ``prompts``, ``protocol``, ``score``.
+        ``task``, ``images``, ``labels`` and maybe ``list``, ``split``, ``prompts``, ``protocol``,
+        ``score``.
     data : Path
         What the paths are below.
     changes : mapping
@@ -107,7 +108,11 @@ def _files(test: Test, data: Path) -> dict[str, Path]:
 
 def prepared(test: Test, data: Path, seed: int) -> tuple[str, Measure, dict[str, Any]]:
     """Read a test's images and prompts: its name, what measures a model, what decides figures."""
-    images, paths, prompts = read_test(test["task"], **_files(test, data), seed=seed)
+    split, protocol = test.get("split"), test.get("protocol")
+    files: dict[str, Any] = {**_files(test, data)}
+    images, paths, prompts = read_test(
+        test["task"], **files, seed=seed, split=split, protocol=protocol
+    )
     how = {part: test[part] for part in ("protocol", "score") if part in test}
     ranks = test["task"] == _RETRIEVAL
     name = "retrieval" if ranks else f"zero-shot-{test['task']}"
