@@ -88,7 +88,9 @@ def _check_test(test: Mapping[str, str]) -> None:
         "task": TASKS.keys() - {"csv"},  # the tables have no cell for one's own lists
         "protocol": PROTOCOLS,
         "score": SCORES,
-        "split": TASKS[test["task"]].splits if test["task"] in TASKS else (),
+        "split": TASKS[test["task"]].splits or ["none of this task"]
+        if test["task"] in TASKS
+        else [],
     }
     if test["task"] == "chexpert8x200" and "protocol" in test:
         raise BadUsageError("chexpert8x200 is ranked, which has no protocol; leave it out")

@@ -162,6 +162,7 @@ def tables(reports: Sequence[Report]) -> Iterator[tuple[str, Rows]]:
             if left.pop(label, None):
                 rows.append(ours(label))
         rows += [ours(label) for label in left]
+        rows += _majority_row(declared["cells"], reports)
         yield declared["title"], [row for row in rows if row[1] != "ours" or set(row[2:]) != {"-"}]
 
 
@@ -169,7 +170,7 @@ def write_tables(folder: Path, reports: Sequence[Report]) -> list[Path]:
     """Write ``tables.md``, ``tables.csv`` and ``tables.html``."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     made = list(tables(reports))
-    notes = sorted({_note(report) for report in reports})
+    notes = [*shipped_toml("paper-tables")["notes"], *sorted({_note(one) for one in reports})]
     texts = {"tables.md": _markdown(made, notes), "tables.html": _html(made, notes)}
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
@@ -180,11 +181,30 @@ def write_tables(folder: Path, reports: Sequence[Report]) -> list[Path]:
 
 
 def _note(report: Report) -> str:
-    evaluated, given = report["evaluated"], report["list"]["given"]["images"]
-    return (
-        f"{report['test']}: {evaluated['images']} of {given} images, {report['list']['name']},"
-        f" sha256 {evaluated['sha256'][:16]}..."
+    """Say what a test's figures were made of: images, prompts, protocol, score."""
+    evaluated, listed, protocol = report["evaluated"], report["list"], report["protocol"]
+    how = [f"protocol {protocol['name']} ({protocol['is']})"] if "name" in protocol else []
+    return "; ".join(
+        [
+            f"{report['test']}: {evaluated['images']} of {listed['given']['images']} images,"
+            f" {listed['name']}, sha256 {evaluated['sha256'][:16]}...",
+            *listed["notes"],
+            f"prompts {report['prompts']['name']}, sha256 {report['prompts']['sha256'][:16]}...",
+            *how,
+            f"score {protocol['score']}",
+        ]
     )
+
+
+def _majority_row(cells: Sequence[str], reports: Iterable[Report]) -> Rows:
+    """Lay out what always answering the most frequent class gets, if it is known of any cell."""
+    known: dict[str, set[str]] = defaultdict(set)
+    for report in reports:
+        for metric, value in report.get("majority", {}).items():
+            if metric != "class":
+                known[f"{report['test']} {metric}"].add(f"{100 * value:.2f}")
+    row = [" or ".join(sorted(known.get(cell, "-"))) for cell in cells]
+    return [["Majority class", "baseline", *row]] if set(row) != {"-"} else []
 
 
 def _labels(reports: Iterable[Report]) -> dict[str, str]:
