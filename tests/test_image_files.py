@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from egma_train.errors import BadUsageError
-from egma_train.evaluate.image_files import locate
+from egma_train.evaluate.image_files import locate, told_absent
 from egma_train.evaluate.tasks import read_test
 
 RELEASE = "CheXpert-v1.0-small/train"
@@ -93,6 +93,17 @@ def test_names_alone_are_found_anywhere_with_or_without_their_suffix(tmp_path: P
     dicom, other = tmp_path / f"{uid}.1/{uid}.2/{uid}.dcm", "stage_2_train_images/0A-b.dcm"
     assert locate(tmp_path, [uid, "0a-b"]) == [dicom, tmp_path / other]
     assert locate(tmp_path, [f"{uid}.dcm", "0A-b.png"]) == [dicom, tmp_path / other]
+
+
+@pytest.mark.parametrize(
+    ("one", "told"),
+    [
+        ("../a", "paths with '..', such as ../a, are not"),
+        ("a.dcm", "is there an image named a.dcm"),
+    ],
+)
+def test_the_line_tells_names_and_paths_upwards_too(tmp_path: Path, one: str, told: str) -> None:
+    assert locate(tmp_path, [one]) == [None] and told in told_absent(tmp_path, [one])
 
 
 def test_where_nothing_is_found_a_line_names_a_path_and_what_to_try(root: Path) -> None:

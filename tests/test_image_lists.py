@@ -16,7 +16,8 @@ from egma_train.evaluate import chexpert
 from egma_train.evaluate.image_lists import ImageList
 from egma_train.evaluate.rsna import gloria_test
 from egma_train.evaluate.shipped import shipped_toml
-from egma_train.evaluate.tasks import read_images
+from egma_train.evaluate.table import prepared
+from egma_train.evaluate.tasks import read_images, read_test
 
 FINDINGS = (
     "No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion",
@@ -24,6 +25,7 @@ FINDINGS = (
     "Pleural Other", "Fracture", "Support Devices",
 )  # fmt: skip
 FIVE = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
+FIVE_HEAD = ",".join(["Path", *FIVE]) + "\n"
 RELEASE = "CheXpert-v1.0-small/train"
 
 
@@ -256,6 +258,28 @@ def test_rsnas_patients_can_be_drawn_by_seed_or_all_be_taken(tmp_path: Path) -> 
     assert len(read_images("rsna", path, None, 0, "all")) == 200
 
 
+def test_a_plan_names_the_split_and_is_told_what_prompts_its_protocol_lacks(tmp_path: Path) -> None:
+    lines = [f"p{i:03},{i % 2}" for i in range(200)]
+    (tmp_path / "labels.csv").write_text("\n".join(["patientId,Target", *lines]))
+    for line in lines:
+        (tmp_path / f"{line[:4]}.dcm").touch()
+    test = {"task": "rsna", "images": ".", "labels": "labels.csv"}
+    counts = []
+    for split in ({}, {"split": "drawn"}, {"split": "all"}):
+        _, measure, _ = prepared(test | split, tmp_path, 0)
+        counts.append(len(measure.args[0]))
+    assert counts == [30, 30, 200]
+    with pytest.raises(BadUsageError, match="which are not shipped: give them by --prompts"):
+        prepared(test | {"protocol": "official-code"}, tmp_path, 0)
+    rows = "".join(f"{i}.png,{',' * i}1{',' * (4 - i)}\n" for i in range(5))
+    (tmp_path / "five.csv").write_text(FIVE_HEAD + rows)
+    write_picture(tmp_path / "0.png", picture(0))
+    found, *_ = read_test(
+        "chexpert5x200", tmp_path, tmp_path / "five.csv", seed=0, protocol="official-code"
+    )
+    assert "which are not shipped; here from chexpert5x200's shipped ones" in found.notes[-1]
+
+
 def test_patients_who_are_neither_are_left_out_of_the_same_split(tmp_path: Path) -> None:
     three = ["Normal", "lung opacity ", "No Lung Opacity/Not Normal"]
     rows = [f"p{i:03},{three[i % 3]}" for i in range(300)]
@@ -341,9 +365,6 @@ def test_a_file_names_the_subset_to_measure(model: Path, tmp_path: Path, file: s
 
 
 # -- mistakes -------------------------------------------------------------------------------------
-
-
-FIVE_HEAD = ",".join(["Path", *FIVE]) + "\n"
 
 
 @pytest.mark.parametrize(

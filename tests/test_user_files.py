@@ -119,12 +119,19 @@ def three() -> ImageList:
         ",ImageId\n0,1\n3,2/x.JPG\n",
         "Unnamed: 0,path\n3,1\n3,./2/x.jpg\n",
         "label,path\n0,1\n0,2/x.jpg\n",
+        "path\n\n1\n \n2/x\n,\n",
     ],
-    ids=["lines", "Mac", "semicolons", "R's index", "pandas' index", "another column"],
+    ids=["lines", "Mac", "semicolons", "R's index", "pandas' index", "another column", "blanks"],
 )
 def test_a_subset_is_the_column_that_names_images(tmp_path: Path, file: str) -> None:
     (tmp_path / "some.csv").write_text(file, newline="")
     assert subset(three(), tmp_path / "some.csv").ids == ("1", "2/x.JPG")
+
+
+def test_folders_of_a_subset_do_not_count_where_ids_have_none(tmp_path: Path) -> None:
+    images = labelled("made", ("A", "B"), {"1a": "A", "2b": "B", "3c": "A"})
+    (tmp_path / "test.csv").write_text(",Path\n7,/data4/stage_2/1a.dcm\n8,/data4/stage_2/3c.dcm\n")
+    assert subset(images, tmp_path / "test.csv").ids == ("1a", "3c")
 
 
 def test_queries_are_texts_or_one_line_says_so(tmp_path: Path) -> None:

@@ -57,13 +57,16 @@ def locate(root: Path, ids: Sequence[str]) -> list[Path | None]:
 def told_absent(root: Path, ids: Sequence[str]) -> str:
     """Say that nothing was found, what was looked for, and what to try."""
     first = ids[0].replace("\\", "/").lstrip("/")
-    outside = ".." in PurePosixPath(first).parts
-    return (
-        f"none of {len(ids)} images can be read: there is no {root / first}, nor that"
-        " without its first folders or a folder or two further down"
-        + ("; paths with '..' are not followed" if outside else "")
-        + "; give as --images the folder that the table's paths start from"
-    )
+    if ".." in PurePosixPath(first).parts:
+        looked_for = f"paths with '..', such as {ids[0]}, are not followed"
+    elif "/" in first:
+        looked_for = (
+            f"there is no {root / first}, nor that without its first folders or a folder or two"
+            " further down; give as --images the folder that the table's paths start from"
+        )
+    else:
+        looked_for = f"nowhere below {root} is there an image named {first}, or more than one"
+    return f"none of {len(ids)} images can be read: {looked_for}"
 
 
 def _parts(one: str) -> Parts:

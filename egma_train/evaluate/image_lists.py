@@ -13,8 +13,6 @@ from egma_train.errors import BadUsageError
 from egma_train.evaluate.image_files import stem
 from egma_train.evaluate.user_files import read_rows, read_table
 
-_INDEX = ("", "Unnamed")
-
 
 @dataclass(frozen=True)
 class ImageList:
@@ -124,26 +122,26 @@ def read_csv(path: Path) -> ImageList:
 def subset(images: ImageList, path: Path) -> ImageList:
     """Keep the images that a file names: an id a line, or the column of a table with most ids.
 
-    Suffixes do not count. How many ids name none is noted.
+    Suffixes do not count, nor do folders where the images' ids have none. How many of its ids name
+    no image is noted.
 
     Raises
     ------
     BadUsageError
         If none is left.
     """
-    known = {stem(one) for one in images.ids}
+    known = [stem(one) for one in images.ids]
     rows = read_rows(path)
-    columns = [
-        {stem(row[i]) for row in rows if row[i : i + 1] and row[i]}
-        for i in range(max(map(len, rows)))
-        # an index of pandas or R has no name, and its numbers may be someone's ids
-        if len(rows[0]) == 1 or (rows[0][i : i + 1] or [""])[0].partition(":")[0] not in _INDEX
-    ]
-    ids = max(columns, key=lambda own: len(own & known), default=set())
-    kept = [i for i, one in enumerate(images.ids) if stem(one) in ids]
+    # an index of pandas or R has no name, and its numbers may be someone's ids
+    named = [i for i, name in enumerate(rows[0]) if name.partition(":")[0] not in ("", "Unnamed")]
+    columns = [[stem(row[i]) for row in rows if len(row) > i and row[i]] for i in named]
+    if not any("/" in one for one in known):
+        columns = [[one.rpartition("/")[2] for one in own] for own in columns]
+    ids = max(map(set, columns), key=lambda own: len(own & set(known)), default=set[str]())
+    kept = [i for i, one in enumerate(known) if one in ids]
     if not kept:
         raise BadUsageError(f"{path.name} names no image of {images.name}, such as {images.ids[0]}")
-    unknown = sorted(ids - known)
+    unknown = sorted(ids - set(known))
     told = (
         f"{len(unknown)} of {len(ids)} ids in {path.name} name no image, such as"
         f" {(unknown or [''])[0]}"

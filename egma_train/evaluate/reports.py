@@ -53,6 +53,9 @@ def told(report: Report) -> Iterable[str]:
         yield f"  sha256 of the evaluated list {seen['sha256'][:16]}..."
         yield from (f"  {note}" for note in listed["notes"])
         yield from (f"  without {one['id']}: {one['reason']}" for one in report["unreadable"][:3])
+        given = listed["given"]["counts"]
+        if lost := [name for name, count in seen["counts"].items() if given[name] and not count]:
+            yield f"  NO IMAGE OF {', '.join(lost)} COULD BE READ: this is another task"
         if len(report["unreadable"]) > 3:
             yield f"  and {len(report['unreadable']) - 3} more, all in the report"
     if "sentences" in report:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from egma_train.errors import BadUsageError
+from egma_train.evaluate.image_files import stem
 from egma_train.evaluate.image_lists import ImageList, labelled
 from egma_train.evaluate.shipped import shipped_toml
 from egma_train.evaluate.user_files import number, read_table
@@ -17,8 +18,8 @@ def read_siim(path: Path, seed: int) -> ImageList:
     by_id: dict[str, str] = {}
     blank = set()
     for row_number, row in read_table(path, columns["id"], columns["mask"]):
-        one, mask = row[columns["id"]], row[columns["mask"]]
-        if not one:
+        one, mask = stem(row[columns["id"]]), row[columns["mask"]]
+        if not row[columns["id"]]:
             raise BadUsageError(f"{path}, row {row_number}: no {columns['id']}")
         if not mask:
             blank.add(one)

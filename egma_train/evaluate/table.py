@@ -19,7 +19,7 @@ from egma_train.evaluate.reports import short_hash, write_report
 from egma_train.evaluate.retrieval import retrieval
 from egma_train.evaluate.shipped import shipped_toml
 from egma_train.evaluate.tasks import read_test
-from egma_train.evaluate.zero_shot import zero_shot
+from egma_train.evaluate.zero_shot import majority, zero_shot
 
 Report = dict[str, Any]
 Test = Mapping[str, str]
@@ -200,9 +200,10 @@ def _majority_row(cells: Sequence[str], reports: Iterable[Report]) -> Rows:
     """Lay out what always answering the most frequent class gets, if it is known of any cell."""
     known: dict[str, set[str]] = defaultdict(set)
     for report in reports:
-        for metric, value in report.get("majority", {}).items():
-            if metric != "class":
-                known[f"{report['test']} {metric}"].add(f"{100 * value:.2f}")
+        if report.get("task") == "zero-shot":
+            for metric in ("accuracy", "macro_f1", "balanced_accuracy"):
+                share = majority(report["evaluated"]["counts"])[metric]
+                known[f"{report['test']} {metric}"].add(f"{100 * share:.2f}")
     row = [" or ".join(sorted(known.get(cell, "-"))) for cell in cells]
     return [["Majority class", "baseline", *row]] if set(row) != {"-"} else []
 

@@ -1,7 +1,7 @@
 """Tasks by name: who reads their labels, which prompts they take."""
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from egma_train.errors import BadUsageError, unknown_name
@@ -25,18 +25,20 @@ class Task:
         Shipped ones.
     splits : collection of str
         Test images where no list names them; the first is the default.
-    not_shipped : str
-        What ``official-code`` draws its prompts from, where these are others.
+    official_prompts : str
+        What ``official-code`` draws from, where that is not shipped; prompts of a kind may be.
     """
 
     read: Callable[..., ImageList]
     prompts: str
     splits: Collection[str] = ()
-    not_shipped: str = ""
+    official_prompts: str = ""
 
 
 TASKS = {
-    "chexpert5x200": Task(read_5x200, "5x200"),
+    "chexpert5x200": Task(
+        read_5x200, "5x200", (), "210, 15, 192, 18 and 54 templates of its five classes"
+    ),
     "chexpert8x200": Task(read_8x200, "8x200"),
     "rsna": Task(
         read_rsna, "8x200", tuple(SPLITS), "312 templates of Pneumonia against 5 of No Finding"
@@ -104,11 +106,11 @@ def read_test(
         prompts are not shipped.
     """
     found = read_images(task, labels, list, seed, split)
-    if protocol == "official-code" and not prompts and TASKS[task].not_shipped:
-        raise BadUsageError(
-            f"official-code on {task} draws from {TASKS[task].not_shipped}, which are not shipped:"
-            " give them by --prompts FILE, or take --protocol paper"
-        )
+    if protocol == "official-code" and not prompts and (others := TASKS[task].official_prompts):
+        lack = f"official-code on {task} draws from {others}, which are not shipped"
+        if task == "rsna":  # five against five, nothing would be drawn: it would be `paper`
+            raise BadUsageError(f"{lack}: give them by --prompts FILE, or take --protocol paper")
+        found = replace(found, notes=(*found.notes, f"{lack}; here from {task}'s shipped ones"))
     queries = read_prompts(prompts) if prompts else shipped_prompts(TASKS[task].prompts)
     if task == "csv" and prompts:
         found = found.among([*queries.queries])

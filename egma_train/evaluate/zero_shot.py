@@ -1,6 +1,6 @@
 """Classify images by the most similar prompts (EGMA paper, IV-B and appendix D)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +126,7 @@ def _figures(images: ImageList, scores: Floats, scale: float, seed: int) -> dict
         "recall": dict(zip(images.classes, recalls(counts).tolist(), strict=True)),
         "confusion": {"classes": list(images.classes), "rows_are_truth": counts.tolist()},
         "chance": 1 / len(images.classes),
-        "majority": _majority(images),
+        "majority": majority(images.told()["counts"]),
         "rows": [
             {"path": one, "label": images.classes[truth], "predicted": images.classes[guess]}
             | {f"score {name}": value for name, value in zip(images.classes, own, strict=True)}
@@ -135,13 +135,14 @@ def _figures(images: ImageList, scores: Floats, scale: float, seed: int) -> dict
     }
 
 
-def _majority(images: ImageList) -> dict[str, Any]:
+def majority(counts: Mapping[str, int]) -> dict[str, Any]:
     """Say what always answering the most frequent class would get."""
-    most = int(np.bincount(images.labels).argmax())
-    counts = confusion_matrix(images.labels, np.full_like(images.labels, most), len(images.classes))
+    sizes = np.array([*counts.values()])
+    answers = np.zeros((len(sizes), len(sizes)), np.int64)
+    answers[:, sizes.argmax()] = sizes
     return {
-        "class": images.classes[most],
-        "accuracy": accuracy(counts),
-        "macro_f1": macro_f1(counts),
-        "balanced_accuracy": balanced_accuracy(counts),
+        "class": [*counts][sizes.argmax()],
+        "accuracy": accuracy(answers),
+        "macro_f1": macro_f1(answers),
+        "balanced_accuracy": balanced_accuracy(answers),
     }
