@@ -59,6 +59,14 @@ def test_images_may_lie_a_folder_or_two_further_down(tmp_path: Path, deeper: str
     assert locate(tmp_path, IMAGES) == [tmp_path / deeper / one for one in IMAGES]
 
 
+def test_paths_of_several_depths_lose_as_many_folders_and_long_ones_are_not_there(
+    tmp_path: Path,
+) -> None:
+    touch(tmp_path, "x/1.png", "2.png")
+    ids = ["/home/me/x/1.png", "me/2.png", "a/b/2.png", f"{'n' * 300}/3.png", "n" * 5000]
+    assert locate(tmp_path, ids) == [tmp_path / "x/1.png", None, tmp_path / "2.png", None, None]
+
+
 def test_two_folders_that_may_be_meant_are_not_chosen_among(tmp_path: Path) -> None:
     for deeper in ("first", "second"):
         touch(tmp_path / deeper, *IMAGES)

@@ -384,6 +384,8 @@ def test_a_file_names_the_subset_to_measure(model: Path, tmp_path: Path, file: s
         ("siim", "ImageId,EncodedPixels\na,-1\n\nb,1 2\nc,0\n", "row 5: EncodedPixels of c is '0'"),
         ("siim", "ImageId,EncodedPixels\na,-1\nb,1 2 3\n", "row 3: EncodedPixels of b is '1 2 3'"),
         ("chexpert5x200", FIVE_HEAD + "a,yes,,,,\n", "row 2: Atelectasis is 'yes', not 1, 0, -1"),
+        ("rsna", "patientId,Target\n", "has no rows"),
+        ("chexpert5x200", "Frontal/Lateral," + FIVE_HEAD + "AP,a,1,,,,\n", "row 2: the view 'ap'"),
         ("chexpert5x200", FIVE_HEAD + "a,1,,,,\na,,1,,,\n", "row 3: a stands twice, labelled"),
         (
             "chexpert5x200",

@@ -119,7 +119,7 @@ def three() -> ImageList:
         ",ImageId\n0,1\n3,2/x.JPG\n",
         "Unnamed: 0,path\n3,1\n3,./2/x.jpg\n",
         "label,path\n0,1\n0,2/x.jpg\n",
-        "path\n\n1\n \n2/x\n,\n",
+        "\npath\n\n1\n \n2/x\n,\n",
     ],
     ids=["lines", "Mac", "semicolons", "R's index", "pandas' index", "another column", "blanks"],
 )

@@ -12,6 +12,7 @@ from egma_train.evaluate.shipped import shipped_toml
 from egma_train.evaluate.user_files import inner_file, number, read_table
 
 _POSITIVE, _ABSENT, _UNCERTAIN = 1.0, 0.0, -1.0
+_SIDES = ("frontal", "lateral")
 
 
 def read_5x200(path: Path, seed: int) -> ImageList:
@@ -81,7 +82,11 @@ def _frontal(
             raise BadUsageError(f"{path}, row {row_number}: no {columns['path']}")
         side = row.get(columns["side"], "").casefold() or _side_by_name(image)
         unknown += not side
-        if side not in ("", "frontal"):
+        if side not in ("", *_SIDES):
+            raise BadUsageError(
+                f"{path}, row {row_number}: the view {side!r}, not Frontal or Lateral"
+            )
+        if side == "lateral":
             continue
         values = {name: _finding(path, row_number, name, row[name])
                   for name in (*wanted, *maybe) if name in row}  # fmt: skip
@@ -97,7 +102,7 @@ def _frontal(
 def _side_by_name(image: str) -> str:
     """Read the view as CheXpert names files, ``view1_frontal.jpg``; blank if it is not told."""
     name = PurePosixPath(image.replace("\\", "/")).stem.casefold()
-    return next((side for side in ("frontal", "lateral") if name.endswith(side)), "")
+    return next((side for side in _SIDES if name.endswith(side)), "")
 
 
 def _finding(path: Path, row_number: int, name: str, text: str) -> float:

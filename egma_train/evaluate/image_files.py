@@ -4,6 +4,7 @@ import glob
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from os.path import isdir, isfile
 from pathlib import Path, PurePosixPath
 
 from egma_train.errors import BadUsageError
@@ -84,12 +85,12 @@ class _Folders:
 
     def find(self, base: Path, parts: Parts) -> Path | None:
         place = base.joinpath(*parts)
-        if place.is_file():
-            return place
+        if isfile(place) or not parts:  # unlike Path's own, no name is too long to ask for
+            return place if parts else None
         place = base
         for part in parts[:-1]:
             own = place / part
-            same = [own] if own.is_dir() else self._entries(place).get(part.casefold(), [])
+            same = [own] if isdir(own) else self._entries(place).get(part.casefold(), [])
             if len(same) != 1:
                 return None
             place = same[0]
@@ -102,7 +103,7 @@ class _Folders:
         """List a folder once: by small letters, images also without their suffix."""
         if folder not in self._seen:
             entries = defaultdict(list)
-            for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            for path in sorted(folder.iterdir()) if isdir(folder) else ():
                 entries[path.name.casefold()].append(path)
                 if path.suffix.lower() in _SUFFIXES:
                     entries[f"{path.stem.casefold()}.*"].append(path)
@@ -114,7 +115,7 @@ def _shift(root: Path, paths: Sequence[Parts], folders: _Folders) -> tuple[Path,
     """Find what all paths start from, and how many first folders they lose."""
 
     def count(base: Path, dropped: int) -> int:
-        return sum(folders.find(base, own[dropped:]) is not None for own in paths if own[dropped:])
+        return sum(folders.find(base, own[dropped:]) is not None for own in paths)
 
     if not paths or any(folders.find(root, own) for own in paths):
         return root, 0

@@ -131,7 +131,7 @@ def subset(images: ImageList, path: Path) -> ImageList:
         If none is left.
     """
     known = [stem(one) for one in images.ids]
-    rows = read_rows(path)
+    rows = [row for row in read_rows(path) if any(row)] or [[]]
     # an index of pandas or R has no name, and its numbers may be someone's ids
     named = [i for i, name in enumerate(rows[0]) if name.partition(":")[0] not in ("", "Unnamed")]
     columns = [[stem(row[i]) for row in rows if len(row) > i and row[i]] for i in named]

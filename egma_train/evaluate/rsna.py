@@ -38,8 +38,10 @@ def read_rsna(path: Path, seed: int, split: str) -> ImageList:
         chosen = gloria_test(patients)
         notes = [f"GLoRIA's {len(chosen)} test patients of {len(patients)}"]
         if len(patients) != whole:
-            notes = [f"{len(chosen)} of {len(patients)} patients by GLoRIA's rule; its own are"
-                     f" those of the whole table, {whole} patients"]  # fmt: skip
+            notes = [
+                f"{len(chosen)} of {len(patients)} patients by GLoRIA's rule; its own are those of"
+                f" the whole table, {whole} patients (are these the test already? --split all)"
+            ]
     elif split == "drawn":
         chosen = drawn_share(patients, seed)
         notes = [f"{_share():.0%} of {len(patients)} patients drawn by seed {seed}"]
@@ -84,7 +86,9 @@ def _labels(path: Path) -> dict[str, str]:
     declared = shipped_toml("rsna")
     patient, target, by_class = (declared["columns"][name] for name in ("id", "target", "class"))
     rows = read_table(path, patient, maybe=(target, by_class))
-    column = next((one for one in (target, by_class) if rows and one in rows[0].cells), None)
+    if not rows:
+        raise BadUsageError(f"{path} has no rows")
+    column = next((one for one in (target, by_class) if one in rows[0].cells), None)
     if column is None:
         raise BadUsageError(f"{path} has neither {target} nor {by_class}")
     classes = {plain(name): own for name, own in declared["classes"].items()}

@@ -26,7 +26,7 @@ class Task:
     splits : collection of str
         Test images where no list names them; the first is the default.
     official_prompts : str
-        What ``official-code`` draws from, where that is not shipped; prompts of a kind may be.
+        What ``official-code`` draws from, where that is not what is shipped.
     """
 
     read: Callable[..., ImageList]
