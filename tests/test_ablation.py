@@ -82,11 +82,19 @@ def test_an_ablation_goes_on_after_a_kill_and_trains_nothing_twice(place: Path) 
         rows = [row for row in csv.reader(file) if row and row[0].startswith("Table III")]
     ours = {row[1]: row[3:] for row in rows if row[2] == "ours"}
     assert set(ours) == {"untrained", "clip", "egma", "egma, 50% gaze"}
-    assert all(row[0] == "-" and row[4].endswith("(2)") for row in ours.values())
+    assert all(row[0] == "-" and row[6].endswith("(2)") for row in ours.values())
+    (always,) = (row[3:] for row in rows if row[2] == "baseline")
+    assert always == ["-"] * 6 + ["50.00", "33.33", "50.00"]  # 4 of 8; F1 of 2/3 and 0
     order = [row[1] for row in rows]
     assert order.index("egma") == order.index("Unified(Ours)") + 1
     markdown = (place / "out/evaluation/tables.md").read_text()
-    assert "| Unified(Ours) | paper | 60.50 | 58.48 |" in markdown and "8 images" in markdown
+    assert "| Unified(Ours) | paper | 60.50 | 58.48 | - |" in markdown and "8 images" in markdown
+    for said in (
+        "SIIM-ACR may be one minus the true ones",
+        "prompts 8x200 queries: Table VI as printed, sha256",
+        "protocol paper (every prompt; the class of the most similar one); score pooled",
+    ):
+        assert said in markdown
     assert "<td>60.50</td>" in (place / "out/evaluation/tables.html").read_text()
 
     again = egma_eval(*call)
@@ -131,13 +139,13 @@ def test_one_seed_is_shown_with_its_interval_and_several_with_their_deviation() 
 
     def cell(*reports: dict[str, Any]) -> str:
         (_, rows), *_ = tables(reports)
-        return next(row[6] for row in rows if row[1] == "ours")
+        return next(row[8] for row in rows if row[1] == "ours")
 
     assert cell(report(0, 0.5)) == "50.00 [40.00, 60.00]"
     assert cell(report(0, 0.5), report(1, 0.6)) == "55.00 ± 7.07 (2)"
     with_other_options = report(0, 0.6, "f" * 64)
     (_, rows), *_ = tables([report(0, 0.5), with_other_options])
-    ours = {row[0]: row[6] for row in rows if row[1] == "ours"}
+    ours = {row[0]: row[8] for row in rows if row[1] == "ours"}
     assert ours == {
         "egma (run0, 00000000)": "50.00 [40.00, 60.00]",
         "egma (run0, ffffffff)": "60.00 [50.00, 70.00]",
@@ -163,6 +171,8 @@ def test_one_seed_is_shown_with_its_interval_and_several_with_their_deviation() 
         ('images = "rsna"', 'images = "rsna"\nimage = "rsna"', "no entry of a test 'image'"),
         ('task = "rsna"', 'task = "csv"', "no task 'csv'"),
         ('task = "rsna"', 'task = "chexpert8x200"\nprotocol = "mean"', "has no protocol"),
+        ('task = "rsna"', 'task = "siim"\nsplit = "all"', "no split 'all'"),
+        ('images = "rsna"', 'images = "rsna"\nsplit = "gloriaa"', "no split 'gloriaa'"),
         ('preset = "tiny"', 'preset = "tinny"', "no preset 'tinny'"),
         ('preset = "tiny"', "initt = []", "no entry of [start] 'initt'"),
         ("seeds = [0, 1]", "seeds = [0]\nseed = 3", "no entry of [arms] 'seed'"),

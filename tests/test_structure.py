@@ -150,7 +150,8 @@ TRAIN_LAYERS = (
     ("loading", "weights", "run_folder"), ("train",), ("start",), ("cli",), ("__main__",),
     *(tuple(f"evaluate.{one}" for one in names) for names in (
         ("colour",), ("pictures", "dicom"),
-        ("shipped", "frames", "metrics", "reports"), ("prompts", "image_lists", "encoder"),
+        ("shipped", "frames", "metrics", "reports", "user_files", "image_files"),
+        ("prompts", "image_lists", "encoder"),
         ("chexpert", "rsna", "siim", "compare"),
         ("tasks", "zero_shot", "retrieval", "grounding", "embeddings"),
         ("table", "ablation"), ("cli",),

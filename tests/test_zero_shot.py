@@ -3,11 +3,12 @@
 import csv
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner
@@ -22,12 +23,14 @@ from evaluation import (
     written,
 )
 from numpy.typing import NDArray
+from sklearn.metrics import f1_score
 
 from egma_train.cli import main as egma_train
 from egma_train.evaluate.encoder import model_hash
+from egma_train.evaluate.frames import read_frame
 from egma_train.evaluate.image_lists import ImageList, read_csv
 from egma_train.evaluate.prompts import Prompts, read_prompts, shipped_prompts
-from egma_train.evaluate.zero_shot import PROTOCOLS, log_shares, zero_shot
+from egma_train.evaluate.zero_shot import PROTOCOLS, class_scores, log_shares, zero_shot
 
 CLASSES = ("No Finding", "Pneumonia", "Pneumothorax")
 
@@ -98,6 +101,76 @@ def test_a_class_is_its_best_prompt_by_default_and_its_mean_prompt_if_asked(
     plane = Plane(prompts.queries, ("A", "B"))
     report = zero_shot(images, [tmp_path / "x.png"], prompts, plane, protocol=protocol)
     assert report["rows"][0]["predicted"] == wins
+
+
+def gloria(cosines: dict[str, NDArray[np.float64]]) -> list[str]:
+    """GLoRIA's rule in words of our own: the best prompt, then each class in deviations."""
+    best = pd.DataFrame({name: own.max(axis=1) for name, own in cosines.items()})
+    if len(best) > 1:
+        best = (best - best.mean()) / best.std(ddof=0)
+    return best.idxmax(axis=1).tolist()
+
+
+def medclip(cosines: dict[str, NDArray[np.float64]]) -> list[str]:
+    """MedCLIP's rule in words of our own: the mean logit over a class's prompts."""
+    logits = [torch.from_numpy(own).mul(1 / 0.07).mean(dim=1) for own in cosines.values()]
+    return [[*cosines][int(i)] for i in torch.stack(logits, dim=1).argmax(dim=1)]
+
+
+def cxr_clip(cosines: dict[str, NDArray[np.float64]]) -> list[str]:
+    """CXR-CLIP's rule in words of our own: an image's mean similarity to a class's prompts."""
+    n = len(next(iter(cosines.values())))
+    means = [{name: float(np.mean(own[i])) for name, own in cosines.items()} for i in range(n)]
+    return [max(one, key=one.__getitem__) for one in means]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "published"),
+    [("gloria-z", gloria), ("mean-of-cosines", medclip), ("mean-of-cosines", cxr_clip)],
+    ids=["GLoRIA", "MedCLIP", "CXR-CLIP"],
+)
+@pytest.mark.parametrize("count", [60, 1])
+def test_a_protocol_by_name_answers_as_the_published_rule(
+    listed: tuple[ImageList, list[Path]],
+    protocol: str,
+    published: Callable[[dict[str, NDArray[np.float64]]], list[str]],
+    count: int,
+) -> None:
+    images, paths = listed[0].only(range(count)), listed[1][:count]
+    queries = {
+        name: tuple(f"{name} {i}" for i in range(2 + 5 * k)) for k, name in enumerate(CLASSES)
+    }
+    encoder = RandomEncoder({}, ())
+    seen = encoder.images(np.stack([read_frame(path) for path in paths]))[0].double()
+    cosines = {
+        name: (seen @ encoder.texts(own).double().T).numpy() for name, own in queries.items()
+    }
+    report = zero_shot(images, paths, Prompts("made", queries), encoder, protocol=protocol)
+    predicted = [row["predicted"] for row in report["rows"]]
+    assert predicted == published(cosines)
+    plain = zero_shot(images, paths, Prompts("made", queries), encoder)
+    assert count == 1 or predicted != [row["predicted"] for row in plain["rows"]]
+
+
+def test_a_class_that_no_image_is_nearer_to_than_another_has_no_deviation() -> None:
+    cosines = np.array([[0.5, 0.1, 0.3], [0.5, 0.3, 0.1]])
+    found = class_scores(cosines, [1, 2], "gloria-z")
+    assert found.tolist() == [[0.0, 0.0], [0.0, 0.0]]
+
+
+def test_what_always_answering_the_commonest_class_gets_stands_beside_accuracy(
+    listed: tuple[ImageList, list[Path]],
+) -> None:
+    kept = [i for i, label in enumerate(listed[0].labels) if label < 2 and (label or i % 2)]
+    images, paths = listed[0].only(kept), [listed[1][i] for i in kept]
+    share = np.mean(images.labels == 1)
+    report = zero_shot(images, paths, shipped_prompts("8x200"), RandomEncoder({}, ()))
+    assert report["majority"] == {
+        "class": "Pneumonia",
+        "accuracy": pytest.approx(share),
+        "balanced_accuracy": pytest.approx(1 / 2),
+        "macro_f1": pytest.approx(f1_score(images.labels, np.ones(len(kept)), average="macro")),
+    }
 
 
 def test_the_published_sampling_draws_50_of_each_class_and_repeats_itself() -> None:

@@ -18,7 +18,7 @@ from egma_train.start import Request, run_training
 _PARTS = {"arms", "start", "options", "tests"}
 _ARMS: dict[str, Any] = {"objectives": str, "gaze_fractions": int | float, "seeds": int}
 _FILES = {"task", "images", "labels"}
-_HOW = {"list", "prompts", "protocol", "score"}
+_HOW = {"list", "split", "prompts", "protocol", "score"}
 
 Say = Callable[[str], Any]
 Plan = Mapping[str, Any]
@@ -88,6 +88,9 @@ def _check_test(test: Mapping[str, str]) -> None:
         "task": TASKS.keys() - {"csv"},  # the tables have no cell for one's own lists
         "protocol": PROTOCOLS,
         "score": SCORES,
+        "split": TASKS[test["task"]].splits or ["none of this task"]
+        if test["task"] in TASKS
+        else [],
     }
     if test["task"] == "chexpert8x200" and "protocol" in test:
         raise BadUsageError("chexpert8x200 is ranked, which has no protocol; leave it out")

@@ -61,6 +61,10 @@ _checkpoints = click.argument(
 _images = _path("--images", "Folder that the images lie in.", required=True)
 _labels = _path("--labels", "The dataset's own table.", required=True)
 _list = _path("--list", "Names the images to take: an id a line.")
+_split = click.option(
+    "--split",
+    help="Of RSNA's patients: gloria (GLoRIA's test, the default), drawn (by --seed) or all.",
+)
 _prompts = _path("--prompts", "Other queries: TOML, JSON or ConVIRT's query.csv.")
 _score = click.option(
     "--score",
@@ -115,12 +119,13 @@ def _reports_errors(command: Command) -> Command:
 
 @main.command("zero-shot")
 @click.option("--task", required=True, help=f"{_ZERO_SHOT_TASKS} (columns path, label).")
-@_options(_images, _labels, _list, _prompts, _score)
+@_options(_images, _labels, _list, _split, _prompts, _score)
 @click.option(
     "--protocol",
     default="paper",
     show_default=True,
-    help="paper (all prompts, the most similar), mean (of embeddings) or official-code (50 drawn).",
+    help="paper (all prompts, the most similar), mean (of embeddings), mean-of-cosines (CXR-CLIP,"
+    " MedCLIP), gloria-z (z-scored over the test) or official-code (50 drawn).",
 )
 @_model_options
 @_checkpoints
@@ -136,7 +141,7 @@ def zero_shot(task: str, protocol: str, score: str, **given: Any) -> int:
     from egma_train.evaluate.zero_shot import zero_shot as classify
 
     measure = functools.partial(classify, protocol=protocol, score=score)
-    return _evaluate(f"zero-shot-{task}", measure, task, **given)
+    return _evaluate(f"zero-shot-{task}", measure, task, protocol=protocol, **given)
 
 
 @main.command("retrieval")
@@ -178,7 +183,7 @@ def grounding(shards: Path | None, against: str, splits: tuple[str, ...], **give
 
 @main.command("embed")
 @click.option("--task", required=True, help="As zero-shot takes, or chexpert8x200.")
-@_options(_images, _labels, _list, _model_options)
+@_options(_images, _labels, _list, _split, _model_options)
 @_checkpoints
 @_reports_errors
 def embed(
@@ -281,12 +286,15 @@ def _evaluate(
     labels: Path,
     list: Path | None,
     prompts: Path | None,
+    split: str | None = None,
+    protocol: str | None = None,
     **given: Any,
 ) -> int:
     """Measure checkpoints on a task's images."""
     from egma_train.evaluate.tasks import read_test
 
-    test = read_test(task, images, labels, list, prompts, seed=given["seed"])
+    how = {"seed": given["seed"], "split": split, "protocol": protocol}
+    test = read_test(task, images, labels, list, prompts, **how)
     return _code(_measure(name, functools.partial(measure, *test), **given))
 
 

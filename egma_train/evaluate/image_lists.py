@@ -1,8 +1,7 @@
-"""Labelled images: what a list is, its hash, the generic CSV, and where the files lie."""
+"""Labelled images: what a list is, its hashes, the generic CSV, subsets."""
 
-import csv
 import hashlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egma_train.errors import BadUsageError
-from egma_train.evaluate.shipped import read_text
-
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".dcm"}
+from egma_train.evaluate.image_files import stem
+from egma_train.evaluate.user_files import read_rows, read_table
 
 
 @dataclass(frozen=True)
@@ -50,6 +48,13 @@ class ImageList:
         lines = sorted(f"{one}\t{name}\n" for one, name in zip(self.ids, named, strict=True))
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
+    @property
+    def ids_sha256(self) -> str:
+        """Hash of the ids alone, sorted and without suffixes, whatever they are labelled by."""
+        return hashlib.sha256(
+            "".join(f"{stem(one)}\n" for one in sorted(self.ids)).encode()
+        ).hexdigest()
+
     def only(self, kept: Sequence[int] | NDArray[Any]) -> "ImageList":
         """Keep images by number or mask."""
         numbers = np.arange(len(self))[np.asarray(kept)]
@@ -78,6 +83,7 @@ class ImageList:
         return {
             "images": len(self),
             "sha256": self.sha256,
+            "ids_sha256": self.ids_sha256,
             "counts": dict(zip(self.classes, counts, strict=True)),
         }
 
@@ -99,98 +105,62 @@ def labelled(
     return ImageList(name, tuple(classes), tuple(by_id), labels, tuple(notes))
 
 
-def read_table(path: Path, *wanted: str) -> list[dict[str, str]]:
-    """Read a CSV; blanks around names and values do not count.
-
-    Raises
-    ------
-    BadUsageError
-        If a wanted column is missing.
-    """
-    rows = csv.reader(read_text(path).splitlines())
-    names = [name.strip() for name in next(rows, [])]
-    lacking = [name for name in wanted if name not in names]
-    if lacking:
-        there = ", ".join(names) or "none"
-        raise BadUsageError(f"{path} has no column {', '.join(lacking)}; there are: {there}")
-    return [dict(zip(names, map(str.strip, row), strict=False)) for row in rows if row]
-
-
 def read_csv(path: Path) -> ImageList:
     """Read a list of your own: columns ``path`` and ``label`` (a class's name)."""
     by_id: dict[str, str] = {}
-    for line, row in enumerate(read_table(path, "path", "label"), 2):
-        if not row["path"] or not row.get("label"):
+    for number, row in read_table(path, "path", "label"):
+        if not row["path"] or not row["label"]:
             raise BadUsageError(
-                f"{path}, row {line}: a blank path or label; fill it or drop the row"
+                f"{path}, row {number}: a blank path or label (NA, NaN and None are blanks); fill"
+                " it or drop the row"
             )
         if by_id.setdefault(row["path"], row["label"]) != row["label"]:
             raise BadUsageError(f"{path}: {row['path']} has two labels")
     return labelled(path.name, sorted(set(by_id.values())), by_id)
 
 
-def read_ids(path: Path) -> set[str]:
-    """Read a subset: an id a line, or a CSV's first column; suffixes do not count."""
-    first = (line.split(",")[0].strip() for line in read_text(path).splitlines())
-    return {_stem(one) for one in first if one}
+def subset(images: ImageList, path: Path) -> ImageList:
+    """Keep the images that a file names: an id a line, or the column of a table with most ids.
 
-
-def subset(images: ImageList, ids: Collection[str], name: str) -> ImageList:
-    """Keep the images that a subset names; note how many of its ids name none.
+    Suffixes do not count, nor do folders where the images' ids have none. How many of its ids name
+    no image is noted.
 
     Raises
     ------
     BadUsageError
         If none is left.
     """
-    kept = [i for i, one in enumerate(images.ids) if _stem(one) in ids]
+    known = [stem(one) for one in images.ids]
+    rows = [row for row in read_rows(path) if any(row)] or [[]]
+    # an index of pandas or R has no name, and its numbers may be someone's ids
+    named = [i for i, name in enumerate(rows[0]) if name.partition(":")[0] not in ("", "Unnamed")]
+    columns = [[stem(row[i]) for row in rows if len(row) > i and row[i]] for i in named]
+    if not any("/" in one for one in known):
+        columns = [[one.rpartition("/")[2] for one in own] for own in columns]
+    ids = max(map(set, columns), key=lambda own: len(own & set(known)), default=set[str]())
+    kept = [i for i, one in enumerate(known) if one in ids]
     if not kept:
-        raise BadUsageError(f"{name} names no image of {images.name}, such as {images.ids[0]}")
-    unknown = sorted(set(ids) - {_stem(images.ids[i]) for i in kept})
+        raise BadUsageError(f"{path.name} names no image of {images.name}, such as {images.ids[0]}")
+    unknown = sorted(ids - set(known))
     told = (
-        f"{len(unknown)} of {len(ids)} ids in {name} name no image, such as {(unknown or [''])[0]}"
+        f"{len(unknown)} of {len(ids)} ids in {path.name} name no image, such as"
+        f" {(unknown or [''])[0]}"
     )
     notes = (*images.notes, *([told] if unknown else []))
-    return replace(images.only(kept), name=f"{images.name}, those in {name}", notes=notes)
+    return replace(images.only(kept), name=f"{images.name}, those in {path.name}", notes=notes)
 
 
-def locate(root: Path, ids: Sequence[str]) -> list[Path | None]:
-    """Find images below a folder; None for those that are not there.
-
-    Parameters
-    ----------
-    root : Path
-        What relative paths start from, or the first folder of all of them (CheXpert's begin with
-        the release's name). Ids without a folder are found anywhere below it, if only once. No
-        path leads outside, unless by a link.
+def all_classes(images: ImageList) -> ImageList:
+    """Let a test through in which every class has an image.
 
     Raises
     ------
     BadUsageError
-        If there is no such folder.
+        If one has none: its recall, the macro F1 and the AUROC would be those of another task.
     """
-    if not root.is_dir():
-        raise BadUsageError(f"--images {root}: no such folder")
-    bare = any("/" not in one for one in ids)
-    below: dict[str, Path | None] = {}
-    for path in sorted(root.rglob("*")) if bare else ():
-        if path.suffix.lower() in _SUFFIXES:
-            before = below.setdefault(path.stem, path)
-            if before and before.name == path.name and before != path:
-                below[path.stem] = None  # which of the two is meant nobody can tell
-    release = len({one.split("/")[0] for one in ids if "/" in one}) == 1
-
-    def place(one: str) -> Path | None:
-        relative = Path(one)
-        if relative.is_absolute() or ".." in relative.parts:
-            return None
-        tries = (root / relative, *([root.joinpath(*relative.parts[1:])] if release else []))
-        found = next((path for path in tries if path.is_file()), None)
-        return found or (None if "/" in one else below.get(_stem(one)))
-
-    return [place(one) for one in ids]
-
-
-def _stem(one: str) -> str:
-    path = Path(one)
-    return str(path.with_suffix("")) if path.suffix.lower() in _SUFFIXES else one
+    if empty := [name for name, count in images.told()["counts"].items() if not count]:
+        raise BadUsageError(
+            f"{images.name}: no image of {', '.join(empty)} among {len(images)}; is the table"
+            " whole, its labels spelled as published? (lists of fewer classes go by --task csv)"
+        )
+    return images

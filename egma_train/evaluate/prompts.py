@@ -1,6 +1,5 @@
 """Text queries by class, from data files; classes are bound by name, never by place."""
 
-import csv
 import hashlib
 import json
 import random
@@ -12,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from egma_train.errors import BadUsageError
-from egma_train.evaluate.shipped import read_text, shipped_file
+from egma_train.evaluate.shipped import shipped_file
+from egma_train.evaluate.user_files import read_table, read_text
 
 PUBLISHED_SAMPLE = 50
 """Prompts that the published code draws of each class."""
@@ -92,9 +92,8 @@ def read_prompts(path: Path) -> Prompts:
     BadUsageError
         If it cannot be read as that.
     """
-    text = read_text(path)
     try:
-        stored = _PARSERS.get(path.suffix.lower(), tomllib.loads)(text)
+        stored = _PARSERS.get(path.suffix.lower(), _from_toml)(path)
         classes = stored.get("classes", stored)
         queries = {str(name): _queries(value) for name, value in classes.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -112,16 +111,26 @@ def _queries(value: Any) -> tuple[str, ...]:
     if isinstance(value, Mapping):
         combined = product(*value.values())
         return tuple(" ".join(part for part in parts if part) for parts in combined)
-    if not isinstance(value, list):
-        raise ValueError(f"{value!r} is no list")
-    return tuple(map(str, value))
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise ValueError(f"{value!r} is no list of texts")
+    return tuple(value)
 
 
-def _from_csv(text: str) -> dict[str, list[str]]:
+def _from_toml(path: Path) -> dict[str, Any]:
+    return tomllib.loads(read_text(path))
+
+
+def _from_json(path: Path) -> Any:
+    return json.loads(read_text(path))
+
+
+def _from_csv(path: Path) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for row in csv.DictReader(text.splitlines()):
-        found.setdefault(row["Variable"].strip(), []).append(row["Text"].strip())
+    for number, row in read_table(path, "Variable", "Text"):
+        if not row["Variable"] or not row["Text"]:
+            raise ValueError(f"row {number} has a blank")
+        found.setdefault(row["Variable"], []).append(row["Text"])
     return found
 
 
-_PARSERS: dict[str, Any] = {".json": json.loads, ".csv": _from_csv}
+_PARSERS: dict[str, Any] = {".json": _from_json, ".csv": _from_csv}

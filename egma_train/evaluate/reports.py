@@ -53,6 +53,9 @@ def told(report: Report) -> Iterable[str]:
         yield f"  sha256 of the evaluated list {seen['sha256'][:16]}..."
         yield from (f"  {note}" for note in listed["notes"])
         yield from (f"  without {one['id']}: {one['reason']}" for one in report["unreadable"][:3])
+        given = listed["given"]["counts"]
+        if lost := [name for name, count in seen["counts"].items() if given[name] and not count]:
+            yield f"  NO IMAGE OF {', '.join(lost)} COULD BE READ: this is another task"
         if len(report["unreadable"]) > 3:
             yield f"  and {len(report['unreadable']) - 3} more, all in the report"
     if "sentences" in report:
@@ -68,7 +71,11 @@ def told(report: Report) -> Iterable[str]:
         known = {part: shown.format(value).rstrip("%") for part, value in figure.items()}
         yield f"  {name:<28}{known['value']:>7} [{known['low']}, {known['high']}]{_frame(known)}"
     if "chance" in report:
-        yield f"  chance of accuracy {100 * report['chance']:.2f}"
+        always = report["majority"]
+        yield (
+            f"  chance of accuracy {100 * report['chance']:.2f}, always answering"
+            f" {always['class']} {100 * always['accuracy']:.2f}"
+        )
     if "recall" in report:
         shares = (f"{name} {100 * share:.2f}" for name, share in report["recall"].items())
         yield f"  recall {', '.join(shares)}"

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
-from egma_train.evaluate.image_lists import ImageList, labelled, read_table
+from egma_train.errors import BadUsageError
+from egma_train.evaluate.image_files import stem
+from egma_train.evaluate.image_lists import ImageList, labelled
 from egma_train.evaluate.shipped import shipped_toml
+from egma_train.evaluate.user_files import number, read_table
 
 _CLASSES = ("No Finding", "Pneumothorax")
-_NO_MASK = "-1"
+_NO_MASK = -1.0
 
 
 def read_siim(path: Path, seed: int) -> ImageList:
@@ -14,12 +17,30 @@ def read_siim(path: Path, seed: int) -> ImageList:
     columns = shipped_toml("siim-acr")["columns"]
     by_id: dict[str, str] = {}
     blank = set()
-    for row in read_table(path, columns["id"], columns["mask"]):
-        one, mask = row[columns["id"]], row.get(columns["mask"], "")
+    for row_number, row in read_table(path, columns["id"], columns["mask"]):
+        one, mask = stem(row[columns["id"]]), row[columns["mask"]]
+        if not row[columns["id"]]:
+            raise BadUsageError(f"{path}, row {row_number}: no {columns['id']}")
         if not mask:
             blank.add(one)
-        elif by_id.get(one) != "Pneumothorax":
-            by_id[one] = "No Finding" if mask == _NO_MASK else "Pneumothorax"
+            continue
+        found = _class_of(mask)
+        if found is None:
+            raise BadUsageError(
+                f"{path}, row {row_number}: {columns['mask']} of {one} is {mask[:40]!r}, neither"
+                " pairs of numbers nor -1"
+            )
+        if by_id.setdefault(one, found) != found:
+            raise BadUsageError(f"{path}, row {row_number}: {one} has a mask and -1")
     unknown = len(blank - by_id.keys())
     notes = [f"{unknown} images with a blank mask left out"] * bool(unknown)
     return labelled(f"SIIM-ACR by {path.name}", _CLASSES, by_id, notes)
+
+
+def _class_of(mask: str) -> str | None:
+    """Tell runs (start and length, in pairs) from -1 as re-saved; None if it is neither."""
+    values = mask.strip("[]'\" ").split()
+    if len(values) == 1 and number(values[0]) == _NO_MASK:
+        return "No Finding"
+    pairs = values and len(values) % 2 == 0 and all(value.isdecimal() for value in values)
+    return "Pneumothorax" if pairs else None

@@ -19,7 +19,7 @@ from egma_train.evaluate.reports import short_hash, write_report
 from egma_train.evaluate.retrieval import retrieval
 from egma_train.evaluate.shipped import shipped_toml
 from egma_train.evaluate.tasks import read_test
-from egma_train.evaluate.zero_shot import zero_shot
+from egma_train.evaluate.zero_shot import majority, zero_shot
 
 Report = dict[str, Any]
 Test = Mapping[str, str]
@@ -69,7 +69,8 @@ def run_tests(
     Parameters
     ----------
     tests : iterable of mapping
-        ``task``, ``images``, ``labels`` and maybe ``list``, ``prompts``, ``protocol``, ``score``.
+        ``task``, ``images``, ``labels`` and maybe ``list``, ``split``, ``prompts``, ``protocol``,
+        ``score``.
     data : Path
         What the paths are below.
     changes : mapping
@@ -107,7 +108,11 @@ def _files(test: Test, data: Path) -> dict[str, Path]:
 
 def prepared(test: Test, data: Path, seed: int) -> tuple[str, Measure, dict[str, Any]]:
     """Read a test's images and prompts: its name, what measures a model, what decides figures."""
-    images, paths, prompts = read_test(test["task"], **_files(test, data), seed=seed)
+    split, protocol = test.get("split"), test.get("protocol")
+    files: dict[str, Any] = {**_files(test, data)}
+    images, paths, prompts = read_test(
+        test["task"], **files, seed=seed, split=split, protocol=protocol
+    )
     how = {part: test[part] for part in ("protocol", "score") if part in test}
     ranks = test["task"] == _RETRIEVAL
     name = "retrieval" if ranks else f"zero-shot-{test['task']}"
@@ -157,6 +162,7 @@ def tables(reports: Sequence[Report]) -> Iterator[tuple[str, Rows]]:
             if left.pop(label, None):
                 rows.append(ours(label))
         rows += [ours(label) for label in left]
+        rows += _majority_row(declared["cells"], reports)
         yield declared["title"], [row for row in rows if row[1] != "ours" or set(row[2:]) != {"-"}]
 
 
@@ -164,7 +170,7 @@ def write_tables(folder: Path, reports: Sequence[Report]) -> list[Path]:
     """Write ``tables.md``, ``tables.csv`` and ``tables.html``."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     made = list(tables(reports))
-    notes = sorted({_note(report) for report in reports})
+    notes = [*shipped_toml("paper-tables")["notes"], *sorted({_note(one) for one in reports})]
     texts = {"tables.md": _markdown(made, notes), "tables.html": _html(made, notes)}
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
@@ -175,11 +181,31 @@ def write_tables(folder: Path, reports: Sequence[Report]) -> list[Path]:
 
 
 def _note(report: Report) -> str:
-    evaluated, given = report["evaluated"], report["list"]["given"]["images"]
-    return (
-        f"{report['test']}: {evaluated['images']} of {given} images, {report['list']['name']},"
-        f" sha256 {evaluated['sha256'][:16]}..."
+    """Say what a test's figures were made of: images, prompts, protocol, score."""
+    evaluated, listed, protocol = report["evaluated"], report["list"], report["protocol"]
+    how = [f"protocol {protocol['name']} ({protocol['is']})"] if "name" in protocol else []
+    return "; ".join(
+        [
+            f"{report['test']}: {evaluated['images']} of {listed['given']['images']} images,"
+            f" {listed['name']}, sha256 {evaluated['sha256'][:16]}...",
+            *listed["notes"],
+            f"prompts {report['prompts']['name']}, sha256 {report['prompts']['sha256'][:16]}...",
+            *how,
+            f"score {protocol['score']}",
+        ]
     )
+
+
+def _majority_row(cells: Sequence[str], reports: Iterable[Report]) -> Rows:
+    """Lay out what always answering the most frequent class gets, if it is known of any cell."""
+    known: dict[str, set[str]] = defaultdict(set)
+    for report in reports:
+        if report.get("task") == "zero-shot":
+            for metric in ("accuracy", "macro_f1", "balanced_accuracy"):
+                share = majority(report["evaluated"]["counts"])[metric]
+                known[f"{report['test']} {metric}"].add(f"{100 * share:.2f}")
+    row = [" or ".join(sorted(known.get(cell, "-"))) for cell in cells]
+    return [["Majority class", "baseline", *row]] if set(row) != {"-"} else []
 
 
 def _labels(reports: Iterable[Report]) -> dict[str, str]:

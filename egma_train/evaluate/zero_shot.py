@@ -1,6 +1,6 @@
 """Classify images by the most similar prompts (EGMA paper, IV-B and appendix D)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,23 @@ from egma_train.errors import unknown_name
 from egma_train.evaluate.compare import compare
 from egma_train.evaluate.encoder import Encoder
 from egma_train.evaluate.image_lists import ImageList
-from egma_train.evaluate.metrics import Floats, classification, confusion_matrix, recalls
+from egma_train.evaluate.metrics import (
+    Floats,
+    accuracy,
+    balanced_accuracy,
+    classification,
+    confusion_matrix,
+    macro_f1,
+    recalls,
+)
 from egma_train.evaluate.prompts import Prompts
 
 PROTOCOLS = {
     "paper": "every prompt; the class of the most similar one",
     "mean": "every prompt; the class whose mean embedding is the most similar",
+    "mean-of-cosines": "every prompt; the class with the largest mean cosine (CXR-CLIP, MedCLIP)",
+    "gloria-z": "every prompt; the class whose largest cosine is the most above its mean over all"
+    " images of the test, in deviations: what an image gets depends on the others (GLoRIA)",
     "official-code": "at most 50 prompts of each class, drawn; the class of the most similar one",
 }
 
@@ -67,15 +78,33 @@ def zero_shot(
     if protocol == "mean":
         vectors = [F.normalize(own.mean(0, keepdim=True), dim=-1) for own in vectors]
     seen = compare(images, paths, torch.cat(vectors), encoder, score, batch_size)
-    starts = np.cumsum([0, *map(len, vectors[:-1])])
-    scores = np.maximum.reduceat(seen.values, starts, axis=1)  # (N, classes)
+    scores = class_scores(seen.values, [*map(len, vectors)], protocol)
+    scale = 1.0 if protocol == "gloria-z" else encoder.scale  # deviations are no cosines
     return {
         "task": "zero-shot",
         "protocol": {"name": protocol, "is": PROTOCOLS[protocol], "score": score, "seed": seed},
         "prompts": used.told(),
         **seen.report,
-        **_figures(seen.images, scores, encoder.scale, seed),
+        **_figures(seen.images, scores, scale, seed),
     }
+
+
+def class_scores(cosines: Floats, counts: Sequence[int], protocol: str) -> Floats:
+    """Make one score a class ``(N, classes)`` of cosines with all prompts ``(N, t)``.
+
+    Parameters
+    ----------
+    counts : sequence of int
+        How many prompts each class has, in the order of the columns.
+    """
+    starts = np.cumsum([0, *counts[:-1]])
+    if protocol == "mean-of-cosines":
+        return np.add.reduceat(cosines, starts, axis=1) / np.array(counts)
+    best = np.maximum.reduceat(cosines, starts, axis=1)
+    if protocol == "gloria-z" and len(best) > 1:  # GLoRIA leaves a single image as it is
+        spread = best.std(0)
+        return (best - best.mean(0)) / np.where(spread > 0, spread, 1)
+    return best
 
 
 def log_shares(logits: Floats) -> Floats:
@@ -97,9 +126,23 @@ def _figures(images: ImageList, scores: Floats, scale: float, seed: int) -> dict
         "recall": dict(zip(images.classes, recalls(counts).tolist(), strict=True)),
         "confusion": {"classes": list(images.classes), "rows_are_truth": counts.tolist()},
         "chance": 1 / len(images.classes),
+        "majority": majority(images.told()["counts"]),
         "rows": [
             {"path": one, "label": images.classes[truth], "predicted": images.classes[guess]}
             | {f"score {name}": value for name, value in zip(images.classes, own, strict=True)}
             for one, truth, guess, own in rows
         ],
+    }
+
+
+def majority(counts: Mapping[str, int]) -> dict[str, Any]:
+    """Say what always answering the most frequent class would get."""
+    sizes = np.array([*counts.values()])
+    answers = np.zeros((len(sizes), len(sizes)), np.int64)
+    answers[:, sizes.argmax()] = sizes
+    return {
+        "class": [*counts][sizes.argmax()],
+        "accuracy": accuracy(answers),
+        "macro_f1": macro_f1(answers),
+        "balanced_accuracy": balanced_accuracy(answers),
     }

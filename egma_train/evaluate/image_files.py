@@ -1,0 +1,158 @@
+"""Where the images of a list lie: below a folder, under the table's paths or like ones."""
+
+import glob
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from os.path import isdir, isfile
+from pathlib import Path, PurePosixPath
+
+from egma_train.errors import BadUsageError
+
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".dcm", ".dicom"}
+_EXACT, _LIKE, _SHIFTED = range(3)
+
+Parts = tuple[str, ...]
+
+
+def stem(one: str) -> str:
+    """Name an image with slashes and without the suffix of a format."""
+    path = PurePosixPath(one.strip().replace("\\", "/"))
+    return str(path.with_suffix("") if path.suffix.lower() in _SUFFIXES else path)
+
+
+def locate(root: Path, ids: Sequence[str]) -> list[Path | None]:
+    """Find images below a folder; None for those that are not there.
+
+    Paths start from `root`. Where none leads to a file, all lose their first folders (a release's
+    name, another computer's absolute path), or all start from the one folder below `root` where
+    they lead to files. Names without a folder are found anywhere below. Neither case nor suffix
+    counts where one file only can be meant; a file that several ids would get this way is nobody's.
+    No path leads outside, unless by a link.
+
+    Raises
+    ------
+    BadUsageError
+        If there is no such folder.
+    """
+    if not root.is_dir():
+        raise BadUsageError(f"--images {root}: no such folder")
+    parts = [_parts(one) for one in ids]
+    folders = _Folders()
+    base, dropped = _shift(root, [own for own in parts if len(own) > 1], folders)
+    shifted = (base, dropped) != (root, 0)
+    named = _by_name(root) if any(len(own) == 1 for own in parts) else {}
+    found: list[Path | None] = []
+    ranks = []
+    for own in parts:
+        if len(own) > 1:
+            path = folders.find(base, own[dropped:])
+        else:
+            path = folders.find(root, own) or named.get(stem(own[0]).casefold()) if own else None
+        exact = path is not None and path == root.joinpath(*own)
+        ranks.append(_EXACT if exact else _SHIFTED if shifted and len(own) > 1 else _LIKE)
+        found.append(path)
+    return _unshared(found, ranks)
+
+
+def told_absent(root: Path, ids: Sequence[str]) -> str:
+    """Say that nothing was found, what was looked for, and what to try."""
+    first = ids[0].replace("\\", "/").lstrip("/")
+    if ".." in PurePosixPath(first).parts:
+        looked_for = f"paths with '..', such as {ids[0]}, are not followed"
+    elif "/" in first:
+        looked_for = (
+            f"there is no {root / first}, nor that without its first folders or a folder or two"
+            " further down; give as --images the folder that the table's paths start from"
+        )
+    else:
+        looked_for = f"nowhere below {root} is there an image named {first}, or more than one"
+    return f"none of {len(ids)} images can be read: {looked_for}"
+
+
+def _parts(one: str) -> Parts:
+    """Split a path of any system into folders and a name; into nothing if it leads upwards."""
+    text = re.sub(r"^[A-Za-z]:(?=/)", "", one.strip().replace("\\", "/"))
+    parts = tuple(part for part in PurePosixPath(text).parts if part.strip("/"))
+    return () if ".." in parts else parts
+
+
+class _Folders:
+    """Files below a folder by paths in any case and with any image's suffix."""
+
+    def __init__(self) -> None:
+        self._seen: dict[Path, dict[str, list[Path]]] = {}
+
+    def find(self, base: Path, parts: Parts) -> Path | None:
+        place = base.joinpath(*parts)
+        if isfile(place) or not parts:  # unlike Path's own, no name is too long to ask for
+            return place if parts else None
+        place = base
+        for part in parts[:-1]:
+            own = place / part
+            same = [own] if isdir(own) else self._entries(place).get(part.casefold(), [])
+            if len(same) != 1:
+                return None
+            place = same[0]
+        name = parts[-1].casefold()
+        entries = self._entries(place)
+        like = entries.get(name) or entries.get(f"{stem(name)}.*", [])
+        return like[0] if len(like) == 1 and like[0].is_file() else None
+
+    def _entries(self, folder: Path) -> dict[str, list[Path]]:
+        """List a folder once: by small letters, images also without their suffix."""
+        if folder not in self._seen:
+            entries = defaultdict(list)
+            for path in sorted(folder.iterdir()) if isdir(folder) else ():
+                entries[path.name.casefold()].append(path)
+                if path.suffix.lower() in _SUFFIXES:
+                    entries[f"{path.stem.casefold()}.*"].append(path)
+            self._seen[folder] = dict(entries)
+        return self._seen[folder]
+
+
+def _shift(root: Path, paths: Sequence[Parts], folders: _Folders) -> tuple[Path, int]:
+    """Find what all paths start from, and how many first folders they lose."""
+
+    def count(base: Path, dropped: int) -> int:
+        return sum(folders.find(base, own[dropped:]) is not None for own in paths)
+
+    if not paths or any(folders.find(root, own) for own in paths):
+        return root, 0
+    longest = max(map(len, paths))
+    most, fewest_dropped = max((count(root, n), -n) for n in range(1, longest))
+    if most:
+        return root, -fewest_dropped
+    below = [base for base in _bases(root, paths) if count(base, 0)]
+    return (below[0], 0) if len(below) == 1 else (root, 0)
+
+
+def _bases(root: Path, paths: Sequence[Parts]) -> Iterator[Path]:
+    """Name the folders at most two below `root` that have the paths' commonest first folder."""
+    ((first, _),) = Counter(own[0] for own in paths).most_common(1)
+    for above in ("*", "*/*"):
+        yield from (place.parent for place in sorted(root.glob(f"{above}/{glob.escape(first)}")))
+
+
+def _by_name(root: Path) -> dict[str, Path | None]:
+    """Map small letters without suffix to the one image below a folder that has that name."""
+    found: dict[str, Path | None] = {}
+    for path in sorted(root.rglob("*")):
+        if path.suffix.lower() in _SUFFIXES:
+            before = found.setdefault(path.stem.casefold(), path)
+            if before != path and (before is None or before.suffix.lower() == path.suffix.lower()):
+                found[path.stem.casefold()] = None  # which of the two is meant nobody can tell
+    return found
+
+
+def _unshared(found: Sequence[Path | None], ranks: Sequence[int]) -> list[Path | None]:
+    """Leave a file to the id that names it best, to none where two do as well."""
+    claims = defaultdict(list)
+    for path, rank in zip(found, ranks, strict=True):
+        claims[path].append(rank)
+    return [
+        path
+        if rank == min(claims[path]) and (rank == _EXACT or claims[path].count(rank) == 1)
+        else None
+        for path, rank in zip(found, ranks, strict=True)
+    ]

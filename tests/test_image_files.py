@@ -1,0 +1,124 @@
+"""Images are found under the paths of other systems, releases and folders, or nobody's."""
+
+from pathlib import Path
+
+import pytest
+
+from egma_train.errors import BadUsageError
+from egma_train.evaluate.image_files import locate, told_absent
+from egma_train.evaluate.tasks import read_test
+
+RELEASE = "CheXpert-v1.0-small/train"
+IMAGES = [f"{RELEASE}/patient{i:05}/study1/view1_frontal.jpg" for i in range(4)]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    touch(tmp_path, *IMAGES)
+    return tmp_path
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+WRITTEN = {
+    "as released": lambda one: one,
+    "with backslashes": lambda one: one.replace("/", "\\"),
+    "below the working folder": lambda one: f"./{one}",
+    "absolute, elsewhere": lambda one: f"/home/me/data/{one}",
+    "absolute, of Windows": lambda one: "D:\\me\\" + one.replace("/", "\\"),
+    "of the full-size release": lambda one: one.replace("-small", ""),
+    "in another case": lambda one: one.replace("CheXpert", "chexpert").replace("view", "VIEW"),
+    "with another case of suffix": lambda one: one.replace(".jpg", ".JPG"),
+    "with another suffix": lambda one: one.replace(".jpg", ".png"),
+    "without suffix": lambda one: one.replace(".jpg", ""),
+    "without the release": lambda one: one.partition("/")[2],
+}
+
+
+@pytest.mark.parametrize("written", WRITTEN)
+@pytest.mark.parametrize("below", ["CheXpert-v1.0-small", RELEASE])
+def test_paths_lead_to_the_same_files_however_they_are_written(
+    root: Path, written: str, below: str
+) -> None:
+    ids = [WRITTEN[written](one) for one in IMAGES]
+    assert locate(root / below, ids) == [root / one for one in IMAGES]
+
+
+def test_paths_of_two_releases_lead_below_the_folder_of_one(root: Path) -> None:
+    ids = [one.replace("-small", "") if i % 2 else one for i, one in enumerate(IMAGES)]
+    assert locate(root / "CheXpert-v1.0-small", ids) == [root / one for one in IMAGES]
+
+
+@pytest.mark.parametrize("deeper", ["archive", "kaggle/archive"])
+def test_images_may_lie_a_folder_or_two_further_down(tmp_path: Path, deeper: str) -> None:
+    touch(tmp_path / deeper, *IMAGES)
+    assert locate(tmp_path, IMAGES) == [tmp_path / deeper / one for one in IMAGES]
+
+
+def test_paths_of_several_depths_lose_as_many_folders_and_long_ones_are_not_there(
+    tmp_path: Path,
+) -> None:
+    touch(tmp_path, "x/1.png", "2.png")
+    ids = ["/home/me/x/1.png", "me/2.png", "a/b/2.png", f"{'n' * 300}/3.png", "n" * 5000]
+    assert locate(tmp_path, ids) == [tmp_path / "x/1.png", None, tmp_path / "2.png", None, None]
+
+
+def test_two_folders_that_may_be_meant_are_not_chosen_among(tmp_path: Path) -> None:
+    for deeper in ("first", "second"):
+        touch(tmp_path / deeper, *IMAGES)
+    assert locate(tmp_path, IMAGES) == [None] * 4
+
+
+def test_what_is_missing_is_not_replaced_by_a_file_elsewhere(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.png", "2.png", "b/c/1.png")
+    assert locate(tmp_path, ["a/1.png", "a/2.png", "b/1.png"]) == [tmp_path / "a/1.png", None, None]
+
+
+def test_nothing_outside_the_folder_of_images_is_read(tmp_path: Path) -> None:
+    touch(tmp_path, "outside.png", "images/a/b.png")
+    ids = [
+        "../outside.png",
+        str(tmp_path / "outside.png"),
+        "a/../../outside.png",
+        "..\\outside.png",
+    ]
+    assert locate(tmp_path / "images", ids) == [None] * 4
+
+
+def test_a_file_is_not_guessed_where_two_may_be_meant(tmp_path: Path) -> None:
+    touch(tmp_path, "root.png", "a/dup.png", "b/DUP.PNG", "c/one.JPG")
+    found = locate(tmp_path, ["x/root.png", "y/root.png", "dup", "one", "root"])
+    assert found == [None, None, None, tmp_path / "c/one.JPG", tmp_path / "root.png"]
+
+
+def test_names_alone_are_found_anywhere_with_or_without_their_suffix(tmp_path: Path) -> None:
+    uid = "1.2.276.0.7230010.3.1.4.8323329.1000.1517875201.850000"
+    touch(tmp_path, f"{uid}.1/{uid}.2/{uid}.dcm", "stage_2_train_images/0A-b.dcm")
+    dicom, other = tmp_path / f"{uid}.1/{uid}.2/{uid}.dcm", "stage_2_train_images/0A-b.dcm"
+    assert locate(tmp_path, [uid, "0a-b"]) == [dicom, tmp_path / other]
+    assert locate(tmp_path, [f"{uid}.dcm", "0A-b.png"]) == [dicom, tmp_path / other]
+
+
+@pytest.mark.parametrize(
+    ("one", "told"),
+    [
+        ("../a", "paths with '..', such as ../a, are not"),
+        ("a.dcm", "is there an image named a.dcm"),
+    ],
+)
+def test_the_line_tells_names_and_paths_upwards_too(tmp_path: Path, one: str, told: str) -> None:
+    assert locate(tmp_path, [one]) == [None] and told in told_absent(tmp_path, [one])
+
+
+def test_where_nothing_is_found_a_line_names_a_path_and_what_to_try(root: Path) -> None:
+    labels = root / "own.csv"
+    labels.write_text("path,label\nimages/a.jpg,Edema\nimages/b.jpg,Pneumonia\n")
+    with pytest.raises(BadUsageError) as raised:
+        read_test("csv", root, labels, seed=0)
+    told = str(raised.value)
+    assert told.startswith(f"none of 2 images can be read: there is no {root}/images/a.jpg")
+    assert "give as --images the folder that" in told and "\n" not in told
