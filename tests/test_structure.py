@@ -149,10 +149,11 @@ TRAIN_LAYERS = (
     ("options", "store"), ("cache", "augment"), ("model", "sampling"),
     ("loading", "weights", "run_folder"), ("train",), ("start",), ("cli",), ("__main__",),
     *(tuple(f"evaluate.{one}" for one in names) for names in (
-        ("shipped", "frames", "metrics", "reports"), ("prompts", "image_lists", "encoder"),
+        ("shipped", "frames", "intervals", "reports"), ("metrics",),
+        ("prompts", "image_lists", "encoder"),
         ("chexpert", "rsna", "siim", "compare"),
         ("tasks", "zero_shot", "retrieval", "grounding", "embeddings"),
-        ("table", "ablation"), ("cli",),
+        ("differences",), ("table", "ablation"), ("cli",),
     )),
 )  # fmt: skip
 

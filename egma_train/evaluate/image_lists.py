@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from egma_train.errors import BadUsageError
 from egma_train.evaluate.shipped import read_text
 
+# The folder of a patient in CheXpert's paths and in MIMIC-CXR's; other lists name none.
+_PATIENT = re.compile(r"(?:^|/)(patient\d+|p\d{8})/")
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".dcm"}
 
 
@@ -80,6 +83,13 @@ class ImageList:
             "sha256": self.sha256,
             "counts": dict(zip(self.classes, counts, strict=True)),
         }
+
+
+def patients(ids: Sequence[str]) -> NDArray[np.int64]:
+    """Give images numbers of patients ``(N,)`` by the folders in their ids, else each its own."""
+    folders = [_PATIENT.search(one) for one in ids]
+    named = [found[1] if found else one for found, one in zip(folders, ids, strict=True)]
+    return np.unique(named, return_inverse=True)[1]
 
 
 def labelled(
