@@ -216,6 +216,11 @@ def test_a_model_that_knows_where_readers_look_is_no_better_than_the_controls(
         assert abs(figure["over prior"]["value"]) < 0.1 * max(figure["prior"], 1)
 
 
+def area_means(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    means = cv2.resize(mask.astype(np.float32), (7, 7), interpolation=cv2.INTER_AREA)
+    return np.asarray(means, np.float32).ravel()
+
+
 @pytest.mark.parametrize("against", ["gaze", "regions"])
 def test_the_prior_is_the_mean_of_other_patients_targets(clean_out: Path, against: str) -> None:
     """Added up again from what egma_prep reads, the judged patient left out."""
@@ -226,18 +231,9 @@ def test_the_prior_is_the_mean_of_other_patients_targets(clean_out: Path, agains
             if against == "gaze":
                 target = None if sentence.grid is None else sentence.grid.ravel()
             else:
-                regions = [
-                    one.__dict__ if hasattr(one, "__dict__") else one for one in reading.regions
-                ]
                 drawn = [region_mask(one) for one in reading.regions if names(sentence.text, one)]
                 mask = np.any(drawn, axis=0) if drawn else None
-                target = (
-                    None
-                    if mask is None
-                    else cv2.resize(
-                        mask.astype(np.float32), (7, 7), interpolation=cv2.INTER_AREA
-                    ).ravel()
-                )
+                target = None if mask is None else area_means(mask)
             if target is not None:
                 grids.setdefault(reading.subject_id, []).append(target)
     assert len(grids) > 3
@@ -274,11 +270,11 @@ class Random(Encoder):
 
 
 def test_random_models_are_at_chance_and_mostly_within_the_interval(clean_out: Path) -> None:
-    """An interval of 95 % may miss now and then; the mean of six models is near chance."""
-    drawn = [grounding(clean_out, Random(seed))["metrics"] for seed in range(6)]
+    """An interval of 95 % may miss now and then; the mean of four models is near chance."""
+    drawn = [grounding(clean_out, Random(seed))["metrics"] for seed in range(4)]
     for name in ("pointing", "cnr", "auroc"):
         figures = [metrics[name] for metrics in drawn]
-        assert sum(one["low"] < one["chance"] < one["high"] for one in figures) >= 4
+        assert sum(one["low"] < one["chance"] < one["high"] for one in figures) >= 3
         mean = np.mean([one["value"] for one in figures])
         assert mean == pytest.approx(figures[0]["chance"], abs=0.05)
 
