@@ -24,6 +24,7 @@ from egma_train.evaluate.intervals import (
     Floats,
     Labels,
     bounded_mean,
+    few_groups,
     paired_means,
     unbounded_mean,
 )
@@ -162,9 +163,7 @@ def grounding(
 
 
 def _cautions(patients: int, known: int) -> list[str]:
-    said = []
-    if patients < _FEW_PATIENTS:
-        said.append(f"{patients} patients: intervals from so few may be too short")
+    said = few_groups(patients, "patients")
     if known < 2:
         said.append("one patient only: no other's sentences to make a prior and a swap of")
     return said
@@ -289,7 +288,6 @@ DEFINITIONS: dict[str, Callable[[Floats, Mask], dict[str, float]]] = {
     "biovil": measured_as_biovil,
 }
 MEASURES = {"own": ("pointing", "iou", "cnr", "auroc"), "biovil": ("cnr", "miou")}
-_FEW_PATIENTS = 30
 
 
 def region_mask(region: Mapping[str, Any]) -> Mask:

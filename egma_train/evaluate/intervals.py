@@ -17,6 +17,7 @@ Flags = NDArray[np.bool_]
 Counts = NDArray[np.int64] | Floats
 
 RESAMPLES = 2000
+FEW_GROUPS = 30
 _Z = float(stats.norm.ppf(0.975))
 _BORROWED_IMAGES = 6.0  # of each class, as if they were recalled as all classes together are
 _PRIOR_IMAGES = 8.0  # that the variance of a normal score of an AUROC counts for
@@ -323,6 +324,11 @@ def paired(value: float, drawn: Floats, n: int) -> Difference:
     fewest = min((known < 0).sum() + ties, (known > 0).sum() + ties)
     p = min(1.0, 2 * (fewest + 1) / (len(known) + 1))
     return Difference(value, min(float(low), value), max(float(high), value), float(p))
+
+
+def few_groups(n: int, named: str) -> list[str]:
+    """Say so where a mean is of few images or patients: no method knows the tail of a few."""
+    return [f"{n} {named}: intervals from so few may be too short"] if n < FEW_GROUPS else []
 
 
 def resamples(n: int, seed: int) -> Iterator[Floats]:

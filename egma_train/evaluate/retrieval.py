@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from egma_train.evaluate.compare import compare
 from egma_train.evaluate.encoder import Encoder
 from egma_train.evaluate.image_lists import ImageList, patients
-from egma_train.evaluate.intervals import Floats, Labels, bounded_mean
+from egma_train.evaluate.intervals import Floats, Labels, bounded_mean, few_groups
 from egma_train.evaluate.prompts import Prompts
 
 RANKS = (1, 5, 10)
@@ -74,6 +74,7 @@ def retrieval(
         "protocol": {"score": score, "seed": seed},
         "prompts": used.told(),
         **seen.report,
+        "cautions": few_groups(len(seen.images), "images"),
         "metrics": {
             f"{way} P@{k}": _figure(found[way][f"P@{k}"], right, k, groups[way])
             for way, (_, _, right) in ways.items()
