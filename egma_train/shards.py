@@ -17,7 +17,7 @@ SCHEMA_VERSION = "1"
 FRAME_PX = 224
 GRID_CELLS = 7
 
-_FACTS = ("dataset", "reading_id", "dicom_id", "split")
+_FACTS = ("dataset", "reading_id", "subject_id", "dicom_id", "split")
 _SENTENCE = ("text", "grid")
 _REGION = ("name", "kind", "x0", "y0", "x1", "y1")
 
@@ -43,6 +43,7 @@ class ShardReading(NamedTuple):
 
     dataset: str
     reading_id: str
+    subject_id: str
     dicom_id: str
     split: str | None
     image: bytes
@@ -171,10 +172,11 @@ def _from_npz(path: Path, maps: bool) -> Iterator[ShardReading]:
         regions = [dict(zip(_REGION, own, strict=True)) for own in zip(*columns, strict=True)]
         bounds = [pairwise(stored[f"{of}_offsets"].tolist()) for of in ("sentence", "region")]
         for i, ((first, end), own) in enumerate(zip(*bounds, strict=True)):
-            dataset, reading_id, dicom_id, split = (fact[i] for fact in facts)
+            dataset, reading_id, subject_id, dicom_id, split = (fact[i] for fact in facts)
             yield ShardReading(
                 dataset,
                 reading_id,
+                subject_id,
                 dicom_id,
                 split or None,
                 image=images[i].tobytes(),

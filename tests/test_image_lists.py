@@ -361,7 +361,7 @@ def test_a_file_names_the_subset_to_measure(model: Path, tmp_path: Path, file: s
     assert report["list"]["name"] == "SIIM-ACR by train-rle.csv, those in subset.csv"
     unknown = ["1 of 3 ids in subset.csv name no image, such as ImageId"] if "," in file else []
     assert report["list"]["notes"][1:] == unknown
-    assert "2 images: intervals drawn from so few are too narrow" in result.output
+    assert "few images of a class (No Finding 1, Pneumothorax 1)" in result.output
 
 
 # -- mistakes -------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """Figures against scikit-learn and cases done by hand."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,11 +12,14 @@ from egma_train.evaluate.metrics import (
     accuracy,
     auroc,
     balanced_accuracy,
+    balanced_accuracy_slopes,
+    cautions,
     classification,
     confusion_matrix,
     levels,
     macro_f1,
-    mean_with_interval,
+    macro_f1_slopes,
+    paired_classification,
     recalls,
 )
 
@@ -77,7 +82,7 @@ def test_auroc_of_classes_is_scikit_learns_mean_of_one_against_the_rest(
     expected = reference.roc_auc_score(
         truth, shares[:, 1] if two else shares, multi_class="ovr", average="macro"
     )
-    found = classification(truth, shares, predicted, 0)["auroc"]["value"]
+    found = classification(truth, shares, predicted)["auroc"]["value"]
     assert found == pytest.approx(expected)
 
 
@@ -93,13 +98,69 @@ def test_a_case_done_by_hand() -> None:
     assert np.isnan(auroc(np.array([True, True]), np.array([0, 1]), np.ones(2)))
 
 
-def test_intervals_are_seeded_and_hold_the_truth_about_as_often_as_they_say() -> None:
+@settings(max_examples=20, deadline=None)
+@given(CASES)
+@pytest.mark.parametrize(
+    ("figure", "slopes"),
+    [(balanced_accuracy, balanced_accuracy_slopes), (macro_f1, macro_f1_slopes)],
+    ids=["balanced accuracy", "macro-F1"],
+)
+def test_slopes_are_what_a_figure_changes_by(
+    figure: Any, slopes: Any, rng: np.random.Generator
+) -> None:
+    counts = rng.integers(1, 9, (3, 3)).astype(float)
+    by_hand = np.empty((3, 3))
+    for cell in np.ndindex(3, 3):
+        more, less = counts.copy(), counts.copy()
+        more[cell] += 1e-5
+        less[cell] -= 1e-5
+        by_hand[cell] = (figure(more) - figure(less)) / 2e-5
+    assert slopes(counts) == pytest.approx(by_hand, abs=1e-7)
+
+
+def test_what_few_images_decide_is_said() -> None:
+    counts = np.array([[40, 1, 0], [2, 5, 0], [0, 0, 0]])
+    said = " ".join(cautions(counts, ("A", "B", "C")))
+    assert "3 errors in 48 images" in said and "(B 7)" in said and "no images of C" in said
+    assert cautions(np.full((2, 2), 10), ("A", "B")) == []
+
+
+def test_two_classifiers_are_compared_on_the_same_images() -> None:
+    """The second is the first, ten images of a hundred mended."""
     rng = np.random.default_rng(0)
-    samples = rng.random((100, 80)) < 0.3
-    found = [mean_with_interval(one.astype(float), 1) for one in samples]
-    covered = sum(one["low"] <= 0.3 <= one["high"] for one in found)
-    assert 88 <= covered <= 99
-    values = samples[0].astype(float)
-    assert mean_with_interval(values, 1) == found[0] != mean_with_interval(values, 2)
-    deviation = values.std() / np.sqrt(len(values))
-    assert found[0]["high"] - found[0]["low"] == pytest.approx(2 * 1.96 * deviation, rel=0.15)
+    truth = np.arange(100) % 2
+    before = np.where(rng.random(100) < 0.3, 1 - truth, truth)
+    wrong = np.flatnonzero(before != truth)[:10]
+    after = before.copy()
+    after[wrong] = truth[wrong]
+    sides = [(np.eye(2)[own], own) for own in (before, after)]
+    found = paired_classification(truth, sides[0], sides[1], 0)
+    values = [
+        reference.balanced_accuracy_score(truth, own)
+        - reference.balanced_accuracy_score(truth, before)
+        for own in (before, after)
+    ]
+    assert found["balanced_accuracy"]["value"] == pytest.approx(values[1])
+    assert found["accuracy"]["value"] == pytest.approx(0.1)
+    # Ten coins that all fall on one side, twice, and half of that event.
+    assert found["accuracy"]["p"] == pytest.approx(2 * 0.5**10 - 0.5**10)
+    for name, figure in found.items():
+        assert 0 < figure["low"] < figure["value"] < figure["high"] < 0.25, name
+        assert figure["p"] < 0.01
+    assert found == paired_classification(truth, sides[0], sides[1], 0)
+    same = paired_classification(truth, sides[0], sides[0], 0)
+    assert all(figure["value"] == 0 and figure["p"] == 1 for figure in same.values())
+    assert same["accuracy"]["low"] < 0 < same["accuracy"]["high"]
+
+
+def test_images_of_one_patient_widen_the_intervals_of_all_figures() -> None:
+    rng = np.random.default_rng(0)
+    truth = np.repeat(np.arange(30) % 2, 4)
+    right = np.repeat(rng.random(30) < 0.7, 4)  # four images that stand or fall together
+    predicted = np.where(right, truth, 1 - truth)
+    scores = np.eye(2)[predicted] + np.repeat(rng.random((30, 2)), 4, axis=0)
+    alone = classification(truth, scores, predicted)
+    together = classification(truth, scores, predicted, np.repeat(np.arange(30), 4))
+    for name in alone:
+        widths = [one[name]["high"] - one[name]["low"] for one in (alone, together)]
+        assert widths[1] / widths[0] == pytest.approx(2, rel=0.15), name  # the root of four

@@ -150,11 +150,11 @@ TRAIN_LAYERS = (
     ("loading", "weights", "run_folder"), ("train",), ("start",), ("cli",), ("__main__",),
     *(tuple(f"evaluate.{one}" for one in names) for names in (
         ("colour",), ("pictures", "dicom"),
-        ("shipped", "frames", "metrics", "reports", "user_files", "image_files"),
+        ("shipped", "frames", "intervals", "reports", "user_files", "image_files"), ("metrics",),
         ("prompts", "image_lists", "encoder"),
         ("chexpert", "rsna", "siim", "compare"),
         ("tasks", "zero_shot", "retrieval", "grounding", "embeddings"),
-        ("table", "ablation"), ("cli",),
+        ("differences",), ("table", "ablation"), ("cli",),
     )),
 )  # fmt: skip
 

@@ -163,11 +163,19 @@ def retrieval(score: str, **given: Any) -> int:
 @main.command("grounding")
 @_path("--shards", "Shards with readings to test on.  [default: OUT]")
 @click.option("--against", default="gaze", show_default=True, help="gaze or regions.")
+@click.option(
+    "--definition",
+    default="own",
+    show_default=True,
+    help="own, or biovil: absolute CNR and mIoU as BioViL has them.",
+)
 @click.option("--split", "splits", multiple=True, help="Of the readings, such as test.")
 @_model_options
 @_checkpoints
 @_reports_errors
-def grounding(shards: Path | None, against: str, splits: tuple[str, ...], **given: Any) -> None:
+def grounding(
+    shards: Path | None, against: str, definition: str, splits: tuple[str, ...], **given: Any
+) -> None:
     """Compare where a sentence is most similar with where its reader looked.
 
     \b
@@ -177,7 +185,9 @@ def grounding(shards: Path | None, against: str, splits: tuple[str, ...], **give
     from egma_train.evaluate.grounding import grounding as ground
 
     shards = shards or given["out"]
-    measure = functools.partial(ground, shards, against=against, splits=splits)
+    measure = functools.partial(
+        ground, shards, against=against, definition=definition, splits=splits
+    )
     _measure(f"grounding-{against}", measure, **given)
 
 
@@ -312,14 +322,17 @@ def _measure(
     checkpoints: Sequence[Path],
     **given: Any,
 ) -> list[dict[str, Any]]:
-    """Measure each checkpoint; write and say what was found."""
+    """Measure each checkpoint; write and say what was found, and the difference to the first."""
+    from egma_train.evaluate.differences import difference
     from egma_train.evaluate.encoder import load_encoder
     from egma_train.evaluate.reports import told, write_report
 
-    reports = []
+    reports: list[dict[str, Any]] = []
     for checkpoint in checkpoints:
         encoder = load_encoder(checkpoint, changes)
         report = measure(encoder=encoder, **given) | {"checkpoint": encoder.told()}
+        if reports and (to_first := difference(reports[0], report)):
+            report["difference"] = to_first
         place = write_report(out / "evaluation" / name, report)
         click.echo("\n".join([*told(report), f"  report {place}"]))
         reports.append(report)

@@ -10,7 +10,7 @@ from torch import Tensor
 from egma_train.errors import BadUsageError, unknown_name
 from egma_train.evaluate.encoder import Encoder, Seen, encoded
 from egma_train.evaluate.image_lists import ImageList
-from egma_train.evaluate.metrics import Floats
+from egma_train.evaluate.intervals import Floats
 
 SCORES = ("pooled", "best-patch")
 

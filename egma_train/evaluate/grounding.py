@@ -1,8 +1,14 @@
-"""Does a sentence resemble the patches that it is about? Held-out gaze or regions tell which."""
+"""Does a sentence resemble the patches that it is about? Held-out gaze or regions tell which.
+
+A model may seem to point well by knowing where readers look in any chest: so each figure stands
+beside what one fixed map reaches, the mean of other patients' targets, and what the model reaches
+with a sentence from another patient's reading.
+"""
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,20 +16,37 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
 from egma_train.errors import BadUsageError, unknown_name
 from egma_train.evaluate.encoder import Encoder
-from egma_train.evaluate.metrics import Floats, auroc, levels, mean_with_interval
-from egma_train.shards import FRAME_PX, GRID_CELLS, find_shards, fingerprint, read_shard
+from egma_train.evaluate.intervals import (
+    Floats,
+    Labels,
+    bounded_mean,
+    few_groups,
+    paired_means,
+    unbounded_mean,
+)
+from egma_train.shards import (
+    FRAME_PX,
+    GRID_CELLS,
+    ShardReading,
+    find_shards,
+    fingerprint,
+    read_shard,
+)
 
 AGAINST = ("gaze", "regions")
-MEASURES = ("pointing", "iou", "cnr", "auroc")
-_KEY = ("dataset", "reading_id", "dicom_id", "sentence")
+KEY = ("dataset", "reading_id", "dicom_id", "sentence")
+CONTROLS = ("prior", "swapped")
 TOLERANCE_PX = 15
 """A point this near counts as a hit, as in the pointing game of Zhang et al. (2016)."""
 _SHARE_OF_PEAK = 0.25
 _CELL_PX = FRAME_PX // GRID_CELLS
 _CENTRES_PX = _CELL_PX // 2 + _CELL_PX * np.arange(GRID_CELLS)
+_BIOVIL_SIGMA_PATCHES = 1.5
+_BIOVIL_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)
 _DENIALS = {"no", "not", "without", "negative", "resolved"}
 _GENERIC = {"zone", "structures"}
 _WHOLE_CHEST = "chest"
@@ -34,13 +57,44 @@ Mask = NDArray[np.bool_]
 class Case(NamedTuple):
     """A reading's image ``(224, 224)``, sentences about it, and where each points, as masks."""
 
-    dataset: str
-    reading_id: str
-    dicom_id: str
+    reading: ShardReading
     image: NDArray[np.uint8]
     sentences: list[int]
     texts: list[str]
     masks: list[Mask]
+
+
+class Others(NamedTuple):
+    """What is known of all patients, to judge one by the others.
+
+    Attributes
+    ----------
+    sums, counts : dict
+        By patient: the targets added up ``(49,)``, and their number.
+    sentences : list of tuple
+        Patient, reading, number and text of each that points, in this order.
+    """
+
+    sums: dict[str, Floats]
+    counts: dict[str, int]
+    sentences: list[tuple[str, str, int, str]]
+
+    def prior(self, patient: str) -> Floats:
+        """Average the targets of all other patients ``(49,)``; NaN where there is none."""
+        n = sum(self.counts.values()) - self.counts[patient]
+        total = np.sum(list(self.sums.values()), axis=0) - self.sums[patient]
+        return np.asarray(total / n if n else np.full(GRID_CELLS**2, np.nan), np.float64)
+
+    def sentence(self, patient: str, text: str, key: Sequence[Any], seed: int) -> str | None:
+        """Draw another patient's sentence of other words; the same by key, whatever the order."""
+        rng = np.random.default_rng([seed, zlib.crc32(repr(key).encode())])
+        n = len(self.sentences)
+        first = int(rng.integers(n))
+        for i in range(first, first + n):
+            other, _, _, words = self.sentences[i % n]
+            if other != patient and words.lower() != text.lower():
+                return words
+        return None
 
 
 def grounding(
@@ -48,6 +102,7 @@ def grounding(
     encoder: Encoder,
     *,
     against: str = "gaze",
+    definition: str = "own",
     splits: Sequence[str] = (),
     seed: int = 0,
     batch_size: int = 32,
@@ -59,13 +114,15 @@ def grounding(
     against : {"gaze", "regions"}
         What a sentence points to: its own heatmap above a quarter of the peak, or the regions that
         its words name.
+    definition : str
+        One of `DEFINITIONS`: whose measures.
     splits : sequence of str
-        Which readings; by default all.
+        Which readings; by default all. The controls are drawn from all.
 
     Returns
     -------
     dict
-        The report; intervals resample images, ``rows`` has one a sentence.
+        The report; intervals are by patients, ``rows`` has one a sentence.
 
     Raises
     ------
@@ -74,37 +131,83 @@ def grounding(
     """
     if against not in AGAINST:
         raise unknown_name("target", against, AGAINST)
+    if definition not in DEFINITIONS:
+        raise unknown_name("definition", definition, DEFINITIONS)
     files = find_shards(shards)
     seen_splits = Counter[str]()
+    others = _others(files, against)
     cases = _cases(files, against, splits, seen_splits)
-    found = list(_of_each_sentence(cases, encoder, batch_size))
+    found = list(_of_each_sentence(cases, encoder, batch_size, others, definition, seed))
     if lacking := [name for name in splits if name not in seen_splits]:
         raise unknown_name("split", lacking[0], seen_splits)
     if not found:
         raise BadUsageError(f"no sentence in {shards} points to {against}; try the other --against")
     digest = fingerprint(files)
+    patients = len({one["subject_id"] for one in found})
+    own = {"against": against, "definition": definition, "splits": list(splits) or "all"}
     return {
         "task": "grounding",
-        "protocol": {"against": against, "splits": list(splits) or "all", "seed": seed},
+        "protocol": {**own, "seed": seed},
         "shards": digest,
         "sentences": len(found),
         "images": len({one["dicom_id"] for one in found}),
+        "patients": patients,
         "trained_on": _trained_on(encoder, digest, splits),
-        "metrics": _summary(found, seed),
-        "rows": [{name: one[name] for name in (*_KEY, *MEASURES)} for one in found],
+        "cautions": _cautions(patients, len(others.counts)),
+        "metrics": _summary(found, definition, seed),
+        "rows": [
+            {name: value for name, value in one.items() if not name.startswith("chance")}
+            for one in found
+        ],
     }
 
 
+def _cautions(patients: int, known: int) -> list[str]:
+    said = few_groups(patients, "patients")
+    if known < 2:
+        said.append("one patient only: no other's sentences to make a prior and a swap of")
+    return said
+
+
 def _of_each_sentence(
-    cases: Iterator[Case], encoder: Encoder, batch_size: int
+    cases: Iterator[Case],
+    encoder: Encoder,
+    batch_size: int,
+    others: Others,
+    definition: str,
+    seed: int,
 ) -> Iterator[dict[str, Any]]:
+    measure = DEFINITIONS[definition]
     while batch := list(islice(cases, batch_size)):
         _, patches = encoder.images(np.stack([case.image for case in batch]))
         for case, own in zip(batch, patches, strict=True):
-            cosines = (encoder.texts(case.texts) @ own.T).double().cpu().numpy()  # (t, 49)
-            for number, row, mask in zip(case.sentences, cosines, case.masks, strict=True):
-                key = (case.dataset, case.reading_id, case.dicom_id, number)
-                yield dict(zip(_KEY, key, strict=True)) | measured(row, mask)
+            reading = case.reading
+            keys = [
+                (reading.dataset, reading.reading_id, reading.dicom_id, number)
+                for number in case.sentences
+            ]
+            patient = _patient(reading)
+            swaps = [
+                others.sentence(patient, text, key, seed)
+                for text, key in zip(case.texts, keys, strict=True)
+            ]
+            said = [*case.texts, *(swap or "" for swap in swaps)]
+            cosines = (encoder.texts(said) @ own.T).double().cpu().numpy()  # (2 t, 49)
+            prior = others.prior(patient)
+            for i, (key, mask) in enumerate(zip(keys, case.masks, strict=True)):
+                swapped = cosines[len(keys) + i] if swaps[i] else np.full_like(prior, np.nan)
+                controls = {"prior": measure(prior, mask), "swapped": measure(swapped, mask)}
+                yield {
+                    **dict(zip(KEY, key, strict=True)),
+                    "subject_id": patient,
+                    **measure(cosines[i], mask),
+                    **{
+                        f"{control} {name}": value
+                        for control, figures in controls.items()
+                        for name, value in figures.items()
+                        if not name.startswith("chance")
+                    },
+                }
 
 
 def measured(cosines: Floats, mask: Mask) -> dict[str, float]:
@@ -122,28 +225,69 @@ def measured(cosines: Floats, mask: Mask) -> dict[str, float]:
     dict
         ``pointing`` (the best patch's centre is in the mask or near it), ``iou`` (of as many most
         similar pixels as the mask has), ``cnr`` (difference of the means inside and outside over
-        the root of the summed variances, signed), ``auroc`` over pixels, and ``chance`` of the
-        first two; NaN where the mask is everything or nothing.
+        the root of the summed variances, signed), ``auroc`` over pixels, and ``chance`` of each;
+        NaN where the mask is everything or nothing, or nothing is known of the patches.
     """
+    size, share = int(mask.sum()), float(mask.mean())
+    if not 0 < share < 1 or np.isnan(cosines).any():
+        return dict.fromkeys(("pointing", "iou", "cnr", "auroc"), np.nan)
     grid = cosines.reshape(GRID_CELLS, GRID_CELLS)
     spread = cv2.resize(grid, (FRAME_PX, FRAME_PX), interpolation=cv2.INTER_LINEAR)
     flat, inside = np.asarray(spread, np.float64).ravel(), mask.ravel()
     near = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5) <= TOLERANCE_PX
     row, column = (np.array(divmod(int(cosines.argmax()), GRID_CELLS)) + 0.5) * _CELL_PX
-    size, share = int(inside.sum()), float(inside.mean())
-    if not 0 < share < 1:
-        return dict.fromkeys(MEASURES, np.nan)
-    best = np.zeros_like(inside)
-    best[np.argsort(-flat, kind="stable")[:size]] = True
-    noise = np.sqrt(flat[inside].var() + flat[~inside].var())
+    least = np.partition(flat, -size)[-size]
+    best = flat > least
+    best[np.flatnonzero(flat == least)[: size - int(best.sum())]] = True  # of equals the first
+    within, without = np.sort(flat[inside]), np.sort(flat[~inside])
+    below = np.searchsorted(without, within, "left") + np.searchsorted(without, within, "right")
     return {
         "pointing": float(near[int(row), int(column)]),
         "iou": float((best & inside).sum() / (best | inside).sum()),
-        "cnr": float((flat[inside].mean() - flat[~inside].mean()) / max(noise, 1e-12)),
-        "auroc": auroc(inside, levels(flat), np.ones(len(flat))),
+        "cnr": _contrast(flat, inside),
+        "auroc": float(below.mean()) / (2 * len(without)),
         "chance of pointing": float(near[_CENTRES_PX[:, None], _CENTRES_PX].mean()),
         "chance of iou": share / (2 - share),
+        "chance of cnr": 0.0,
+        "chance of auroc": 0.5,
     }
+
+
+def measured_as_biovil(cosines: Floats, mask: Mask) -> dict[str, float]:
+    """Measure as BioViL does (Boecking et al. 2022; the authors' hi-ml-multimodal).
+
+    The cosines are smoothed over the grid (Gaussian, 1.5 patches, mirrored edges), spread to pixels
+    by the nearest patch and not scaled.
+
+    Returns
+    -------
+    dict
+        ``cnr``, absolute, so that the opposite map has the same; ``miou``, the mean over the
+        thresholds .1 to .5 of the IoU of what is above. NaN as `measured` has it.
+    """
+    if not mask.any() or mask.all() or np.isnan(cosines).any():
+        return dict.fromkeys(("cnr", "miou"), np.nan)
+    grid = gaussian_filter(cosines.reshape(GRID_CELLS, GRID_CELLS), _BIOVIL_SIGMA_PATCHES)
+    spread = np.asarray(np.kron(grid, np.ones((_CELL_PX, _CELL_PX))), np.float64)
+    ious = [
+        (above & mask).sum() / (above | mask).sum()
+        for above in (spread > threshold for threshold in _BIOVIL_THRESHOLDS)
+    ]
+    return {"cnr": abs(_contrast(spread.ravel(), mask.ravel())), "miou": float(np.mean(ious))}
+
+
+def _contrast(values: Floats, inside: Mask) -> float:
+    """Give the contrast-to-noise ratio, positive where it is brighter inside."""
+    within, without = values[inside], values[~inside]
+    noise = np.sqrt(within.var() + without.var())
+    return float((within.mean() - without.mean()) / max(noise, 1e-12))
+
+
+DEFINITIONS: dict[str, Callable[[Floats, Mask], dict[str, float]]] = {
+    "own": measured,
+    "biovil": measured_as_biovil,
+}
+MEASURES = {"own": ("pointing", "iou", "cnr", "auroc"), "biovil": ("cnr", "miou")}
 
 
 def region_mask(region: Mapping[str, Any]) -> Mask:
@@ -168,6 +312,39 @@ def names(text: str, region: Mapping[str, Any]) -> bool:
     return any(set(one.split()) - _GENERIC <= words for one in alternatives)
 
 
+def _patient(reading: ShardReading) -> str:
+    """Name a reading's patient, or its image where a source does not tell the patient."""
+    return reading.subject_id or reading.dicom_id
+
+
+def _pointing(reading: ShardReading, against: str) -> Iterator[tuple[int, str, Mask]]:
+    """Give number, text and target of each sentence that points somewhere."""
+    texts = zip(reading.texts, reading.maps, strict=True)
+    for number, (text, heatmap) in enumerate(texts):
+        if against == "gaze":
+            if heatmap is not None:
+                seen = np.frombuffer(heatmap, np.uint8).reshape(FRAME_PX, FRAME_PX)
+                yield number, text, seen > 255 * _SHARE_OF_PEAK
+        elif named := [region_mask(one) for one in reading.regions if names(text, one)]:
+            yield number, text, np.any(named, axis=0)
+
+
+def _others(files: Iterable[Path], against: str) -> Others:
+    """Read all targets once: heatmaps where gaze is asked for, else the regions' masks."""
+    sums: dict[str, Floats] = defaultdict(lambda: np.zeros(GRID_CELLS**2))
+    counts = Counter[str]()
+    sentences = []
+    for reading in (one for path in files for one in read_shard(path, maps=True)):
+        patient = _patient(reading)
+        for number, text, mask in _pointing(reading, against):
+            cells = mask.reshape(GRID_CELLS, _CELL_PX, GRID_CELLS, _CELL_PX).mean((1, 3))
+            grid = reading.grids[number] if against == "gaze" else cells.ravel()
+            sums[patient] += np.asarray(grid, np.float64)
+            counts[patient] += 1
+            sentences.append((patient, reading.reading_id, number, text))
+    return Others(sums, counts, sorted(sentences))
+
+
 def _cases(
     files: Iterable[Path], against: str, splits: Sequence[str], seen_splits: Counter[str]
 ) -> Iterator[Case]:
@@ -175,36 +352,37 @@ def _cases(
         seen_splits.update([reading.split or "unknown"])
         if splits and reading.split not in splits:
             continue
-        masks: list[Mask | None] = []
-        for text, heatmap in zip(reading.texts, reading.maps, strict=True):
-            named = [region_mask(one) for one in reading.regions if names(text, one)]
-            seen = None if heatmap is None else np.frombuffer(heatmap, np.uint8)
-            gazed = None if seen is None else seen.reshape(FRAME_PX, -1) > 255 * _SHARE_OF_PEAK
-            masks.append(gazed if against == "gaze" else np.any(named, axis=0) if named else None)
-        pointing = [
-            (number, text, mask)
-            for number, (text, mask) in enumerate(zip(reading.texts, masks, strict=True))
-            if mask is not None
-        ]
-        if pointing:
+        if pointing := list(_pointing(reading, against)):
             image = np.frombuffer(reading.image, np.uint8).reshape(FRAME_PX, FRAME_PX)
             columns = map(list, zip(*pointing, strict=True))
-            yield Case(reading.dataset, reading.reading_id, reading.dicom_id, image, *columns)
+            yield Case(reading, image, *columns)
 
 
-def _summary(found: list[dict[str, Any]], seed: int) -> dict[str, Any]:
-    image_of = np.unique([one["dicom_id"] for one in found], return_inverse=True)[1]
+def _summary(found: list[dict[str, Any]], definition: str, seed: int) -> dict[str, Any]:
+    """Average each measure and its controls, and take the paired differences to these."""
+    patient_of = np.unique([one["subject_id"] for one in found], return_inverse=True)[1]
 
     def column(name: str) -> Floats:
         return np.array([one.get(name, np.nan) for one in found])
 
-    chances = {"cnr": 0.0, "auroc": 0.5} | {
-        name: float(np.nanmean(column(f"chance of {name}"))) for name in ("pointing", "iou")
-    }
-    return {
-        name: mean_with_interval(column(name), seed, image_of) | {"chance": chances[name]}
-        for name in MEASURES
-    }
+    metrics = {}
+    for name in MEASURES[definition]:
+        figure: dict[str, Any] = averaged(name, column(name), patient_of)
+        if not np.isnan(chances := column(f"chance of {name}")).all():
+            figure["chance"] = float(np.nanmean(chances))
+        for control in CONTROLS:
+            values = column(f"{control} {name}")
+            figure[control] = averaged(name, values, patient_of)["value"]
+            difference = paired_means(values, column(name), seed, patient_of)
+            figure[f"over {control}"] = difference._asdict()
+        metrics[name] = figure
+    return metrics
+
+
+def averaged(name: str, values: Floats, patient_of: Labels) -> dict[str, float]:
+    """Average a measure by patients; only a contrast has no bounds."""
+    mean = unbounded_mean if name == "cnr" else bounded_mean
+    return mean(values, patient_of)._asdict()
 
 
 def _trained_on(encoder: Encoder, shards: str, splits: Sequence[str]) -> bool | None:

@@ -1,6 +1,7 @@
 """Labelled images: what a list is, its hashes, the generic CSV, subsets."""
 
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,9 @@ from numpy.typing import NDArray
 from egma_train.errors import BadUsageError
 from egma_train.evaluate.image_files import stem
 from egma_train.evaluate.user_files import read_rows, read_table
+
+# The folder of a patient in CheXpert's paths and in MIMIC-CXR's; other lists name none.
+_PATIENT = re.compile(r"(?:^|/)(patient\d+|p\d{8})/")
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,13 @@ class ImageList:
             "ids_sha256": self.ids_sha256,
             "counts": dict(zip(self.classes, counts, strict=True)),
         }
+
+
+def patients(ids: Sequence[str]) -> NDArray[np.int64]:
+    """Give images numbers of patients ``(N,)`` by the folders in their ids, else each its own."""
+    folders = [_PATIENT.search(one) for one in ids]
+    named = [found[1] if found else one for found, one in zip(folders, ids, strict=True)]
+    return np.unique(named, return_inverse=True)[1]
 
 
 def labelled(

@@ -1,14 +1,29 @@
 """Figures of a classification, and how sure they are, as pure functions over arrays."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-Labels = NDArray[np.int64]
-Floats = NDArray[np.float64]
+from egma_train.evaluate.intervals import (
+    Counts,
+    Floats,
+    Interval,
+    Labels,
+    auroc_interval,
+    bounded_mean,
+    design_effect,
+    paired,
+    paired_answers,
+    paired_means,
+    resamples,
+    table_interval,
+)
 
-RESAMPLES = 1000
+Figure = Callable[[Counts], Floats]
+
+FEW = 10
+"""Below so many errors, or images of a class, coverage was measured below 92 % here and there."""
 
 
 def confusion_matrix(truth: Labels, predicted: Labels, n_classes: int) -> Labels:
@@ -17,27 +32,52 @@ def confusion_matrix(truth: Labels, predicted: Labels, n_classes: int) -> Labels
     return np.bincount(cells, minlength=n_classes**2).reshape(n_classes, n_classes)
 
 
-def accuracy(counts: Labels) -> float:
+def accuracy(counts: Counts) -> float:
     """Share of images whose class is found."""
     return float(np.trace(counts) / counts.sum())
 
 
-def recalls(counts: Labels) -> Floats:
-    """Share of each class's images that are found; NaN for a class without images."""
-    sizes = counts.sum(1)
-    return np.where(sizes > 0, np.diag(counts) / np.maximum(sizes, 1), np.nan)
+def recalls(counts: Counts) -> Floats:
+    """Share of each class's images that are found ``(..., c)``; NaN for a class without images."""
+    sizes = counts.sum(-1)
+    found = np.diagonal(counts, axis1=-2, axis2=-1)
+    return np.where(sizes > 0, found / np.where(sizes > 0, sizes, 1), np.nan)
 
 
-def balanced_accuracy(counts: Labels) -> float:
-    """Mean of the recalls of the classes that have images."""
-    return float(np.nanmean(recalls(counts)))
+def balanced_accuracy(counts: Counts) -> Floats:
+    """Mean of the recalls of the classes that have images; ``(..., c, c)`` to ``(...)``."""
+    return np.asarray(np.nanmean(recalls(counts), axis=-1))
 
 
-def macro_f1(counts: Labels) -> float:
+def balanced_accuracy_slopes(counts: Counts) -> Floats:
+    """Differentiate `balanced_accuracy` by each cell ``(..., c, c)``."""
+    sizes = counts.sum(-1)
+    some = sizes > 0
+    share = some / np.where(some, sizes, 1) / some.sum(-1, keepdims=True)
+    own = np.nan_to_num(recalls(counts))
+    return share[..., None] * (np.eye(counts.shape[-1]) - own[..., None])
+
+
+def macro_f1(counts: Counts) -> Floats:
     """Mean of the F1 of the classes that have images or are predicted; 0 for one never found."""
-    found = np.diag(counts)
-    either = counts.sum(0) + counts.sum(1)
-    return float(np.mean(2 * found[either > 0] / either[either > 0]))
+    f1, either = _f1(counts)
+    return np.asarray(f1.sum(-1) / (either > 0).sum(-1))
+
+
+def macro_f1_slopes(counts: Counts) -> Floats:
+    """Differentiate `macro_f1` by each cell ``(..., c, c)``."""
+    f1, either = _f1(counts)
+    known = np.where(either > 0, either, np.inf)
+    lost = (f1 / known)[..., :, None] + (f1 / known)[..., None, :]
+    gained = 2 * np.eye(counts.shape[-1]) / known[..., None]
+    return (gained - lost) / (either > 0).sum(-1)[..., None, None]
+
+
+def _f1(counts: Counts) -> tuple[Floats, Floats]:
+    """Give each class's F1, 0 where there is none, and its images by truth and by prediction."""
+    either = counts.sum(-2) + counts.sum(-1)
+    found = np.diagonal(counts, axis1=-2, axis2=-1)
+    return np.where(either > 0, 2 * found / np.where(either > 0, either, 1), 0), either
 
 
 def auroc(positive: NDArray[np.bool_], level: Labels, weights: Floats) -> float:
@@ -69,9 +109,9 @@ def levels(scores: Floats) -> Labels:
 
 
 def classification(
-    truth: Labels, scores: Floats, predicted: Labels, seed: int
+    truth: Labels, scores: Floats, predicted: Labels, groups: Labels | None = None
 ) -> dict[str, dict[str, float]]:
-    """Compute every figure with its bootstrap interval over images.
+    """Compute every figure with its interval.
 
     Parameters
     ----------
@@ -80,6 +120,8 @@ def classification(
     scores : ndarray
         ``(N, classes)``, in the order of the probabilities; AUROC is the mean over classes of one
         against the rest.
+    groups : ndarray, optional
+        ``(N,)`` numbers of patients; by default each image is its own.
 
     Returns
     -------
@@ -87,51 +129,91 @@ def classification(
         By name: value, low, high (95 %).
     """
     n = scores.shape[1]
-    by_class = [levels(column) for column in scores.T]
+    right = (truth == predicted).astype(np.float64)
+    counts = confusion_matrix(truth, predicted, n)
+    # Images of one patient tell less than as many of several.
+    worth = counts / design_effect(right, groups)
 
-    def figures(weights: Floats) -> dict[str, float]:
-        cells = np.bincount(truth * n + predicted, weights, n * n)
-        counts = cells.reshape(n, n).astype(np.int64)
-        return {
-            "accuracy": accuracy(counts),
-            "macro_f1": macro_f1(counts),
-            "balanced_accuracy": balanced_accuracy(counts),
-            "auroc": _mean([auroc(truth == c, own, weights) for c, own in enumerate(by_class)]),
-        }
+    def of_table(figure: Figure, slopes: Figure) -> Interval:
+        low, high = table_interval(worth, figure, slopes)
+        return Interval(float(figure(counts)), float(low), float(high))
 
-    drawn = [figures(weights) for weights in _resamples(len(truth), seed)]
-    return {
-        name: _with_interval(value, np.array([one[name] for one in drawn]))
-        for name, value in figures(np.ones(len(truth))).items()
+    found = {
+        "accuracy": bounded_mean(right, groups),
+        "macro_f1": of_table(macro_f1, macro_f1_slopes),
+        "balanced_accuracy": of_table(balanced_accuracy, balanced_accuracy_slopes),
+        "auroc": auroc_interval(truth[:, None] == np.arange(n), scores, groups),
     }
+    return {name: interval._asdict() for name, interval in found.items()}
 
 
-def mean_with_interval(values: Floats, seed: int, groups: Labels | None = None) -> dict[str, float]:
-    """Average ``(N,)`` values, NaN left out, with a bootstrap interval.
+def paired_classification(
+    truth: Labels,
+    first: tuple[Floats, Labels],
+    second: tuple[Floats, Labels],
+    seed: int,
+    groups: Labels | None = None,
+) -> dict[str, dict[str, float]]:
+    """Subtract the figures of one classifier from those of another on the same images.
 
-    Values of one group (``(N,)`` numbers) are drawn together; by default each is its own.
+    Parameters
+    ----------
+    first, second : tuple of ndarray
+        Scores and predictions, as `classification` takes them.
+
+    Returns
+    -------
+    dict
+        By name: value, low, high, p; accuracy by McNemar's test where each image is its own
+        patient, the others by resampling images or patients for both classifiers alike.
     """
-    known = ~np.isnan(values)
-    own, of = np.unique(np.arange(len(values)) if groups is None else groups, return_inverse=True)
-    drawn = [weights[of] * known for weights in _resamples(len(own), seed)]
-    filled = np.where(known, values, 0)
-    means = [weights @ filled / weights.sum() for weights in drawn if weights.any()]
-    return _with_interval(_mean(values), np.array(means))
+    n = first[0].shape[1]
+    own, of = np.unique(np.arange(len(truth)) if groups is None else groups, return_inverse=True)
+    ranked = [([levels(column) for column in scores.T], at) for scores, at in (first, second)]
+
+    def figures(weights: Floats, by_class: list[Labels], predicted: Labels) -> Floats:
+        counts = np.bincount(truth * n + predicted, weights, n * n).reshape(n, n)
+        areas = [auroc(truth == c, level, weights) for c, level in enumerate(by_class)]
+        return np.array([float(macro_f1(counts)), float(balanced_accuracy(counts)), _mean(areas)])
+
+    def difference(weights: Floats) -> Floats:
+        before, after = (figures(weights, *one) for one in ranked)
+        return after - before
+
+    value = difference(np.ones(len(truth)))
+    drawn = np.array([difference(weights[of]) for weights in resamples(len(own), seed)])
+    before, after = first[1] == truth, second[1] == truth
+    if len(own) == len(truth):
+        found = {"accuracy": paired_answers(before, after)}
+    else:
+        answers = before.astype(np.float64), after.astype(np.float64)
+        found = {"accuracy": paired_means(*answers, seed, of)}
+    for i, name in enumerate(("macro_f1", "balanced_accuracy", "auroc")):
+        found[name] = paired(float(value[i]), drawn[:, i], len(own))
+    return {name: one._asdict() for name, one in found.items()}
+
+
+def cautions(counts: Labels, classes: Sequence[str]) -> list[str]:
+    """Say in words where so few decide that an interval leans on its method."""
+    errors, images = int(counts.sum() - np.trace(counts)), int(counts.sum())
+    sizes = counts.sum(1)
+    rare = [f"{name} {n}" for name, n in zip(classes, sizes, strict=True) if 0 < n < FEW]
+    absent = [name for name, n in zip(classes, sizes, strict=True) if n == 0]
+    said = []
+    if errors < FEW:
+        said.append(f"{errors} errors in {images} images: so few tell little of two good models")
+    if images - errors < FEW:
+        said.append(f"{images - errors} right answers in {images} images: so few tell little")
+    if rare:
+        said.append(
+            f"few images of a class ({', '.join(rare)}): AUROC, macro-F1 and balanced"
+            " accuracy hang on them, and their intervals may be too short"
+        )
+    if absent:
+        said.append(f"no images of {', '.join(absent)}: left out of balanced accuracy and AUROC")
+    return said
 
 
 def _mean(values: Sequence[float] | Floats) -> float:
     known = [value for value in values if not np.isnan(value)]
     return float(np.mean(known)) if known else float("nan")
-
-
-def _resamples(n: int, seed: int) -> Iterator[Floats]:
-    """Yield how often each of n is drawn, with replacement."""
-    rng = np.random.default_rng(seed)
-    for _ in range(RESAMPLES if n else 0):
-        yield np.bincount(rng.integers(0, n, n), minlength=n).astype(np.float64)
-
-
-def _with_interval(value: float, drawn: Floats) -> dict[str, float]:
-    known = drawn[~np.isnan(drawn)]
-    low, high = np.percentile(known, (2.5, 97.5)) if len(known) else (np.nan, np.nan)
-    return {"value": value, "low": float(low), "high": float(high)}

@@ -4,7 +4,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ from egma_train.run_folder import write_whole
 Report = Mapping[str, Any]
 
 
+_CONTROLS = {"prior": "location prior", "swapped": "swapped sentence"}
 _DECIDE = ("task", "protocol", "prompts", "list", "evaluated", "shards")
 _AS_PERCENT, _AS_NUMBER = "{:.2%}", "{:.3f}"
-_FEW_IMAGES = 30
 
 
 def write_report(folder: Path, report: Report) -> Path:
@@ -36,6 +36,12 @@ def write_report(folder: Path, report: Report) -> Path:
     path = folder / f"{stem}.json"
     write_whole(path, json.dumps(_plain(rest), indent=1) + "\n")
     return path
+
+
+def read_rows(report_file: Path) -> list[dict[str, str]]:
+    """Read the rows beside a report, all as text."""
+    with report_file.with_suffix(".csv").open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def short_hash(*parts: Any) -> str:
@@ -60,16 +66,23 @@ def told(report: Report) -> Iterable[str]:
             yield f"  and {len(report['unreadable']) - 3} more, all in the report"
     if "sentences" in report:
         yield f"  {report['sentences']} sentences about {report['images']} images"
-    if _image_count(report) < _FEW_IMAGES:
-        yield f"  {_image_count(report)} images: intervals drawn from so few are too narrow"
+    yield from (f"  {caution}" for caution in report["cautions"])
     if report.get("trained_on"):
         yield "  THE MODEL WAS TRAINED ON THESE READINGS: name a --split that it has not seen"
     elif report.get("trained_on", False) is None:
         yield "  whether the model was trained on these readings is not known"
     for name, figure in report["metrics"].items():
-        shown = _AS_NUMBER if name == "cnr" else _AS_PERCENT
-        known = {part: shown.format(value).rstrip("%") for part, value in figure.items()}
+        shown = _shown(name)
+        known = {
+            part: shown(one).rstrip("%")
+            for part, one in figure.items()
+            if not isinstance(one, Mapping)
+        }
         yield f"  {name:<28}{known['value']:>7} [{known['low']}, {known['high']}]{_frame(known)}"
+        for control, said in _CONTROLS.items():
+            if control in figure:
+                over = _difference(shown, figure[f"over {control}"])
+                yield f"    {said:<26}{known[control]:>7}  difference {over}"
     if "chance" in report:
         always = report["majority"]
         yield (
@@ -85,15 +98,28 @@ def told(report: Report) -> Iterable[str]:
         ):
             yield f"    {name:<20}{''.join(f'{count:>7}' for count in row)}"
 
+    if "difference" in report:
+        own = report["difference"]
+        yield f"  difference to {own['to']['name']}, over {own['rows']} rows that both have:"
+        for name, figure in own["metrics"].items():
+            yield f"    {name:<26}{_difference(_shown(name), figure)}"
+
+
+def _shown(name: str) -> Callable[[float], str]:
+    """Choose how a figure is written: a contrast as a number, all else in per cent."""
+    return (_AS_NUMBER if name == "cnr" else _AS_PERCENT).format
+
+
+def _difference(shown: Callable[[float], str], figure: Mapping[str, float]) -> str:
+    value, low, high = (shown(figure[part]).rstrip("%") for part in ("value", "low", "high"))
+    sign = "+" if figure["value"] > 0 else ""
+    return f"{sign}{value} [{low}, {high}], p {figure['p']:.3g}"
+
 
 def _protocol(report: Report) -> str:
     protocol = {key: value for key, value in report["protocol"].items() if key != "is"}
     named = {"protocol": protocol.pop("name")} if "name" in protocol else {}
     return ", ".join(f"{key} {value}" for key, value in (named | protocol).items())
-
-
-def _image_count(report: Report) -> int:
-    return int(report["images"] if "images" in report else report["evaluated"]["images"])
 
 
 def _frame(figure: Mapping[str, str]) -> str:

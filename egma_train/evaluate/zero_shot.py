@@ -11,11 +11,12 @@ import torch.nn.functional as F  # noqa: N812, as everyone calls it
 from egma_train.errors import unknown_name
 from egma_train.evaluate.compare import compare
 from egma_train.evaluate.encoder import Encoder
-from egma_train.evaluate.image_lists import ImageList
+from egma_train.evaluate.image_lists import ImageList, patients
+from egma_train.evaluate.intervals import Floats
 from egma_train.evaluate.metrics import (
-    Floats,
     accuracy,
     balanced_accuracy,
+    cautions,
     classification,
     confusion_matrix,
     macro_f1,
@@ -57,7 +58,7 @@ def zero_shot(
     score : {"pooled", "best-patch"}
         What of an image is compared.
     seed : int
-        Of the intervals, and of the prompts that ``official-code`` draws.
+        Of the prompts that ``official-code`` draws.
 
     Returns
     -------
@@ -85,7 +86,7 @@ def zero_shot(
         "protocol": {"name": protocol, "is": PROTOCOLS[protocol], "score": score, "seed": seed},
         "prompts": used.told(),
         **seen.report,
-        **_figures(seen.images, scores, scale, seed),
+        **_figures(seen.images, scores, scale),
     }
 
 
@@ -115,14 +116,17 @@ def log_shares(logits: Floats) -> Floats:
     return below - np.log1p((np.exp(below) * (1 - best)).sum(1, keepdims=True))
 
 
-def _figures(images: ImageList, scores: Floats, scale: float, seed: int) -> dict[str, Any]:
+def _figures(images: ImageList, scores: Floats, scale: float) -> dict[str, Any]:
     by_name = np.argsort(images.classes)  # so that no order of the prompts breaks a tie
     predicted = by_name[scores[:, by_name].argmax(1)]
     counts = confusion_matrix(images.labels, predicted, len(images.classes))
     rows = zip(images.ids, images.labels, predicted, scores.tolist(), strict=True)
     return {
         "logit_scale": scale,
-        "metrics": classification(images.labels, log_shares(scale * scores), predicted, seed),
+        "metrics": classification(
+            images.labels, log_shares(scale * scores), predicted, patients(images.ids)
+        ),
+        "cautions": cautions(counts, images.classes),
         "recall": dict(zip(images.classes, recalls(counts).tolist(), strict=True)),
         "confusion": {"classes": list(images.classes), "rows_are_truth": counts.tolist()},
         "chance": 1 / len(images.classes),

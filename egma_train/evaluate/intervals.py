@@ -1,0 +1,338 @@
+"""How sure figures are: 95 % intervals that hold near the ceiling and with few images.
+
+Each kind of figure has the method whose coverage was measured best (`benchmarks/intervals.py`):
+what resampling alone gives is too short there, and is nothing at all where everything is right.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Floats = NDArray[np.float64]
+Labels = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+Counts = NDArray[np.int64] | Floats
+
+RESAMPLES = 2000
+FEW_GROUPS = 30
+_Z = float(stats.norm.ppf(0.975))
+_BORROWED_IMAGES = 6.0  # of each class, as if they were recalled as all classes together are
+_PRIOR_IMAGES = 8.0  # that the variance of a normal score of an AUROC counts for
+_SHARED_BY_CLASSES = 2.0  # so many classes are one and the same AUROC
+_HALVINGS = 40
+_FARTHEST_TILT = 30.0  # log odds; beyond it every share is 0 or 1
+
+
+class Interval(NamedTuple):
+    """A figure and its 95 % interval; NaN where nothing is known."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Difference(NamedTuple):
+    """A paired difference, its 95 % interval, and how likely one as large is by chance."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+
+
+def wilson(share: float | Floats, n: float | Floats, quantile: float = _Z) -> tuple[Floats, Floats]:
+    """Invert the score test of a proportion (Wilson 1927): low and high.
+
+    Parameters
+    ----------
+    share : float or ndarray
+        Observed.
+    n : float or ndarray
+        Observations; what they are worth where they are no simple yes and no.
+    """
+    share, n = np.asarray(share, np.float64), np.asarray(n, np.float64)
+    squared = quantile**2
+    centre = (share + squared / (2 * n)) / (1 + squared / n)
+    variance = np.maximum(share * (1 - share), 0) / n + squared / (4 * n**2)
+    half = quantile * np.sqrt(variance) / (1 + squared / n)
+    # Rounding leaves 1e-17 below a share of 0.
+    low, high = np.where(share <= 0, 0, centre - half), np.where(share >= 1, 1, centre + half)
+    return np.maximum(low, 0), np.minimum(high, 1)
+
+
+def bounded_mean(values: Floats, groups: Labels | None = None, most: float = 1.0) -> Interval:
+    """Average values in ``[0, most]`` with Wilson's interval, exactly his for yes and no.
+
+    Values between are worth as many yes and no answers as give a mean of their variance; that is
+    counted over groups (patients), whose values are no independent ones. Where all are equal each
+    group is worth one.
+
+    Parameters
+    ----------
+    values : ndarray
+        ``(N,)``; NaN is left out.
+    groups : ndarray, optional
+        ``(N,)`` numbers; by default each value is its own.
+    """
+    known, of = _known(values, groups)
+    if not len(known):
+        return Interval(np.nan, np.nan, np.nan)
+    shares, n_groups = known / most, int(of.max()) + 1
+    mean = float(shares.mean())
+    answers = bool(np.isin(shares, (0, 1)).all())
+    variance = _variance_of_mean(shares, of, corrected=not (answers and n_groups == len(shares)))
+    spread = mean * (1 - mean)
+    worth = spread / variance if spread > 0 and variance > 0 else n_groups
+    # Student's quantile stands for a variance that is measured, not implied by the mean.
+    exact = answers or n_groups < 2
+    quantile = _Z if exact else float(stats.t.ppf(0.975, n_groups - 1))
+    low, high = wilson(mean, worth, quantile)
+    return Interval(most * mean, most * float(low), most * float(high))
+
+
+def unbounded_mean(values: Floats, groups: Labels | None = None) -> Interval:
+    """Average values with Student's interval, by groups; NaN is left out."""
+    known, of = _known(values, groups)
+    if not len(known):
+        return Interval(np.nan, np.nan, np.nan)
+    mean, n_groups = float(known.mean()), int(of.max()) + 1
+    if n_groups < 2:
+        return Interval(mean, np.nan, np.nan)
+    half = stats.t.ppf(0.975, n_groups - 1) * np.sqrt(_variance_of_mean(known, of, corrected=True))
+    return Interval(mean, float(mean - half), float(mean + half))
+
+
+def _known(values: Floats, groups: Labels | None) -> tuple[Floats, Labels]:
+    """Leave out NaN; number the groups that are left from 0."""
+    kept = ~np.isnan(values)
+    own = np.arange(len(values)) if groups is None else groups
+    return values[kept], np.unique(own[kept], return_inverse=True)[1]
+
+
+def _variance_of_mean(values: Floats, groups: Labels, *, corrected: bool) -> float:
+    """Estimate a mean's variance from the sums of groups, not below that of lone values."""
+    n_groups = int(groups.max()) + 1
+    off = values - values.mean()
+    summed = np.bincount(groups, off)
+    largest = max(float((summed**2).sum()), float((off**2).sum())) / len(values) ** 2
+    return largest * n_groups / max(n_groups - 1, 1) if corrected else largest
+
+
+def design_effect(values: Floats, groups: Labels | None) -> float:
+    """Say how many times the variance of a mean is that of lone values (Kish 1965), at least 1."""
+    if groups is None or not len(values):
+        return 1.0
+    _, of = _known(values, groups)
+    off = values - values.mean()
+    alone = float((off**2).sum())
+    together = float((np.bincount(of, off) ** 2).sum())
+    return max(1.0, together / alone) if alone else len(values) / (int(of.max()) + 1)
+
+
+def table_interval(
+    counts: Counts, figure: Callable[[Counts], Floats], slopes: Callable[[Counts], Floats]
+) -> tuple[Floats, Floats]:
+    """Invert the score test of a figure of confusion matrices, as Wilson does of a proportion.
+
+    The variance is that at the figure supposed, not that at the one observed, which is 0 where all
+    is right. What is supposed is the observed table with the log odds of a right answer moved alike
+    in every class (the tilted family of Efron 1981), each class lent six images of the common
+    recall, so that a class of few is not taken for sure.
+
+    Parameters
+    ----------
+    counts : ndarray
+        ``(..., c, c)``, truth in rows.
+    figure, slopes : callable
+        A figure in [0, 1] of such tables ``(...)``, and its derivative by each cell
+        ``(..., c, c)``.
+    """
+    observed = figure(counts)
+    supposed = _supposed(counts)
+
+    def tilted(tilt: Floats) -> tuple[Floats, Floats]:
+        table = supposed(tilt)
+        return figure(table), (table * slopes(table) ** 2).sum((-2, -1))
+
+    ends = []
+    for side in (-1, 1):
+        low = np.full(np.shape(observed), -_FARTHEST_TILT)
+        high = -low
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            value, variance = tilted(middle)
+            above = value - observed > side * _Z * np.sqrt(variance)
+            low, high = np.where(above, low, middle), np.where(above, middle, high)
+        ends.append(tilted((low + high) / 2)[0])
+    # The farthest tilt is 1e-13 short of the ceiling.
+    return np.minimum(ends[0], observed), np.maximum(ends[1], observed)
+
+
+def _supposed(counts: Counts) -> Callable[[Floats], Floats]:
+    """Make tables with as many images of each class, whose right answers are likelier by a tilt."""
+    sizes = counts.sum(-1, keepdims=True)
+    right = np.eye(counts.shape[-1], dtype=np.bool_)
+    # A class without images that is never predicted stays out of what is supposed.
+    there = (counts.sum(-2, keepdims=True) + np.swapaxes(sizes, -2, -1)) > 0
+    total = sizes.sum((-2, -1), keepdims=True)
+    recalled = ((counts * right).sum((-2, -1), keepdims=True) + 1) / (total + 2)
+    wrong = ~right & there
+    lent = np.where(
+        right, recalled, (1 - recalled) * wrong / np.maximum(wrong.sum(-1), 1)[..., None]
+    )
+    shares = (counts + _BORROWED_IMAGES * lent) / (sizes + _BORROWED_IMAGES)
+
+    def table(tilt: Floats) -> Floats:
+        raised = shares * np.where(right, np.exp(tilt)[..., None, None], 1)
+        return np.asarray(sizes * raised / raised.sum(-1, keepdims=True), np.float64)
+
+    return table
+
+
+def placements(positive: Flags, scores: Floats) -> Floats:
+    """Give each image the share of the other side that it is in order with; ties count half.
+
+    Their mean over positives, or over negatives, is the AUROC (DeLong et al. 1988).
+
+    Parameters
+    ----------
+    positive, scores : ndarray
+        ``(N,)``; both sides have one at least.
+    """
+    found = np.empty(len(scores))
+    for side, sign in ((positive, 1), (~positive, -1)):
+        own, others = sign * scores[side], np.sort(sign * scores[~side])
+        below = np.searchsorted(others, own, "left") + np.searchsorted(others, own, "right")
+        found[side] = below / (2 * len(others))
+    return found
+
+
+def auroc_interval(
+    positives: NDArray[np.bool_], scores: Floats, groups: Labels | None = None
+) -> Interval:
+    """Average the classes' AUROC, with an interval from DeLong's variance.
+
+    DeLong's variance (DeLong et al. 1988; placements after Sun and Xu 2014; sums over groups after
+    Obuchowski 1997) is too small near 1 and with few positives, and 0 where all are in order. It
+    is averaged with that of Hanley and McNeil (1982) in Newcombe's (2006) form, which knows the
+    numbers of images alone and counts as eight images of the smallest class; the interval is
+    Wilson's for as many answers as have this variance.
+
+    Parameters
+    ----------
+    positives, scores : ndarray
+        ``(N, c)``; a class that has no positives or no negatives is left out.
+    groups : ndarray, optional
+        ``(N,)`` numbers of patients.
+    """
+    sided = [i for i, own in enumerate(positives.T) if 0 < own.sum() < len(own)]
+    if not sided:
+        return Interval(np.nan, np.nan, np.nan)
+    of = np.arange(len(scores)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    values, priors, influences = [], [], np.zeros((len(sided), len(scores)))
+    for i, influence in zip(sided, influences, strict=True):
+        positive = positives[:, i]
+        placed = placements(positive, scores[:, i])
+        values.append(float(placed[positive].mean()))
+        priors.append(_variance_by_numbers(values[-1], int(positive.sum()), int((~positive).sum())))
+        for side in (positive, ~positive):
+            n = side.sum()
+            # The variance of a side's mean is over n (n - 1); one alone has none that is known.
+            influence[side] = (placed[side] - values[-1]) / np.sqrt(max(n * (n - 1), 1))
+    value = float(np.mean(values))
+    variance = float((np.bincount(of, influences.mean(0)) ** 2).sum())
+    lone = np.mean([(np.bincount(of, own) ** 2).sum() for own in influences])
+    # Classes share images: the mean of few AUROCs is surer than one, by as much as they differ.
+    shared = max(variance / lone if lone > 0 else 0.0, _SHARED_BY_CLASSES / len(sided))
+    prior = float(np.mean(priors)) * min(shared, 1.0)
+    spread = value * (1 - value)
+    told = min(min(own.sum(), (~own).sum()) for own in positives.T[sided])
+    told *= max(len(sided) / _SHARED_BY_CLASSES, 1)
+    measured = variance / spread if spread > 0 else prior
+    inverse = (told * measured + _PRIOR_IMAGES * prior) / (told + _PRIOR_IMAGES)
+    low, high = wilson(value, 1 / inverse)
+    return Interval(value, float(low), float(high))
+
+
+def _variance_by_numbers(auroc: float, m: int, n: int) -> float:
+    """Give an AUROC's variance over A (1 - A), by the numbers of positives and negatives alone.
+
+    Newcombe (2006), method 5: Hanley and McNeil's for exponential scores, with the mean of both
+    numbers in place of each.
+    """
+    more = (m + n) / 2 - 1
+    return (1 + more * (1 - auroc) / (2 - auroc) + more * auroc / (1 + auroc)) / (m * n)
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Test if two classifiers are right equally often (McNemar 1947), exactly, by the mid-p value.
+
+    Parameters
+    ----------
+    only_first, only_second : int
+        Images that only one of them has right. The mid-p value (Lancaster 1961) counts half the
+        probability of what was observed: the plain exact test is too cautious with few.
+    """
+    n, fewer = only_first + only_second, min(only_first, only_second)
+    if only_first == only_second:
+        return 1 - float(stats.binom.pmf(fewer, n, 0.5)) / 2 if n else 1.0
+    return float(2 * stats.binom.cdf(fewer, n, 0.5) - stats.binom.pmf(fewer, n, 0.5))
+
+
+def paired_answers(first: Flags, second: Flags) -> Difference:
+    """Subtract the share of right answers of `first` from that of `second`, image by image.
+
+    The interval is that of Bonett and Price (2012), which adds an image for each kind of change:
+    without it two models that agree on few images would be called equal for sure. McNemar's p.
+    """
+    gained, lost, n = int((second & ~first).sum()), int((first & ~second).sum()), len(first)
+    more, less = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
+    half = _Z * np.sqrt((more + less - (more - less) ** 2) / (n + 2))
+    low, high = max(more - less - half, -1.0), min(more - less + half, 1.0)
+    return Difference((gained - lost) / n, low, high, mcnemar(lost, gained))
+
+
+def paired_means(
+    first: Floats, second: Floats, seed: int, groups: Labels | None = None
+) -> Difference:
+    """Subtract the mean of `first` from that of `second` over what both have, by resampling."""
+    off = second - first
+    known, of = _known(off, groups)
+    if not len(known):
+        return Difference(np.nan, np.nan, np.nan, np.nan)
+    sums, sizes = np.bincount(of, known), np.bincount(of)
+    drawn = [weights @ sums / (weights @ sizes) for weights in resamples(len(sums), seed)]
+    return paired(float(known.mean()), np.array(drawn), len(sums))
+
+
+def paired(value: float, drawn: Floats, n: int) -> Difference:
+    """Take a difference's interval and p value from its resamples, of `n` images or patients.
+
+    The percentiles are moved out as Student's quantiles are beyond the normal ones (Hesterberg
+    2015, "expanded percentiles"): plain ones are too near together with few. p is twice the smaller
+    share of resamples beyond 0, those at it half, and never below what so many can tell.
+    """
+    known = drawn[~np.isnan(drawn)]
+    if n < 2 or not len(known):
+        return Difference(value, np.nan, np.nan, np.nan)
+    beyond = float(stats.norm.cdf(np.sqrt(n / (n - 1)) * stats.t.ppf(0.025, n - 1)))
+    low, high = np.quantile(known, (beyond, 1 - beyond))
+    ties = (known == 0).sum() / 2
+    fewest = min((known < 0).sum() + ties, (known > 0).sum() + ties)
+    p = min(1.0, 2 * (fewest + 1) / (len(known) + 1))
+    return Difference(value, min(float(low), value), max(float(high), value), float(p))
+
+
+def few_groups(n: int, named: str) -> list[str]:
+    """Say so where a mean is of few images or patients: no method knows the tail of a few."""
+    return [f"{n} {named}: intervals from so few may be too short"] if n < FEW_GROUPS else []
+
+
+def resamples(n: int, seed: int) -> Iterator[Floats]:
+    """Yield how often each of n is drawn, with replacement."""
+    rng = np.random.default_rng(seed)
+    for _ in range(RESAMPLES if n else 0):
+        yield np.bincount(rng.integers(0, n, n), minlength=n).astype(np.float64)

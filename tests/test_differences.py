@@ -1,0 +1,175 @@
+"""Checkpoints against each other: the rows of reports, paired, in memory, from files, in tables."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from evaluation import (
+    OracleEncoder,
+    RandomEncoder,
+    egma_eval,
+    picture,
+    save_tiny_model,
+    write_picture,
+)
+
+from egma_train.evaluate.differences import difference
+from egma_train.evaluate.image_lists import ImageList, patients
+from egma_train.evaluate.prompts import shipped_prompts
+from egma_train.evaluate.reports import read_rows, told, write_report
+from egma_train.evaluate.retrieval import retrieval
+from egma_train.evaluate.table import differences
+from egma_train.evaluate.zero_shot import zero_shot
+
+PROMPTS = shipped_prompts("8x200")
+CLASSES = tuple(PROMPTS.queries)
+
+
+@pytest.fixture(scope="module")
+def listed(tmp_path_factory: pytest.TempPathFactory) -> tuple[ImageList, list[Path]]:
+    """Six images of each of the eight classes."""
+    root = tmp_path_factory.mktemp("images")
+    labels = np.arange(48) % 8
+    for i, label in enumerate(labels):
+        pixels = picture(int(label))
+        pixels[:5] = np.random.default_rng(i).integers(0, 255, (5, 60))
+        write_picture(root / f"{i}.png", pixels)
+    ids = tuple(f"{i}.png" for i in range(48))
+    return ImageList("made", CLASSES, ids, labels), [root / one for one in ids]
+
+
+def reports(task: Any, listed: tuple[ImageList, list[Path]]) -> list[dict[str, Any]]:
+    """Of a model that knows nothing and of one that knows all."""
+    made = []
+    for name, kind in (("random", RandomEncoder), ("oracle", OracleEncoder)):
+        report = task(*listed, PROMPTS, kind(PROMPTS.queries, CLASSES))
+        made.append(report | {"checkpoint": {"name": name, "sha256": name}, "test": "made"})
+    return made
+
+
+@pytest.mark.parametrize("task", [zero_shot, retrieval])
+def test_differences_are_those_of_the_figures_and_of_the_right_sign(
+    task: Any, listed: tuple[ImageList, list[Path]]
+) -> None:
+    first, second = reports(task, listed)
+    found = difference(first, second)
+    assert found is not None and found["to"]["name"] == "random"
+    assert (
+        found["rows"] == len(first["rows"]) and found["metrics"].keys() == first["metrics"].keys()
+    )
+    for name, figure in found["metrics"].items():
+        values = [report["metrics"][name]["value"] for report in (first, second)]
+        assert figure["value"] == pytest.approx(values[1] - values[0]), name
+        assert 0 < figure["low"] <= figure["value"] <= figure["high"] and figure["p"] < 0.01, name
+    back = difference(second, first)
+    assert back is not None
+    for name, figure in back["metrics"].items():
+        assert figure["value"] == pytest.approx(-found["metrics"][name]["value"])
+
+
+@pytest.mark.parametrize("task", [zero_shot, retrieval])
+def test_rows_read_from_the_report_in_the_folder_give_the_same(
+    task: Any, listed: tuple[ImageList, list[Path]], tmp_path: Path
+) -> None:
+    first, second = reports(task, listed)
+    stored = [one | {"rows": read_rows(write_report(tmp_path, one))} for one in (first, second)]
+    assert difference(*stored) == difference(first, second)
+
+
+def test_only_images_that_both_could_read_are_compared(
+    listed: tuple[ImageList, list[Path]],
+) -> None:
+    first, second = reports(zero_shot, listed)
+    fewer = second | {"rows": second["rows"][10:]}
+    found = difference(first, fewer)
+    assert found is not None and found["rows"] == 38
+    right = np.mean([row["label"] == row["predicted"] for row in first["rows"][10:]])
+    assert found["metrics"]["accuracy"]["value"] == pytest.approx(1 - right)
+    assert difference(first, second | {"rows": []}) is None
+
+
+def test_sentences_are_compared_by_patient() -> None:
+    """Two sentences a patient, the second model better by .1 in all; one sentence is not shared."""
+    rng = np.random.default_rng(0)
+
+    def report(more: float, n: int) -> dict[str, Any]:
+        rows = [
+            {"dataset": "d", "reading_id": f"r{i // 2}", "dicom_id": "i", "sentence": i % 2,
+             "subject_id": f"p{i // 2}", "cnr": value + more, "miou": (value + more) / 9}
+            for i, value in enumerate(values[:n])
+        ]  # fmt: skip
+        protocol = {"definition": "biovil", "seed": 0}
+        told = {"name": f"m{more}", "sha256": ""}
+        return {"task": "grounding", "protocol": protocol, "rows": rows, "checkpoint": told}
+
+    values = rng.normal(size=40)
+    found = difference(report(0, 40), report(0.1, 39))
+    assert found is not None and found["rows"] == 39
+    assert found["metrics"]["cnr"]["value"] == pytest.approx(0.1)
+    assert found["metrics"]["miou"] == pytest.approx(
+        {"value": 0.1 / 9, "low": 0.1 / 9, "high": 0.1 / 9, "p": 2 / 2001}
+    )
+
+
+def test_the_tables_end_with_the_differences_to_the_first_model(
+    listed: tuple[ImageList, list[Path]],
+) -> None:
+    first, second = reports(zero_shot, listed)
+    ((title, (header, *rows)),) = differences([first, second])
+    assert title == "Differences to random, paired" and header[3:] == ["Figure", "Difference", "p"]
+    found = difference(first, second)
+    assert found is not None
+    for row, (name, figure) in zip(rows, found["metrics"].items(), strict=True):
+        assert row[:4] == ["made", "oracle", "48", name]
+        assert row[4].startswith(f"+{100 * figure['value']:.2f} [") and float(row[5]) < 0.01
+    assert [*differences([first])] == []
+
+
+def test_the_command_tells_the_difference_to_the_first_of_several_checkpoints(
+    listed: tuple[ImageList, list[Path]], tmp_path: Path
+) -> None:
+    images, paths = listed
+    lines = [
+        f"{one},{CLASSES[label]}" for one, label in zip(images.ids, images.labels, strict=True)
+    ]
+    (tmp_path / "own.csv").write_text("\n".join(["path,label", *lines]))
+    models = [save_tiny_model(tmp_path / name, seed) for seed, name in enumerate(("one", "two"))]
+    result = egma_eval(
+        "zero-shot", "--task", "csv", "--images", paths[0].parent, "--labels",
+        tmp_path / "own.csv", "--out", tmp_path, *models,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert result.output.count("difference to one, over 48 rows that both have:") == 1
+    assert "few images of a class (Atelectasis 6" in result.output
+
+
+def test_a_contrast_is_told_as_a_number_and_controls_below_their_figure() -> None:
+    over = {"value": 0.25, "low": 0.1, "high": 0.4, "p": 0.012}
+    figure = {"value": 1.25, "low": 1.0, "high": 1.5, "prior": 1.0, "over prior": over}
+    report = {
+        "task": "grounding",
+        "checkpoint": {"name": "m"},
+        "protocol": {},
+        "cautions": ["12 patients: few"],
+        "metrics": {"cnr": figure},
+    }
+    lines = [" ".join(line.split()) for line in told(report)]
+    assert lines[1:] == [
+        "12 patients: few",
+        "cnr 1.250 [1.000, 1.500]",
+        "location prior 1.000 difference +0.250 [0.100, 0.400], p 0.012",
+    ]
+
+
+def test_patients_are_known_by_their_folders_alone() -> None:
+    ids = (
+        "CheXpert-v1.0/train/patient00001/study1/view1.jpg",
+        "CheXpert-v1.0/train/patient00001/study2/view1.jpg",
+        "p90/p90000001/s9/a.jpg",
+        "p90/p90000001/s8/b.jpg",
+        "patient.jpg",
+        "x.png",
+    )
+    numbers = patients(ids).tolist()
+    assert numbers[0] == numbers[1] and numbers[2] == numbers[3] and len(set(numbers)) == 4
