@@ -36,6 +36,8 @@ RESAVED = {
     "with a line for Excel": b"sep=;\r\n" + TABLE.to_csv(index=False, sep=";").encode(),
     "with tabs": TABLE.to_csv(index=False, sep="\t").encode(),
     "with every value in quotes": TABLE.to_csv(index=False, quoting=1).encode(),
+    "with blanks after commas": b'Path, "Pleural Effusion"\na b.jpg, 1.0\n "c,d.jpg", \n'
+    + "é.jpg, -1.0\n".encode(),
     "with blanks as NaN": TABLE.to_csv(index=False, na_rep="NaN").encode(),
     "with blanks as nan": TABLE.to_csv(index=False, na_rep="nan").encode(),
     "with blanks as NA": TABLE.to_csv(index=False, na_rep="NA").encode(),

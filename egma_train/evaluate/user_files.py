@@ -119,7 +119,9 @@ def _records(path: Path, wanted: tuple[str, ...]) -> tuple[list[str], list[list[
     separator = named[1] if named else _separator(lines, wanted)
     try:
         # strict: an open quote would swallow the rest without a word
-        rows = list(csv.reader(io.StringIO(lines), delimiter=separator, strict=True))
+        rows = list(
+            csv.reader(io.StringIO(lines), delimiter=separator, strict=True, skipinitialspace=True)
+        )
     except csv.Error as error:
         raise BadUsageError(f"{path} is no CSV table: {error}") from None
     return (rows or [[]])[0], rows[1:], lines.endswith("\n")
