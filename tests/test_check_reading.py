@@ -533,22 +533,38 @@ def test_rows_of_an_excerpt_are_named_as_in_the_file(
     assert f"but row {late + 1} runs from" in str(caught.value)
 
 
-def test_a_padded_image_is_seen_by_its_pads_where_no_table_has_its_size(
-    healthy: dict[str, Path], tmp_path: Path, no_cluster: None
+def padded(image: Image.Image) -> Image.Image:
+    square = Image.new("L", (max(image.size),) * 2)
+    square.paste(image, (0, 0))
+    return square
+
+
+def halved(image: Image.Image) -> Image.Image:
+    return image.resize((image.width // 2, image.height // 2))
+
+
+@pytest.mark.parametrize(
+    ("remade", "reason"), [(padded, "other_aspect"), (halved, "no_metadata_row")]
+)
+def test_an_image_that_was_remade_is_seen_where_no_table_has_its_size(
+    healthy: dict[str, Path],
+    tmp_path: Path,
+    no_cluster: None,
+    remade: Callable[[Image.Image], Image.Image],
+    reason: str,
 ) -> None:
     data = tmp_path / "data"
     shutil.copytree(healthy["eye_gaze"], data)
     for path in data.rglob("mimic-cxr-2*.csv.gz"):
         path.unlink()
-    assert run_etl(data, tmp_path / "before").exit_code == 0
-    before = shards(tmp_path / "before")
-    name = next(one for (_, one), row in before.items() if row["width"] != row["height"])
-    (path,) = data.rglob(f"{name}.jpg")
-    with Image.open(path) as image:
-        padded = Image.new("L", (max(image.size),) * 2)
-        padded.paste(image, (0, 0))
-    padded.save(path, "JPEG", quality=95)
-    run_etl(data, tmp_path / "after", "--max-reject-share", 1)
-    assert [(row["reading_id"], row["reason"]) for row in rejects(tmp_path / "after")] == [
-        (name, "other_aspect")
-    ]
+    paths = {path.stem: path for path in sorted(data.rglob("*.jpg"))}
+    with (data / "fixations.csv").open(newline="") as file:
+        shown = {row["DICOM_ID"] for row in csv.DictReader(file)}
+    for name in sorted(shown & set(paths)):
+        with Image.open(paths[name]) as image:
+            if image.width != image.height:
+                victim, other = name, remade(image.convert("L"))
+    other.save(paths[victim], "JPEG", quality=95)
+    run_etl(data, tmp_path / "out", "--max-reject-share", 1)
+    found = [(row["reading_id"], row["reason"]) for row in rejects(tmp_path / "out")]
+    assert found == [(victim, reason)]

@@ -117,6 +117,10 @@ def raw_reading(
     table, border = tables["fixations"], pads(row, sheet)
     gaze, mended = fixations(table, image, *size, border, options.eye_gaze_vertical)
     notes.update(mended)
+    if cxr.size is None and (reach := gaze.x_px.max()) > size[0]:
+        # The release writes what lies beyond the original as negative, never as more than its size.
+        what = f"{image_path} is {size[0]} pixels wide, gaze reaches {reach:g}: it was made smaller"
+        raise BadInputError("no_metadata_row", image_path, what)
     return RawReading(
         *planned.key,
         subject_id=planned.subject_id,
