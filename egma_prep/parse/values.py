@@ -3,6 +3,7 @@
 import codecs
 import math
 import re
+from collections.abc import Collection
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,15 +72,11 @@ def _has_comma(text: object) -> bool:
     return isinstance(text, str) and bool(_WITH_COMMA.fullmatch(text.strip()))
 
 
-def optional_number(
-    text: str, path: str, where: str, within: tuple[float, ...] = ()
-) -> float | None:
-    """Parse a number or a blank; of a label, one of its values."""
-    if is_blank(text):
-        return None
+def label(text: str, values: Collection[float], path: str, where: str) -> float:
+    """Parse one of a label's values."""
     value = number(text, path, where)
-    if within and value not in within:
-        listed = ", ".join(f"{one:g}" for one in within)
+    if value not in values:
+        listed = ", ".join(f"{one:g}" for one in values)
         raise BadInputError("bad_number", path, f"{where} is {_shown(text)}, none of {listed}")
     return value
 
