@@ -32,7 +32,7 @@ preprocess: $(VENV)/.ready ## DATA=... [OUT=out]: the whole ETL on a raw tree
 	$(BIN)/egma-prep run "$(DATA)" --out "$(OUT)"
 
 test: lint ## set up, then lint, types and all tests; what CI runs
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.ready-dev ## formatting, lint and types alone
 	$(BIN)/ruff format --check .

@@ -2,6 +2,7 @@
 
 import re
 import sys
+import unicodedata
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache, partial
 from itertools import pairwise
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
     from spacy.tokens import Doc
 
 _CLOSING = "\"')]}"
+_ASCII_STOPS = str.maketrans({"\u3002": ".", "\u061f": "?", "\u06d4": ".", "\u0964": "."})
+"""Full stops and a question mark of other scripts that NFKC leaves as they are."""
+_CLOSING_KINDS = ("Pe", "Pf", "Pi")  # brackets, quotes; German closes with what English opens with
 _ENUMERATOR = re.compile(r"\d{1,2}")
 _INITIALS = re.compile(r"([a-z]\.)+[a-z]")  # e.g, i.e, a.p
 _ABBREVIATIONS = frozenset(
@@ -26,6 +30,19 @@ class SentenceSpan(NamedTuple):
 
 
 @lru_cache(maxsize=2**16)
+def plain_punctuation(token: str) -> str:
+    """Spell a token's punctuation in ASCII, to decide by: curly quotes, ellipses, wide stops."""
+    if token.isascii():
+        return token
+    folded = unicodedata.normalize("NFKC", token).translate(_ASCII_STOPS)
+    kinds = map(unicodedata.category, folded)
+    return "".join(
+        '"' if kind in _CLOSING_KINDS and one not in _CLOSING else one
+        for one, kind in zip(folded, kinds, strict=True)
+    )
+
+
+@lru_cache(maxsize=2**16)
 def is_word(token: str) -> bool:
     """Tell words from dictated punctuation."""
     return any(character.isalnum() for character in token)
@@ -35,7 +52,8 @@ def join_words(tokens: Sequence[str]) -> str:
     """Write tokens as text: ``.`` and ``,`` attached to the word before, ``/`` to both sides."""
     text = ""
     for token in tokens:
-        attached = not text or text.endswith("/") or token == "/" or token[0] in ".,"
+        begins = plain_punctuation(token)[0]
+        attached = not text or text.endswith("/") or token == "/" or begins in ".,"
         text += token if attached else f" {token}"
     return text
 
@@ -71,7 +89,7 @@ def sentence_spans(
 def _spans(
     tokens: Sequence[str], begin_s: Sequence[float], end_s: Sequence[float], pause_s: float
 ) -> list[SentenceSpan]:
-    starts = _starts_at_punctuation(list(tokens))
+    starts = _starts_at_punctuation([plain_punctuation(token) for token in tokens])
     if starts is None:
         silence_s = [after - before for after, before in zip(begin_s[1:], end_s[:-1], strict=True)]
         starts = [True, *(silence >= pause_s - 1e-9 for silence in silence_s)]

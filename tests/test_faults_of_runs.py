@@ -292,6 +292,7 @@ def test_a_lock_file_left_behind_locks_nobody_out(
         (2**22 - 1, socket.gethostname(), True),
         (1, "another", False),
     ],
+    ids=["of this process", "of a dead one", "of another machine"],
 )
 def test_without_flock_the_named_process_is_looked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pid: int, host: str, free: bool

@@ -1,9 +1,13 @@
 """MIMIC-CXR reports: FINDINGS and IMPRESSION alone, sentence by sentence."""
 
+import re
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from egma_prep.errors import BadInputError
-from egma_prep.parse import mimic_cxr
+from egma_prep.parse.report import report_words
 from egma_prep.sentences import join_words, sentence_spans
 
 REPORT = """                                 FINAL REPORT
@@ -27,7 +31,7 @@ REPORT = """                                 FINAL REPORT
 
 
 def sentences(report: str) -> list[str]:
-    words, paragraphs = mimic_cxr.words(report.encode(), "s1.txt")
+    words, paragraphs, _ = report_words(report.encode(), "s1.txt")
     spans = sentence_spans(
         words.text, words.begin_s.tolist(), words.end_s.tolist(), 0.7, paragraphs
     )
@@ -53,25 +57,100 @@ def test_findings_and_impression_are_cut_into_sentences() -> None:
         ("IMPRESSION: Clear.\nFINDINGS: Normal heart.", ["Normal heart.", "Clear."]),
         ("FINDINGS AND IMPRESSION:\n Clear.", ["Clear."]),
         ("IMPRESSION: No change\r\n\r\nSigned by: x", ["No change", "Signed by: x"]),
+        ("IMPRESSION: No change\r\rSigned by: x\r", ["No change", "Signed by: x"]),
         ("FINDINGS: Clear.\nRECOMMENDATION: Repeat.", ["Clear."]),
+        ("Findings: Clear.\nImpression: Normal.", ["Clear.", "Normal."]),
+        (" FINDINGS\n Clear.\n IMPRESSION\n Normal.", ["Clear.", "Normal."]),
+        ("FINDINGS : Clear.\n IMPRESSION:Normal.", ["Clear.", "Normal."]),
+        ("FINDINGS: Clear.\nCONCLUSION: Large effusion.", ["Clear.", "Large effusion."]),
+        ("FINIDNGS: Clear.\nIMOPRESSION: Normal.", ["Clear.", "Normal."]),
+        ("EXAM: x\n CHEST, TWO VIEWS:  The heart is large.", ["The heart is large."]),
+        ("INDICATION: x\n AP CHEST 3 VIEWS:\n Edema.\n COMPARISON: y", ["Edema."]),
+        ("CHEST, PA LATERAL:\n\n INDICATION: x\n\n FINDINGS: Clear.", ["Clear."]),
+        (
+            "FINDINGS:\n\n LUNGS: Nodule.\n SUPPORT: None.\n\n IMPRESSION: Nodule.",
+            ["LUNGS: Nodule.", "SUPPORT: None.", "Nodule."],
+        ),
+        (
+            "COMPARISON: None.\n LUNGS: Nodule.\n HEART SIZE: Large.\n IMPRESSION: Ill.",
+            ["LUNGS: Nodule.", "HEART SIZE: Large.", "Ill."],
+        ),
+        (
+            "IMPRESSION:\n\n AP CHEST, 5:32 A.M., ___:\n\n Edema.\n\n AT 3:45 PM told.",
+            ["AP CHEST, 5:32 A.M., ___:", "Edema.", "AT 3:45 PM told."],
+        ),
+        (
+            "FINAL REPORT INDICATION: Cough. FINDINGS: Clear. IMPRESSION: Normal.",
+            ["Clear.", "Normal."],
+        ),
+        ("FINDINGS: Nodule at the apex.There is none.", ["Nodule at the apex.", "There is none."]),
     ],
-    ids=["in reading order", "one heading for both", "CRLF", "no other section"],
-)
+    ids=[
+        "in reading order", "one heading for both", "CRLF", "CR alone", "no other section",
+        "not in capitals", "without a colon", "a blank before the colon and none after",
+        "another word for the impression", "misspelt", "the view as heading",
+        "the number of views as heading", "a title that looks like a heading",
+        "headings below the findings", "parts of the body instead of findings",
+        "times are no headings", "all in one line", "glued sentences",
+    ],
+)  # fmt: skip
 def test_headings_are_found(report: str, expected: list[str]) -> None:
     assert sentences(report) == expected
+
+
+@pytest.mark.parametrize(
+    ("report", "expected"),
+    [
+        ("FINAL REPORT\n\n Clear lungs.\n\n Normal heart.", ["Clear lungs.", "Normal heart."]),
+        ("Clear lungs.", ["Clear lungs."]),
+        ("INDICATION: Cough.\n \n Clear lungs.\n \n Normal.", ["Clear lungs.", "Normal."]),
+        ("HISTORY: Cough.\n \n Clear.\n \n NOTIFICATION: Told Dr. ___.", ["Clear."]),
+        ("FINDINGS:\n\n HISTORY: Cough.\n\n Clear lungs.", ["Clear lungs."]),
+    ],
+    ids=[
+        "a title alone", "nothing else", "below another section", "before a note",
+        "empty findings",
+    ],
+)  # fmt: skip
+def test_without_findings_and_impression_the_last_paragraphs_are_taken_and_noted(
+    report: str, expected: list[str]
+) -> None:
+    assert sentences(report) == expected
+    assert report_words(report.encode(), "s1.txt").notes["reports_without_sections"] == 1
+
+
+def test_an_unknown_heading_that_hides_text_is_noted() -> None:
+    report = b"TECHNIQUE: Upright.\n LEVOSCOLIOSIS: Mild.\n FINDINGS: Clear.\n OTHER: Old."
+    found = report_words(report, "s1.txt")
+    assert found.words.text == ["Clear.", "OTHER:", "Old."]
+    assert found.notes == {"report_headings_unknown": 1}
 
 
 @pytest.mark.parametrize(
     ("report", "reason"),
     [
         ("FINAL REPORT\n INDICATION: cough.\n Clear lungs.", "no_report_section"),
-        ("Clear lungs.", "no_report_section"),
-        ("FINDINGS:\n\n .\nIMPRESSION:", "empty_transcript"),
+        ("FINDINGS:\n\n .\nIMPRESSION:", "no_report_section"),
         ("", "empty_file"),
     ],
-    ids=["other sections", "no sections", "no words", "nothing"],
+    ids=["other sections", "no words", "nothing"],
 )
 def test_a_report_without_words_of_ours_is_a_named_reject(report: str, reason: str) -> None:
     with pytest.raises(BadInputError) as caught:
-        mimic_cxr.words(report.encode(), "s1.txt")
+        report_words(report.encode(), "s1.txt")
     assert caught.value.reason == reason
+    assert "dictated" not in str(caught.value)
+
+
+PHRASES = st.sampled_from(
+    ["clear", "no effusion", "LUNGS: clear", "AT 3:45 PM", "apex.There", "x/y"]
+)
+HEADINGS = st.sampled_from(["FINDINGS:", "IMPRESSION:", "Impression:", "CONCLUSION:", "\n\n"])
+
+
+@given(st.lists(st.tuples(HEADINGS, PHRASES), min_size=1))
+def test_no_word_of_findings_and_impression_is_lost(parts: list[tuple[str, str]]) -> None:
+    report = "FINDINGS: seen\n" + "\n".join(f"{heading} {text}" for heading, text in parts)
+    expected = re.findall(r"\w+", "seen " + " ".join(text for _, text in parts))
+    found = re.findall(r"\w+", " ".join(report_words(report.encode(), "s1.txt").words.text))
+    assert sorted(found) == sorted(expected)

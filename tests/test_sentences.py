@@ -262,3 +262,30 @@ import torch
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "in_ascii"),
+    [
+        ("impression \u201cnormal.\u201d no effusion.", 'impression "normal." no effusion.'),
+        ("impression \u201enormal.\u201c no effusion.", 'impression "normal." no effusion.'),
+        ("impression \u2018normal.\u2019 no effusion.", "impression 'normal.' no effusion."),
+        ("impression \u00abnormal.\u00bb no effusion.", 'impression "normal." no effusion.'),
+        ("impression \u2039normal.\u203a no effusion.", 'impression "normal." no effusion.'),
+        ("lungs clear\u2026 no effusion.", "lungs clear... no effusion."),
+        ("lungs clear \u2026 no effusion.", "lungs clear ... no effusion."),
+        ("lungs clear\uff0e no effusion\uff0e", "lungs clear. no effusion."),
+        ("lungs clear\u3002 no effusion\u3002", "lungs clear. no effusion."),
+        ("clear\uff1f no effusion\uff01", "clear? no effusion!"),
+        ("clear\u061f no effusion.", "clear? no effusion."),
+        ("1\u2024 clear", "1. clear"),
+    ],
+)
+def test_sentences_end_beyond_ascii_where_they_end_in_ascii(text: str, in_ascii: str) -> None:
+    def cut(text: str) -> list[tuple[int, int]]:
+        tokens = text.split(" ")
+        begin_s = [float(at) for at in range(len(tokens))]
+        return [*sentence_spans(tokens, begin_s, [one + 0.9 for one in begin_s])]
+
+    assert cut(text) == cut(in_ascii)
+    assert join_words(text.split(" ")).count(" ") == join_words(in_ascii.split(" ")).count(" ")

@@ -21,6 +21,7 @@ from egma_prep.parse.values import (
     number,
     require_words,
     safe_id,
+    unglued,
 )
 from egma_prep.readings import (
     Fixations,
@@ -35,7 +36,6 @@ from egma_prep.readings import (
 DATASET = "eye_gaze"
 METADATA, ID = "master_sheet", "dicom_id"
 _TIME_TOLERANCE_S = 0.05
-_GLUED_SENTENCES = re.compile(r"(?<=[A-Za-z]{2}[.?!])(?=[A-Za-z]{2})")  # "normal.there"
 
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # JSON can spell it, no table can hold it
 
@@ -251,7 +251,7 @@ def words(data: bytes, path: str, offset_s: float) -> Words:
         if end_s < begin_s:
             what = f"{where} runs from {begin_s:g} to {end_s:g} s"
             raise BadInputError("reversed_time", path, what)
-        pieces = _GLUED_SENTENCES.sub(" ", phrase["phrase"]).split()
+        pieces = unglued(phrase["phrase"]).split()
         text += pieces
         edges_s += share_interval(pieces, begin_s, end_s)
     require_words(text, path)

@@ -1,10 +1,7 @@
-"""What MIMIC-CXR-JPG's tables say of an image, and its study's report (FORMATS, section 4)."""
+"""What MIMIC-CXR-JPG's tables say of an image (FORMATS, section 4)."""
 
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping
-from itertools import accumulate
-from operator import itemgetter
 
 import numpy as np
 
@@ -12,18 +9,9 @@ from egma_prep.errors import BadInputError
 from egma_prep.manifests import manifest, required_columns
 from egma_prep.parse import extras
 from egma_prep.parse.csv_file import Table
-from egma_prep.parse.values import (
-    decoded,
-    dicom_id,
-    pixels,
-    require_words,
-    safe_id,
-)
-from egma_prep.readings import Fixations, ImageFacts, PlannedReading, RawReading, Words
-
-_HEADING = re.compile(r"^[ \t]*([A-Z][A-Z0-9 ,/&()'-]*):", re.MULTILINE)
-_BLANK_LINES = re.compile(r"\n\s*\n")
-
+from egma_prep.parse.report import report_words
+from egma_prep.parse.values import dicom_id, pixels, safe_id
+from egma_prep.readings import Fixations, ImageFacts, PlannedReading, RawReading
 
 DATASET = "mimic_cxr"
 METADATA, ID = "metadata", "dicom_id"
@@ -67,7 +55,7 @@ def image_and_study(row: Mapping[str, str], path: str) -> tuple[str, str]:
 
 def raw_reading(
     planned: PlannedReading,
-    report: tuple[bytes, str],
+    report_file: tuple[bytes, str],
     image_path: str,
     measured: Callable[[], tuple[int, int]],
 ) -> RawReading:
@@ -77,7 +65,7 @@ def raw_reading(
     ----------
     planned : PlannedReading
         Made by `plan_row`, with what the tables know of the image.
-    report : tuple
+    report_file : tuple
         The study's report and its path.
     image_path : str
         For the reading; not opened here.
@@ -86,8 +74,8 @@ def raw_reading(
     """
     image, study = image_and_study(planned.row, planned.metadata_path)
     facts = planned.facts
-    found, paragraphs = words(*report)
-    notes = Counter(facts.notes) + extras.absent(facts.split, facts.view)
+    report = report_words(*report_file)
+    notes = Counter(facts.notes) + extras.absent(facts.split, facts.view) + Counter(report.notes)
     size = facts.size
     if size is None:
         size, notes["size_by_image"] = measured(), 1
@@ -102,11 +90,11 @@ def raw_reading(
         width=size[0],
         height=size[1],
         fixations=Fixations(*(np.empty(0) for _ in Fixations._fields)),
-        words=found,
+        words=report.words,
         labels=dict(facts.labels),
         regions=[],
         notes=notes,
-        paragraphs=paragraphs,
+        paragraphs=report.paragraphs,
     )
 
 
@@ -183,35 +171,3 @@ def _rows_by_id(table: Table, key: str) -> dict[str, int]:
         contradicted = {one for one, row in numbered if table.row(row) != table.row(rows[one])}
         rows = {one: row for one, row in rows.items() if one not in contradicted}
     return rows
-
-
-def words(data: bytes, path: str) -> tuple[Words, tuple[int, ...]]:
-    """Take the words of a report's FINDINGS and IMPRESSION, and where paragraphs begin.
-
-    Raises
-    ------
-    BadInputError
-        If the report has neither section, or no words in them.
-    """
-    sections = _sections(decoded(data, path).replace("\r\n", "\n"))
-    if not sections:
-        raise BadInputError("no_report_section", path, f"{path} has no FINDINGS or IMPRESSION")
-    split = (text.split() for section in sections for text in _BLANK_LINES.split(section))
-    paragraphs = [paragraph for paragraph in split if paragraph]
-    text = [word for paragraph in paragraphs for word in paragraph]
-    require_words(text, path)
-    begins = tuple(accumulate(map(len, paragraphs[:-1]), initial=0))
-    unknown_s = np.full(len(text), np.nan)
-    return Words(text, unknown_s, unknown_s), begins
-
-
-def _sections(text: str) -> list[str]:
-    headings = list(_HEADING.finditer(text))
-    ends = [*(heading.start() for heading in headings[1:]), len(text)]
-    wanted = manifest("mimic-cxr")["report"]["sections"]
-    found = [
-        (next((at for at, name in enumerate(wanted) if name in heading[1]), None), heading, end)
-        for heading, end in zip(headings, ends, strict=bool(headings))
-    ]
-    chosen = [(at, text[heading.end() : end]) for at, heading, end in found if at is not None]
-    return [section for _, section in sorted(chosen, key=itemgetter(0))]

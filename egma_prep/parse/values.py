@@ -3,7 +3,7 @@
 import codecs
 import math
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ _BLANKS = frozenset(["", "nan", "na", "n/a", "#n/a", "<na>", "null", "none"])
 """How spreadsheets, pandas, R and databases write nothing, in small letters."""
 _WITH_COMMA = re.compile(r"-?[\d.]*,[\d.,]*")
 _ROUNDED_ID = re.compile(r"\d+([.,]\d+)?[eE][+-]?\d+")
+_GLUED_SENTENCES = re.compile(r"(?<=[A-Za-z]{2}[.?!])(?=[A-Za-z]{2})")  # "normal.there"
 
 
 def decoded(data: bytes, path: str) -> str:
@@ -51,6 +52,11 @@ def is_blank(text: str) -> bool:
 def optional_text(text: str) -> str | None:
     """Take a cell's text; blank is None."""
     return None if is_blank(text) else text.strip()
+
+
+def unglued(text: str) -> str:
+    """Put a blank between sentences that have none."""
+    return _GLUED_SENTENCES.sub(" ", text)
 
 
 def number(text: object, path: str, where: str) -> float:
@@ -99,9 +105,14 @@ def flag(text: str, path: str, where: str) -> bool | None:
     return _FLAGS[known]
 
 
+def has_words(tokens: Iterable[str]) -> bool:
+    """Tell whether anything but punctuation is there."""
+    return any(character.isalnum() for token in tokens for character in token)
+
+
 def require_words(tokens: list[str], path: str) -> None:
     """Reject a transcript that has nothing but punctuation."""
-    if not any(any(map(str.isalnum, token)) for token in tokens):
+    if not has_words(tokens):
         raise BadInputError("empty_transcript", path, f"{path} has no words")
 
 
