@@ -124,6 +124,12 @@ FILES = {
     "native EYE GAZE fixations": ("eye_gaze", "fixations.csv"),
 }
 
+EXTRAS = {
+    "REFLACX ellipses", "REFLACX chest boxes", "EYE GAZE boxes", "MIMIC-CXR image metadata",
+    "MIMIC-CXR splits", "MIMIC-CXR labels",
+}  # fmt: skip
+"""Of these no damage rejects a reading."""
+
 
 class Overlaid(InputFiles):
     """A tree of which one file has other bytes."""
@@ -253,9 +259,12 @@ def test_any_damage_to_a_file_gives_records_or_a_named_reject(
             seen.update(bench.outcomes(victim, other))
 
     holds()
-    assert (
-        seen["written"] + seen["as before"] and len(seen) > 1
-    )  # some damage does no harm, some does
+    if name in EXTRAS:
+        assert seen.keys() <= {"written", "as before"}
+    else:
+        assert (
+            seen["written"] + seen["as before"] and len(seen) > 1
+        )  # some damage does no harm, some does
     campaign.say(f"{name}: {campaign.inputs} damaged files", seen)
 
 

@@ -69,8 +69,8 @@ def rename_all(root: Path, pattern: str, new: Callable[[str], str]) -> None:
 
 # -- other capitals, other suffixes --------------------------------------------------------------
 
-FOLDERS = ["*/REFLACX", "*/EyeGaze", "patient_*", "*/CXR-JPG", "*/REFLACX/main_data", "*/CXR-JPG/s*",
-           "*/EyeGaze/audio_segmentation_transcripts"]  # fmt: skip
+FOLDERS = ["*/REFLACX", "*/EyeGaze", "patient_*", "*/CXR-JPG", "*/REFLACX/main_data",
+           "*/CXR-JPG/s*", "*/EyeGaze/audio_segmentation_transcripts"]  # fmt: skip
 FILES = ["*/REFLACX/metadata.csv", "*/REFLACX/main_data/*/fixations.csv", "*/CXR-JPG/cxr_*.csv",
          "*/EyeGaze/*.csv", "*/EyeGaze/*/*/transcript.json", "*/CXR-JPG/s*/*.jpg"]  # fmt: skip
 

@@ -18,8 +18,9 @@ from egma_prep.parse.csv_file import Table, parse_csv
 from egma_prep.parse.values import (
     dicom_id,
     flag,
+    is_blank,
+    label,
     number,
-    optional_number,
     optional_text,
     pixels,
     safe_id,
@@ -268,15 +269,15 @@ BLANKS = ["", "  ", "NaN", "nan", "NA", "N/A", "#N/A", "null", "NULL", "None", "
 
 @pytest.mark.parametrize("text", BLANKS)
 def test_a_blank_is_a_blank_however_it_was_saved(text: str) -> None:
-    assert optional_number(text, PATH, "x") is None
+    assert is_blank(text)
     assert flag(text, PATH, "x") is None
     assert optional_text(text) is None
 
 
-def test_an_optional_number_is_one_of_its_values() -> None:
-    assert optional_number("-1.0", PATH, "x", (1, 0, -1)) == -1
+def test_a_label_is_one_of_its_values() -> None:
+    assert label("-1.0", (1, 0, -1), PATH, "x") == -1
     with _rejected("bad_number") as caught:
-        optional_number("2", PATH, f"{PATH}, x", (1, 0, -1))
+        label("2", (1, 0, -1), PATH, f"{PATH}, x")
     assert "none of 1, 0, -1" in str(caught.value)
 
 

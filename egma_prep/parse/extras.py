@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from egma_prep.errors import BadInputError
 from egma_prep.manifests import manifest
 from egma_prep.parse.csv_file import Table
-from egma_prep.parse.values import MOST_PX, number, optional_number, optional_text
+from egma_prep.parse.values import MOST_PX, is_blank, label, number, optional_text
 
 _VIEW = re.compile(r"[A-Z][A-Z ]{0,15}", re.IGNORECASE)
 Corners = tuple[float, float, float, float]
@@ -47,10 +47,13 @@ def labels(
     notes: Counter[str] = Counter()
     found = {}
     for name in names:
-        with noting(notes, "labels_left_out"):
-            value = optional_number(row.get(name, ""), where, f"{where}, {name}", values)
-            if value is not None:
-                found[name] = value
+        cell = row.get(name, "")
+        if is_blank(cell):
+            continue
+        try:  # without a context: MIMIC-CXR's images have five million labels
+            found[name] = label(cell, values, where, name)
+        except BadInputError:
+            notes["labels_left_out"] += 1
     return found, notes
 
 

@@ -14,7 +14,8 @@ from egma_prep.parse.values import (
     check_intervals,
     dicom_id,
     flag,
-    optional_number,
+    is_blank,
+    label,
     pixels,
     require_words,
     safe_id,
@@ -211,12 +212,12 @@ def _ellipses(table: Table, notes: Counter[str]) -> list[Region]:
     values = tuple(declared["certainties"])
     found = []
     rows = extras.corners(table, names, range(len(table)), notes)
-    labels = [name for name in declared["certainty"] if name in table.columns]
-    for (row, corners), name in product(rows, labels):
+    there = [name for name in declared["certainty"] if name in table.columns]
+    for (row, corners), name in product(rows, there):
         cells = table.row(row)
         with noting(notes, "regions_left_out"):
             if flag(cells[name], table.path, table.place(row, name)):
                 cell, where = cells.get(names["certainty"], ""), table.place(row, "certainty")
-                certainty = optional_number(cell, table.path, where, values)
+                certainty = None if is_blank(cell) else label(cell, values, table.path, where)
                 found.append(Region(name, "ellipse", *corners, certainty))
     return found

@@ -3,7 +3,7 @@
 import codecs
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +15,12 @@ MOST_PX = 2**16 - 1
 """No image is wider: DICOM's Rows and Columns have 16 bits."""
 _DICOM_ID_LENGTH = 44
 _LONGEST_S = 3600.0
-_GLUED_SENTENCES = re.compile(r"(?<=[A-Za-z]{2}[.?!])(?=[A-Za-z]{2})")  # "normal.there"
 _FLAGS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 _BLANKS = frozenset(["", "nan", "na", "n/a", "#n/a", "<na>", "null", "none"])
 """How spreadsheets, pandas, R and databases write nothing, in small letters."""
 _WITH_COMMA = re.compile(r"-?[\d.]*,[\d.,]*")
 _ROUNDED_ID = re.compile(r"\d+([.,]\d+)?[eE][+-]?\d+")
+_GLUED_SENTENCES = re.compile(r"(?<=[A-Za-z]{2}[.?!])(?=[A-Za-z]{2})")  # "normal.there"
 
 
 def decoded(data: bytes, path: str) -> str:
@@ -78,15 +78,11 @@ def _has_comma(text: object) -> bool:
     return isinstance(text, str) and bool(_WITH_COMMA.fullmatch(text.strip()))
 
 
-def optional_number(
-    text: str, path: str, where: str, within: tuple[float, ...] = ()
-) -> float | None:
-    """Parse a number or a blank; of a label, one of its values."""
-    if is_blank(text):
-        return None
+def label(text: str, values: Collection[float], path: str, where: str) -> float:
+    """Parse one of a label's values."""
     value = number(text, path, where)
-    if within and value not in within:
-        listed = ", ".join(f"{one:g}" for one in within)
+    if value not in values:
+        listed = ", ".join(f"{one:g}" for one in values)
         raise BadInputError("bad_number", path, f"{where} is {_shown(text)}, none of {listed}")
     return value
 
