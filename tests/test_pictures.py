@@ -151,6 +151,7 @@ ANIMATED = {
     "after": chunk(b"fcTL", struct.pack(">IIIIIHHBB", 0, 300, 360, 0, 0, 1, 10, 0, 0))
     + chunk(b"fdAT", struct.pack(">I", 1) + zlib.compress(b"\0" * 301 * 360)),
 }
+TURNED = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06" + bytes(7)  # orientation 6
 OPENED: dict[str, tuple[bytes, Pixels, tuple[str, ...]]] = {
     "8 bits of grey": (png(XRAY, 0), XRAY, NO_NOTES),
     "4 bits": (png(packed(FOUR_BITS, 4), 0, 4, 300), FOUR_BITS * np.uint8(17), NO_NOTES),
@@ -164,6 +165,10 @@ OPENED: dict[str, tuple[bytes, Pixels, tuple[str, ...]]] = {
     "a gamma": (png(XRAY, 0, before=chunk(b"gAMA", struct.pack(">I", 100_000))), XRAY, NO_NOTES),
     "a gamma of three channels": (
         png(GREY_OF_3, 2, before=chunk(b"gAMA", struct.pack(">I", 100_000))), XRAY, NO_NOTES,
+    ),
+    "turned by EXIF": (png(XRAY, 0, before=chunk(b"eXIf", TURNED)), XRAY, NO_NOTES),
+    "a damaged comment": (
+        png(XRAY, 0, before=chunk(b"tEXt", b"Comment\0PHANTOM")[:-1] + b"?"), XRAY, NO_NOTES,
     ),
     "three equal channels": (png(GREY_OF_3, 2), XRAY, NO_NOTES),
     "three equal channels and transparency": (
