@@ -140,7 +140,10 @@ def decode_dicom(
         name = UID(header.file_meta.TransferSyntaxUID).name
         with _damage_named(path, f"its pixels cannot be decoded ({name})"):
             if (interpretation := _interpretation(header)) in COLOURS:
-                _check_jpeg_within(header, path)
+                if UID(header.file_meta.TransferSyntaxUID) in _DCT_JPEG:
+                    _check_jpeg(
+                        next(generate_frames(header.PixelData, number_of_frames=1)), header, path
+                    )
                 return decode_colours(header, interpretation), tuple(notes)
             coded = _stored_words(header, path)
             stored = _without_unused_bits(header, coded)
@@ -257,8 +260,9 @@ def _completed(header: pydicom.Dataset) -> list[str]:
 def _stored_words(header: pydicom.Dataset, path: str) -> NDArray[np.integer]:
     """Decode the pixels; words of `BitsAllocated`, unused bits included where they are kept."""
     syntax = UID(header.file_meta.TransferSyntaxUID)
-    if jpeg := _check_jpeg_within(header, path):
-        frame, precision, progressive = jpeg
+    if syntax in _DCT_JPEG:
+        frame = next(generate_frames(header.PixelData, number_of_frames=1))
+        precision, progressive = _check_jpeg(frame, header, path)
         if precision > 8 or progressive or syntax not in (JPEGBaseline8Bit, JPEGExtended12Bit):
             return _by_gdcm(frame, header, precision)
     if syntax in JPEGLSTransferSyntaxes:
@@ -291,14 +295,8 @@ def _without_unused_bits(
     return (words << (allocated - 1 - high)) >> (allocated - stored)
 
 
-def _check_jpeg_within(header: pydicom.Dataset, path: str) -> tuple[bytes, int, bool] | None:
-    """Take the JPEG of a DICOM's pixels out, its precision, and whether it is progressive.
-
-    None if the pixels are none; refuses one of another size than DICOM's.
-    """
-    if UID(header.file_meta.TransferSyntaxUID) not in _DCT_JPEG:
-        return None
-    frame = next(generate_frames(header.PixelData, number_of_frames=1))
+def _check_jpeg(frame: bytes, header: pydicom.Dataset, path: str) -> tuple[int, bool]:
+    """Read a JPEG's precision, and whether it is progressive; refuse another size than DICOM's."""
     if frame.rfind(_JPEG_END) < 0:
         raise BadInputError("truncated_image", path, f"{path}: its JPEG has no end marker")
     at = 2
@@ -307,7 +305,7 @@ def _check_jpeg_within(header: pydicom.Dataset, path: str) -> tuple[bytes, int, 
     size = int.from_bytes(frame[at + 7 : at + 9]), int.from_bytes(frame[at + 5 : at + 7])
     if size != (whole(header, "Columns"), whole(header, "Rows")):
         raise ValueError(f"a JPEG of {size}")
-    return frame, frame[at + 4], frame[at + 1] == 0xC2
+    return frame[at + 4], frame[at + 1] == 0xC2
 
 
 def _by_gdcm(frame: bytes, header: pydicom.Dataset, precision: int) -> NDArray[np.integer]:
