@@ -167,6 +167,8 @@ def _header(data: bytes, path: str) -> pydicom.Dataset:
             raise BadInputError("oversized_image", path, what)
     stray = 1 if elements_begin(data) == 1 else 0
     header = pydicom.dcmread(io.BytesIO(data[stray:]), force=True)
+    if not len(header):  # of a file that ends within compressed pixels pydicom keeps nothing
+        header = pydicom.dcmread(io.BytesIO(data[stray:]), force=True, stop_before_pixels=True)
     if not header.file_meta.get("TransferSyntaxUID"):
         implicit, little_endian = header.original_encoding
         explicit = ExplicitVRLittleEndian if little_endian else ExplicitVRBigEndian
@@ -193,10 +195,11 @@ def _check_kind(header: pydicom.Dataset, path: str) -> None:
     width, height = whole(header, "Columns"), whole(header, "Rows")
     if unread := _unread_kind(header):
         raise BadInputError("unsupported_image", path, f"{path} holds {unread}")
-    if "PixelData" not in header and width and height:
-        raise BadInputError("truncated_image", path, f"{path} ends before its pixels")
+    kind = UID(str(header.get("SOPClassUID") or "")).name or "of no class"
+    if "PixelData" not in header and (width * height > 0 or "Image Storage" in kind):
+        what = f"{path} ends before its pixels or amid them"
+        raise BadInputError("truncated_image", path, what)
     if "PixelData" not in header or width < 1 or height < 1:
-        kind = UID(str(header.get("SOPClassUID") or "")).name or "of no class"
         what = f"{path} is a DICOM file without an image ({kind})"
         raise BadInputError("not_an_image", path, what)
     interpretation = _interpretation(header)

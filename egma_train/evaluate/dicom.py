@@ -147,6 +147,8 @@ def _header(data: bytes) -> Any:
         if len(inflated) == _MOST_BYTES:
             raise UnreadableImageError(f"inflates to more than {_MOST_BYTES:,} bytes")
     header = pydicom.dcmread(io.BytesIO(data[stray:]), force=True)
+    if not len(header):  # of a file that ends within compressed pixels pydicom keeps nothing
+        header = pydicom.dcmread(io.BytesIO(data[stray:]), force=True, stop_before_pixels=True)
     if not header.file_meta.get("TransferSyntaxUID"):
         if "PixelData" in header and header["PixelData"].is_undefined_length:
             raise UnreadableImageError("compressed DICOM pixels without a transfer syntax: add it")
@@ -165,7 +167,10 @@ def _checked_kind(header: Any) -> str:
         raise UnreadableImageError("DICOM of floating point pixels: scale them to 16 bits")
     if "EncapsulatedDocument" in header:
         raise UnreadableImageError("DICOM of a document: save its picture as a JPEG")
-    if "PixelData" not in header or not _whole(header, "Rows") * _whole(header, "Columns"):
+    pixels = _whole(header, "Rows") * _whole(header, "Columns")
+    if "PixelData" not in header and pixels:
+        raise UnreadableImageError("cut off: a DICOM that ends before its pixels or amid them")
+    if "PixelData" not in header or not pixels:
         raise UnreadableImageError("DICOM of no image")
     if syntax not in _READ:
         how = "decompress them (dcmconv, gdcmconv --raw)"

@@ -1,0 +1,337 @@
+"""Stored DICOM values to grey: windows, lookup tables and MIMIC-CXR-JPG's recipe, by hand."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pydicom
+import pytest
+from conftest import run_etl
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
+from test_dicom import TEXTURE, close, expected, image, packed
+
+from egma_prep.dicom import decode_dicom
+from egma_prep.geometry import frame_of
+from egma_prep.images import framed, image_size
+from egma_prep.sources import sources
+from egma_prep.synth import write_tree
+from egma_prep.synth.dicom import equalised
+
+RAMP = np.tile(np.arange(4096, dtype=np.uint16), (3, 1))
+BYTES = (TEXTURE // 23).astype(np.uint8)  # 0 to about 120
+
+
+def shown(data: Dataset, recipe: str = "window") -> tuple[np.ndarray, tuple[str, ...]]:
+    return decode_dicom(packed(data), "x.dcm", recipe)
+
+
+# -- windows --------------------------------------------------------------------------------------
+
+PASSED_OVER = ("dicom_window_passed_over",)
+WINDOWS = {
+    "width 0": ([2000], [0], None),
+    "a negative width": ([2000], [-100], None),
+    "a width below 1 that holds one whole value": ([2000], [0.5], None),
+    "no centre": ([], [1000], None),
+    "width 0, then a good one": ([2000, 1500], [0, 1000], (1500, 1000)),
+    "more centres than widths, none good": ([2000, 1500], [0], None),
+}
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_an_unusable_window_gives_way_to_the_next_or_to_percentiles(name: str) -> None:
+    centres, widths, used = WINDOWS[name]
+    found, notes = shown(image(WindowCenter=centres, WindowWidth=widths))
+    assert close(found, expected(TEXTURE, window=used))
+    assert notes == PASSED_OVER
+
+
+@pytest.mark.parametrize("text", [b"wide", b"    ", b"1,5E", b"nan "])
+def test_a_window_that_is_no_number_gives_way_to_percentiles(text: bytes) -> None:
+    data = packed(image(WindowCenter=2000, WindowWidth=7373)).replace(b"7373", text)
+    found, notes = decode_dicom(data, "x.dcm")
+    assert close(found, expected(TEXTURE))
+    assert notes == PASSED_OVER
+
+
+def test_more_centres_than_widths_leave_the_first_window_as_it_is() -> None:
+    found, notes = shown(image(WindowCenter=[2000, 9], WindowWidth=3000))
+    assert close(found, expected(TEXTURE, window=(2000, 3000)))
+    assert notes == ()
+
+
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT"])
+def test_a_window_below_1_is_used_where_a_small_slope_made_it_so(function: str) -> None:
+    """The ramp of 4,096 steps of 0.0001, shown whole."""
+    facts = {"RescaleSlope": "0.0001", "RescaleIntercept": "0", "VOILUTFunction": function}
+    found, notes = shown(image(RAMP, WindowCenter="0.20475", WindowWidth="0.4095", **facts))
+    assert abs(found[0] - 255.0 * RAMP[0] / 4095).max() <= 0.5 + 1e-6
+    assert notes == ()
+
+
+def test_a_sigmoid_window_is_the_standards_curve() -> None:
+    found, _ = shown(image(RAMP, WindowCenter=2000, WindowWidth=900, VOILUTFunction="SIGMOID"))
+    wanted = [255 / (1 + np.exp(-4 * (value - 2000) / 900)) for value in range(4096)]
+    assert abs(found[0] - wanted).max() <= 0.5 + 1e-6
+
+
+def test_an_unknown_function_is_taken_as_linear() -> None:
+    data = image(WindowCenter=2000, WindowWidth=3000, VOILUTFunction="CURVED")
+    assert close(shown(data)[0], expected(TEXTURE, window=(2000, 3000)))
+
+
+# -- 8 bits ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("facts", [{}, {"WindowCenter": 9, "WindowWidth": 0}], ids=["", "width 0"])
+def test_8_bits_without_a_window_are_grey_levels_as_they_are(kind: str, facts: dict) -> None:
+    found, _ = shown(image(BYTES, PhotometricInterpretation=kind, **facts))
+    assert (found == (255 - BYTES if kind == "MONOCHROME1" else BYTES)).all()
+
+
+def test_8_bits_in_words_of_16_are_grey_levels_too() -> None:
+    data = image(BYTES.astype(np.uint16), BitsStored=8, HighBit=7)
+    assert (shown(data)[0] == BYTES).all()
+
+
+@pytest.mark.parametrize("slope", [2, -2])
+def test_a_rescale_of_8_bits_moves_no_grey_level_but_its_sign_counts(slope: int) -> None:
+    found, _ = shown(image(BYTES, RescaleSlope=slope, RescaleIntercept=-30))
+    assert (found == (BYTES if slope > 0 else 255 - BYTES)).all()
+
+
+# -- lookup tables --------------------------------------------------------------------------------
+
+
+def table(n: int, first: int, bits: int, entries: np.ndarray | None, vr: str = "US") -> Dataset:
+    item = Dataset()
+    item.add_new(0x00283002, "US", [n, first % 2**16, bits])
+    if entries is not None and vr == "US":
+        item.add_new(0x00283006, "US", [int(entry) for entry in entries])
+    elif entries is not None:
+        item.add_new(0x00283006, vr, entries.tobytes())
+    return item
+
+
+def voi(item: Dataset, pixels: np.ndarray = RAMP, **facts: object) -> Dataset:
+    return image(pixels, VOILUTSequence=Sequence([item]), **facts)
+
+
+def looked_up(values: np.ndarray, first: int, entries: np.ndarray) -> np.ndarray:
+    """PS3.3 C.11.2.1.1 value by value, its largest entry white."""
+    last, white = len(entries) - 1, int(entries.max())
+    at = [min(max(int(value) - first, 0), last) for value in values.ravel()]
+    levels = [255 * int(entries[one]) / white for one in at]
+    return np.reshape(levels, values.shape)
+
+
+CURVE = (4095 * np.linspace(0, 1, 4096) ** 2).astype("<u2")
+EIGHT = (255 * np.linspace(0, 1, 4096) ** 2).astype("<u2")
+LONG = np.linspace(0, 65535, 65536).astype("<u2")
+SIGNED = (np.tile(np.arange(-2048, 2048), (3, 1))).astype(np.int16)
+TABLES = {
+    "16 bits that end at 4095": (table(4096, 0, 16, CURVE), RAMP, 0, CURVE),
+    "12 bits": (table(4096, 0, 12, CURVE), RAMP, 0, CURVE),
+    "8 bits, one a word": (table(4096, 0, 8, EIGHT), RAMP, 0, EIGHT),
+    "8 bits, one a word, as bytes": (table(4096, 0, 8, EIGHT, "OW"), RAMP, 0, EIGHT),
+    "8 bits, two a word": (table(4096, 0, 8, EIGHT.astype(np.uint8), "OW"), RAMP, 0, EIGHT),
+    "8 bits, two a word, as numbers": (
+        table(4096, 0, 8, EIGHT.astype(np.uint8).view("<u2")), RAMP, 0, EIGHT,
+    ),
+    "an odd number of bytes": (
+        table(4095, 0, 8, EIGHT[:4095].astype(np.uint8), "OW"), RAMP, 0, EIGHT[:4095],
+    ),
+    "0, so 65,536 entries": (table(0, 0, 16, LONG, "OW"), RAMP * 16, 0, LONG),
+    "a negative first input": (table(4096, -2048, 16, CURVE), SIGNED, -2048, CURVE),
+    "a large first input": (table(4096, 50_000, 16, CURVE), RAMP + 50_000, 50_000, CURVE),
+    "values beyond both ends": (table(2000, 1000, 16, CURVE[:2000]), RAMP, 1000, CURVE[:2000]),
+    "fewer entries than it says": (table(4096, 0, 16, CURVE[:4000]), RAMP, 0, CURVE[:4000]),
+    "more entries than it says": (table(4000, 0, 16, CURVE), RAMP, 0, CURVE[:4000]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_voi_table_is_read_by_its_own_length_sign_and_maximum(name: str) -> None:
+    item, pixels, first, entries = TABLES[name]
+    found, notes = shown(voi(item, pixels, BitsStored=16, HighBit=15))
+    assert close(found, looked_up(pixels, first, entries))
+    assert notes == ()
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_table_of_bytes_is_read_in_the_files_order(syntax: str, bits: int) -> None:
+    entries = (EIGHT if bits == 8 else CURVE).astype("<u2")
+    stored = entries.astype(np.uint8).view("<u2") if bits == 8 else entries
+    stored = stored.astype(">u2") if syntax == ExplicitVRBigEndian else stored
+    data = voi(table(4096, 0, bits, stored, "OW"), RAMP, syntax=syntax)
+    assert close(shown(data)[0], looked_up(RAMP, 0, entries))
+
+
+def test_a_negative_first_input_after_a_rescale_is_known_by_the_values() -> None:
+    data = voi(table(4096, -1024, 16, CURVE), RescaleSlope=1, RescaleIntercept=-1024)
+    assert close(shown(data)[0], looked_up(RAMP, 0, CURVE))
+
+
+def test_a_table_counts_before_a_window() -> None:
+    data = voi(table(4096, 0, 16, CURVE), WindowCenter=2000, WindowWidth=100)
+    assert close(shown(data)[0], looked_up(RAMP, 0, CURVE))
+
+
+def without(name: str) -> Dataset:
+    item = table(4096, 0, 16, CURVE)
+    del item[name]
+    return item
+
+
+@pytest.mark.parametrize(
+    "item",
+    [without("LUTDescriptor"), without("LUTData"), table(4096, 0, 16, CURVE * 0), Dataset()],
+    ids=["no descriptor", "no data", "all zeros", "nothing"],
+)
+def test_an_unusable_table_gives_way_to_the_window(item: Dataset) -> None:
+    found, notes = shown(voi(item, TEXTURE, WindowCenter=2000, WindowWidth=3000))
+    assert close(found, expected(TEXTURE, window=(2000, 3000)))
+    assert notes == ("dicom_table_passed_over",)
+
+
+def test_an_unusable_table_gives_way_to_the_next() -> None:
+    data = image(RAMP, VOILUTSequence=Sequence([Dataset(), table(4096, 0, 16, CURVE)]))
+    assert close(shown(data)[0], looked_up(RAMP, 0, CURVE))
+
+
+def test_a_modality_table_comes_before_the_window() -> None:
+    """12 bits an entry, which the standard does not know."""
+    square = (np.arange(4096, dtype=np.int64) ** 2 // 4096).astype("<u2")
+    facts = {"WindowCenter": 2000, "WindowWidth": 3000}
+    data = image(RAMP, ModalityLUTSequence=Sequence([table(4096, 0, 12, square)]), **facts)
+    assert close(shown(data)[0], expected(square[RAMP], window=(2000, 3000)))
+
+
+@pytest.mark.parametrize("slope", ["0", "none"])
+def test_an_unusable_rescale_is_left_out(slope: str) -> None:
+    data = packed(image(RescaleSlope="7373", RescaleIntercept=5)).replace(
+        b"7373", slope.encode().ljust(4)
+    )
+    found, notes = decode_dicom(data, "x.dcm")
+    assert close(found, expected(TEXTURE))
+    assert notes == ("dicom_rescale_passed_over",)
+
+
+# -- bits -----------------------------------------------------------------------------------------
+
+
+def test_unused_bits_mean_nothing_and_are_counted() -> None:
+    data = image(RAMP | 0xA000)
+    found, notes = shown(data)
+    assert (found == shown(image(RAMP))[0]).all()
+    assert notes == ("dicom_unused_bits",)
+
+
+def test_values_in_the_upper_bits_are_the_same_values() -> None:
+    data = image(RAMP << 4, HighBit=15)
+    assert (shown(data)[0] == shown(image(RAMP))[0]).all()
+
+
+def test_signed_values_of_12_bits_keep_their_sign() -> None:
+    low = image((SIGNED & 0xFFF).astype(np.uint16), PixelRepresentation=1)
+    assert (shown(low)[0] == shown(image(SIGNED))[0]).all()
+
+
+def test_a_header_without_what_it_must_say_is_completed_and_counted() -> None:
+    data = image()
+    for name in ("BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel"):
+        del data[name]
+    found, notes = shown(data)
+    assert close(found, expected(TEXTURE))
+    assert notes == ("dicom_header_completed",)
+
+
+def test_few_bright_pixels_on_a_plain_ground_are_seen() -> None:
+    pixels = np.zeros((90, 90), np.uint16)
+    pixels[3, :9] = 1000
+    assert shown(image(pixels))[0][3, 4] == 255
+
+
+def test_an_image_of_few_grey_levels_is_counted() -> None:
+    for pixels, few in ((TEXTURE, False), (1000 + TEXTURE % 9, True), (TEXTURE * 0, True)):
+        data = packed(image(pixels.astype(np.uint16), WindowCenter=2000, WindowWidth=3000))
+        _, notes = framed(data, "x.dcm", frame_of(*image_size(data, "x.dcm")))
+        assert notes == ("few_grey_levels",) * few
+
+
+# -- MIMIC-CXR-JPG --------------------------------------------------------------------------------
+
+
+def mimic_cxr_jpg(stored: np.ndarray, inverted: bool) -> np.ndarray:
+    """Johnson et al. 2019, pixel by pixel: scale, cut off, invert, equalise."""
+    least, most = int(stored.min()), int(stored.max())
+    eight = [int((int(v) - least) / (most - least) * 255) for v in stored.ravel()]
+    eight = [255 - v for v in eight] if inverted else eight
+    counts = [eight.count(level) for level in range(256)]
+    darkest = next(level for level in range(256) if counts[level])
+    others = len(eight) - counts[darkest]
+    up_to = [sum(counts[darkest + 1 : level + 1]) for level in range(256)]
+    return np.reshape([round(255 * up_to[v] / others) for v in eight], stored.shape)
+
+
+@pytest.mark.parametrize("inverted", [False, True], ids=["MONOCHROME2", "MONOCHROME1"])
+@pytest.mark.parametrize("pixels", [TEXTURE, BYTES], ids=["12 bits", "8 bits"])
+def test_mimic_cxr_jpgs_recipe_is_followed_and_the_rest_of_the_header_ignored(
+    pixels: np.ndarray, inverted: bool
+) -> None:
+    facts = {"WindowCenter": 100, "WindowWidth": 0, "RescaleSlope": -3, "RescaleIntercept": 7}
+    kind = "MONOCHROME1" if inverted else "MONOCHROME2"
+    data = image(pixels, PhotometricInterpretation=kind, **facts)
+    found, notes = shown(data, "mimic-cxr-jpg")
+    assert abs(found - mimic_cxr_jpg(pixels, inverted)).max() <= 1  # halves, in 32 bits
+    assert notes == ()
+
+
+def test_an_image_of_one_value_stays_plain_in_mimic_cxr_jpgs_recipe() -> None:
+    found, _ = shown(image(np.full((9, 9), 7, np.uint16)), "mimic-cxr-jpg")
+    assert not found.any()
+
+
+def test_the_phantoms_equalise_as_opencv_does() -> None:
+    for pixels in (BYTES, (TEXTURE % 251).astype(np.uint8), np.full((5, 5), 9, np.uint8)):
+        wanted = cv2.equalizeHist(pixels) if np.ptp(pixels) else pixels * 0
+        assert (equalised(pixels) == wanted).all()
+
+
+# -- whole runs -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sources())
+def test_a_source_of_mimic_cxrs_images_takes_mimic_cxr_jpgs_recipe(name: str) -> None:
+    assert sources()[name].dicom_grey == "mimic-cxr-jpg"
+
+
+def test_the_recipe_is_the_sources_unless_it_is_chosen_and_a_change_makes_images_again(
+    tmp_path: Path,
+) -> None:
+    data, out = tmp_path / "data", tmp_path / "out"
+    write_tree(data, 6, small=True, layout="reflacx", dicom=True)
+    for path in data.rglob("*.dcm"):
+        header = pydicom.dcmread(path)
+        header.WindowWidth = 0
+        header.save_as(path)
+
+    def ran(*more: str) -> tuple[str, dict, str]:
+        result = run_etl(data, out, *more)
+        assert result.exit_code == 0, result.output
+        run = json.loads((out / "run.json").read_text())
+        return run["options"]["image"]["dicom_grey"], run["counts"]["notes"], result.output
+
+    recipe, notes, said = ran()
+    assert recipe == "mimic-cxr-jpg" and "dicom_window_passed_over" not in notes
+    assert "dicom_grey" not in said
+    recipe, notes, said = ran("--set", "image.dicom_grey=window")
+    assert recipe == "window" and notes["dicom_window_passed_over"] > 0
+    assert "with a DICOM window that cannot be used" in said
+    assert ran()[0] == "window"  # kept
+    assert ran("--set", 'image.dicom_grey=""')[0] == "mimic-cxr-jpg"
