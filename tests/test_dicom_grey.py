@@ -261,7 +261,7 @@ def test_an_image_of_few_grey_levels_is_counted() -> None:
     for pixels, few in ((TEXTURE, False), (1000 + TEXTURE % 9, True), (TEXTURE * 0, True)):
         data = packed(image(pixels.astype(np.uint16), WindowCenter=2000, WindowWidth=3000))
         _, notes = framed(data, "x.dcm", frame_of(*image_size(data, "x.dcm")))
-        assert notes == ("few_grey_levels",) * few
+        assert notes == ("tiny_grey_range",) * few
 
 
 # -- MIMIC-CXR-JPG --------------------------------------------------------------------------------
