@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 import pydicom
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit
@@ -29,7 +31,8 @@ from egma_prep.shards import load_reading
 from egma_prep.sources import with_defaults_of
 from egma_prep.synth import write_tree
 from egma_train.errors import UnreadableImageError
-from egma_train.evaluate.frames import read_frame
+from egma_train.evaluate.frames import read_frame, to_frame
+from egma_train.evaluate.pictures import grey_of_picture
 
 Pixels = NDArray[np.uint8]
 REAL = Path(__file__).parent.parent.parent / "shared" / "real" / "images"
@@ -461,6 +464,40 @@ def test_what_is_not_read_is_refused_by_both_for_what_it_is(kind: str, tmp_path:
     assert caught.value.reason == reason
     with pytest.raises(UnreadableImageError, match="convert" if "unsup" in reason else told):
         evaluated(data, tmp_path)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    size=st.tuples(st.integers(0, 9), st.integers(0, 9)),
+    facts=st.tuples(*[st.sampled_from([0, 1, 2, 3, 4, 6, 8, 16])] * 2, *[st.integers(0, 2)] * 3),
+    rows=st.binary(max_size=400),
+    palette=st.binary(max_size=30),
+)
+def test_any_header_gives_the_same_frame_or_a_reason_in_both(
+    size: tuple[int, int], facts: tuple[int, ...], rows: bytes, palette: bytes
+) -> None:
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", *size, *facts))
+    parts = (header, chunk(b"PLTE", palette), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND"))
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+    try:
+        found, _ = prepared(data)
+    except BadInputError as error:
+        assert error.reason in ("undecodable_image", "not_a_grey_image")
+        with pytest.raises(UnreadableImageError):
+            grey_of_picture(data)
+    else:
+        assert np.abs(to_frame(grey_of_picture(data)).astype(int) - found).max() <= 1
+
+
+@settings(max_examples=100, deadline=None)
+@given(at=st.integers(0, len(HOLLOW) - 1), bit=st.integers(0, 7))
+def test_a_flipped_bit_never_gives_another_picture(at: int, bit: int) -> None:
+    damaged = bytearray(HOLLOW)
+    damaged[at] ^= 1 << bit
+    with pytest.raises(BadInputError):
+        prepared(bytes(damaged))
+    with pytest.raises(UnreadableImageError):
+        grey_of_picture(bytes(damaged))
 
 
 def bomb(side: int) -> bytes:

@@ -55,7 +55,10 @@ def _decoded(data: bytes, width: int, height: int, flags: int) -> Pixels:
     if width * height > _MOST_PIXELS:
         raise UnreadableImageError(f"{width} x {height} pixels are too many")
     stored = np.frombuffer(data, np.uint8)
-    pixels = cv2.imdecode(stored, flags | cv2.IMREAD_IGNORE_ORIENTATION)
+    try:
+        pixels = cv2.imdecode(stored, flags | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:
+        pixels = None
     if pixels is None or pixels.shape[:2] != (height, width):
         raise UnreadableImageError("cannot be decoded")
     return np.asarray(pixels)
