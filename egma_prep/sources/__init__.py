@@ -41,15 +41,12 @@ class SubjectPlan:
 class Source(Protocol):
     """A dataset layout: recognises a tree, plans its readings, loads one.
 
-    Attributes
-    ----------
-    dicom_grey : str
-        How its DICOM images become grey unless a user says otherwise; see `ImageOptions`.
+    It may have a ``dicom_grey``: how its DICOM images become grey unless a user says otherwise
+    (see `ImageOptions`), ``window`` where it has none.
     """
 
     name: str
     looks_like: str
-    dicom_grey: str
 
     def recognises(self, files: InputFiles) -> bool:
         """Tell whether the tree has this layout."""
@@ -95,5 +92,5 @@ def choose_source(files: InputFiles, name: str | None = None) -> Source:
 
 def with_defaults_of(source: Source, options: Options) -> Options:
     """Fill in what a source declares where the user chose nothing."""
-    chosen = options.image.dicom_grey or source.dicom_grey
+    chosen = options.image.dicom_grey or getattr(source, "dicom_grey", "window")
     return with_changes(options, {"image": {"dicom_grey": chosen}})
