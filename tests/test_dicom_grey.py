@@ -16,7 +16,8 @@ from test_dicom import TEXTURE, close, expected, image, packed
 from egma_prep.dicom import decode_dicom
 from egma_prep.geometry import frame_of
 from egma_prep.images import framed, image_size
-from egma_prep.sources import sources
+from egma_prep.options import Options
+from egma_prep.sources import sources, with_defaults_of
 from egma_prep.synth import write_tree
 from egma_prep.synth.dicom import equalised
 
@@ -306,9 +307,17 @@ def test_the_phantoms_equalise_as_opencv_does() -> None:
 # -- whole runs -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", sources())
+@pytest.mark.parametrize("name", ["eye_gaze", "mimic_cxr", "mimic_eye", "reflacx"])
 def test_a_source_of_mimic_cxrs_images_takes_mimic_cxr_jpgs_recipe(name: str) -> None:
-    assert sources()[name].dicom_grey == "mimic-cxr-jpg"
+    chosen = with_defaults_of(sources()[name], Options()).image.dicom_grey
+    assert chosen == "mimic-cxr-jpg"
+
+
+def test_another_source_takes_the_window() -> None:
+    class Other:
+        name, looks_like = "other", "PHANTOM"
+
+    assert with_defaults_of(Other(), Options()).image.dicom_grey == "window"
 
 
 def test_the_recipe_is_the_sources_unless_it_is_chosen_and_a_change_makes_images_again(
