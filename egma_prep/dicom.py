@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import struct
 import threading
 import warnings
 import zlib
@@ -14,12 +15,13 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.encaps import generate_frames
 from pydicom.uid import (
+    JPEG2000,
     UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
-    JPEG2000TransferSyntaxes,
+    JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
     JPEGLossless,
@@ -49,12 +51,14 @@ _DCT_JPEG = (
     UID("1.2.840.10008.1.2.4.53"),
     UID("1.2.840.10008.1.2.4.55"),
 )
+_LOSSLESS_JPEG = (JPEGLossless, JPEGLosslessSV1)
 _READ = (
-    *(*_NATIVE, RLELossless, *_DCT_JPEG, JPEGLossless, JPEGLosslessSV1),
-    *(*JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxes),
+    *(*_NATIVE, RLELossless, *_DCT_JPEG, *_LOSSLESS_JPEG),
+    *(*JPEGLSTransferSyntaxes, JPEG2000Lossless, JPEG2000),
 )
 _JPEG_END = b"\xff\xd9"
 _JPEG_FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_PROGRESSIVE, _LOSSLESS = 0xC2, 0xC3
 
 
 class _Quiet:
@@ -140,7 +144,8 @@ def decode_dicom(
         name = UID(header.file_meta.TransferSyntaxUID).name
         with _damage_named(path, f"its pixels cannot be decoded ({name})"):
             if (interpretation := _interpretation(header)) in COLOURS:
-                _check_jpeg_within(header, path)
+                if UID(header.file_meta.TransferSyntaxUID) in (*_DCT_JPEG, *_LOSSLESS_JPEG):
+                    _check_jpeg(_first_frame(header), header, path)
                 return decode_colours(header, interpretation), tuple(notes)
             coded = _stored_words(header, path)
             stored = _without_unused_bits(header, coded)
@@ -260,9 +265,11 @@ def _completed(header: pydicom.Dataset) -> list[str]:
 def _stored_words(header: pydicom.Dataset, path: str) -> NDArray[np.integer]:
     """Decode the pixels; words of `BitsAllocated`, unused bits included where they are kept."""
     syntax = UID(header.file_meta.TransferSyntaxUID)
-    if jpeg := _check_jpeg_within(header, path):
-        frame, precision, progressive = jpeg
-        if precision > 8 or progressive or syntax not in (JPEGBaseline8Bit, JPEGExtended12Bit):
+    if syntax in (*_DCT_JPEG, *_LOSSLESS_JPEG):
+        frame = _first_frame(header)
+        precision, process = _check_jpeg(frame, header, path)
+        plain = precision == 8 and process != _PROGRESSIVE
+        if syntax in _DCT_JPEG[2:] or (syntax in _DCT_JPEG and not plain):
             return _by_gdcm(frame, header, precision)
     if syntax in JPEGLSTransferSyntaxes:
         header.pixel_array_options(decoding_plugin="pyjpegls")  # faster than gdcm: benchmarks/
@@ -294,23 +301,43 @@ def _without_unused_bits(
     return (words << (allocated - 1 - high)) >> (allocated - stored)
 
 
-def _check_jpeg_within(header: pydicom.Dataset, path: str) -> tuple[bytes, int, bool] | None:
-    """Take the JPEG of a DICOM's pixels out, its precision, and whether it is progressive.
+def _first_frame(header: pydicom.Dataset) -> bytes:
+    return next(generate_frames(header.PixelData, number_of_frames=1))
 
-    None if the pixels are none; refuses one of another size than DICOM's.
+
+def _check_jpeg(frame: bytes, header: pydicom.Dataset, path: str) -> tuple[int, int]:
+    """Read a JPEG's precision and its frame header's marker.
+
+    gdcm ends the whole process at what libjpeg merely warns of in a header, and where a JPEG is not
+    of the samples, the process or the precision that it was told; so such a one is refused here.
     """
-    if UID(header.file_meta.TransferSyntaxUID) not in _DCT_JPEG:
-        return None
-    frame = next(generate_frames(header.PixelData, number_of_frames=1))
     if frame.rfind(_JPEG_END) < 0:
         raise BadInputError("truncated_image", path, f"{path}: its JPEG has no end marker")
-    at = 2
-    while at + 9 <= len(frame) and frame[at] == 0xFF and frame[at + 1] not in _JPEG_FRAME_HEADERS:
-        at += 1 if frame[at + 1] == 0xFF else 2 + int.from_bytes(frame[at + 2 : at + 4])
-    size = int.from_bytes(frame[at + 7 : at + 9]), int.from_bytes(frame[at + 5 : at + 7])
-    if size != (whole(header, "Columns"), whole(header, "Rows")):
-        raise ValueError(f"a JPEG of {size}")
-    return frame, frame[at + 4], frame[at + 1] == 0xC2
+    (one,) = _jpeg_frames(frame)
+    process, precision, *facts = struct.unpack_from(">xBxxBHHB", frame, one)
+    if facts != [whole(header, name) for name in ("Rows", "Columns", "SamplesPerPixel")]:
+        raise ValueError(f"a JPEG of {facts}")
+    lossless = UID(header.file_meta.TransferSyntaxUID) in _LOSSLESS_JPEG
+    most = header.BitsAllocated
+    precisions = range(2, most + 1) if lossless else {8, min(12, most)}
+    if (process == _LOSSLESS) != lossless or precision not in precisions:
+        raise ValueError(f"a JPEG of process {process:x} and {precision} bits")
+    return precision, process
+
+
+def _jpeg_frames(data: bytes) -> list[int]:
+    """Find the frame headers of a JPEG, segment by segment up to its first scan."""
+    at, found = 2, []
+    if not data.startswith(b"\xff\xd8"):
+        raise ValueError("no JPEG")
+    while data[at : at + 2] != b"\xff\xda":
+        if data[at] != 0xFF:
+            raise ValueError("a JPEG whose segments do not follow each other")
+        if data[at + 4 : at + 9] == b"JFIF\0" and data[at + 9] != 1:
+            raise ValueError("a JPEG of an unknown JFIF version")
+        found += [at] * (data[at + 1] in _JPEG_FRAME_HEADERS)
+        at += 1 if data[at + 1] == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4])
+    return found
 
 
 def _by_gdcm(frame: bytes, header: pydicom.Dataset, precision: int) -> NDArray[np.integer]:

@@ -18,7 +18,8 @@ _READ = (0xC0, 0xC1, 0xC2)
 _OTHER_PROCESSES = {0xC3: "lossless", 0xC9: "arithmetic", 0xCA: "arithmetic", 0xF7: "near-lossless"}
 
 HALF_SIZE_FROM_PX = 2750
-"""Of the long side. `benchmarks/half_size.py` measures what it costs in the frame."""
+"""Of the long side. At half size real JPEGs missed the promise (99.9 % of the frame within 2 grey
+levels) up to 2,061 px, X-rays with sharp letters, brought to many sizes, up to 2,688."""
 
 
 class JpegHeader(NamedTuple):

@@ -1,9 +1,14 @@
 """DICOM images: the grey levels of the standard's formulas, and damage by name."""
 
 import io
+import logging
+import re
+import warnings
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import cv2
 import jpeg_ls
 import numpy as np
 import pydicom
@@ -12,22 +17,33 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
 from pydicom.uid import (
+    MPEG2MPML,
     UID,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
+    HTJ2KLossless,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
     JPEGLSLossless,
     RLELossless,
+    SegmentationStorage,
 )
 
 import egma_prep.dicom
 from egma_prep.dicom import dicom_size
+from egma_prep.dicom_bytes import looks_like_dicom
 from egma_prep.errors import REASONS, BadInputError
 from egma_prep.geometry import frame_of
 from egma_prep.images import framed, image_size
+from egma_train.errors import UnreadableImageError
+from egma_train.evaluate.dicom import grey_of_dicom
 
+ROOT = Path(__file__).parent.parent
+PICTURES = (".jpg", ".png", ".bmp", ".tiff")
 CORPUS = sorted((Path(pydicom.data.__file__).parent / "test_files").rglob("*.dcm"))
 RNG = np.random.default_rng(4)
 TEXTURE = (RNG.integers(0, 4096, (60, 44)) // 3 + np.arange(44) * 30).astype(np.uint16)
@@ -237,6 +253,172 @@ def test_one_wrong_byte_in_the_header_never_raises_anything_else(at: int, byte: 
 )
 def test_other_images_are_named(facts: dict[str, object], reason: str) -> None:
     assert tried(packed(image(**facts))) == reason
+
+
+# -- kinds that are not read ----------------------------------------------------------------------
+
+
+def kind(syntax: UID = ExplicitVRLittleEndian, without: str = "", **facts: object) -> bytes:
+    data = image(**facts)
+    data.file_meta.TransferSyntaxUID = syntax
+    if syntax != ExplicitVRLittleEndian:
+        data.PixelData = encapsulate([b"PHANTOM "])
+        data["PixelData"].is_undefined_length = True
+    if without:
+        del data[without]
+    return packed(data)
+
+
+KINDS = {
+    "several frames": (kind(NumberOfFrames=3), "3 frames: save the one"),
+    "HTJ2K": (kind(HTJ2KLossless), "High-Throughput JPEG 2000"),
+    "MPEG": (kind(MPEG2MPML, NumberOfFrames=9), "MPEG2"),
+    "a hierarchical JPEG": (kind(UID("1.2.840.10008.1.2.4.59")), "Hierarchical"),
+    "a maker's own syntax": (
+        kind(MPEG2MPML).replace(MPEG2MPML.encode(), b"1.2.3.4.5.6".ljust(len(MPEG2MPML), b"\0")),
+        "1.2.3.4.5.6",
+    ),
+    "floating point pixels": (kind(without="PixelData", FloatPixelData=bytes(9 * 4)), "16 bits"),
+    "a PDF": (
+        kind(
+            without="PixelData", EncapsulatedDocument=b"%PDF",
+            MIMETypeOfEncapsulatedDocument="application/pdf",
+        ),
+        "a document (application/pdf)",
+    ),
+    "32 bits": (kind(BitsAllocated=32), "pixels of 32 bits"),
+    "a segmentation": (kind(SOPClassUID=SegmentationStorage), "a mask"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_what_is_whole_but_not_read_says_so_and_asks_for_no_download(name: str) -> None:
+    data, told = KINDS[name]
+    with pytest.raises(BadInputError, match=re.escape(told)) as caught:
+        image_size(data, "x.dcm")
+    assert caught.value.reason == "unsupported_image"
+    assert "download" not in str(caught.value)
+
+
+def test_what_is_no_image_asks_for_no_download_either() -> None:
+    data = packed(image(SOPClassUID="1.2.840.10008.5.1.4.1.1.88.11", Rows=0))
+    with pytest.raises(BadInputError, match=r"without an image \(Basic Text SR") as caught:
+        image_size(data, "x.dcm")
+    assert "download" not in str(caught.value)
+
+
+def test_no_message_of_python_or_of_a_library_is_a_reason() -> None:
+    broken = packed(image(BitsStored=77)), kind(JPEGExtended12Bit), kind(JPEG2000Lossless)
+    for data in broken:
+        with pytest.raises(BadInputError) as caught:
+            decode_dicom(data, "x.dcm")
+        said = str(caught.value)
+        assert re.fullmatch(r"x.dcm: its (pixels cannot be decoded .*|JPEG has no end .*)", said)
+
+
+# gdcm ends the whole process at these: no exception, so not even pytest would be left.
+
+GREY = cv2.imencode(".jpg", (TEXTURE // 16).astype(np.uint8))[1].tobytes()
+FRAME_HEADER = GREY.index(b"\xff\xc0")
+
+
+def edited(at: int, new: bytes, cut: int | None = None) -> bytes:
+    return GREY[:at] + new + GREY[at + (len(new) if cut is None else cut) :]
+
+
+JPEGS = {
+    "an unknown version of JFIF": edited(GREY.index(b"JFIF") + 5, b"\x1f"),
+    "bytes between its segments": edited(FRAME_HEADER, b"lost", 0),
+    "12 bits in 8": edited(FRAME_HEADER + 4, b"\x0c"),
+    "another process": edited(FRAME_HEADER + 1, b"\xc3"),
+    "another size": edited(FRAME_HEADER + 5, b"\xff\xff\xff\xff"),
+    "two samples a pixel": edited(FRAME_HEADER + 9, b"\2"),
+    "no start": edited(0, b"\xff\xb1"),
+    "two frame headers": edited(FRAME_HEADER, GREY[FRAME_HEADER : FRAME_HEADER + 13], 0),
+}
+
+
+def in_jpeg(frame: bytes, syntax: UID = JPEGBaseline8Bit) -> bytes:
+    data = image(TEXTURE.astype(np.uint8))
+    data.file_meta.TransferSyntaxUID = syntax
+    data.PixelData = encapsulate([frame])
+    data["PixelData"].is_undefined_length = True
+    return packed(data)
+
+
+@pytest.mark.parametrize("name", JPEGS)
+def test_a_jpeg_that_would_end_the_process_is_refused_before(name: str) -> None:
+    data = in_jpeg(JPEGS[name])
+    assert tried(data) == "undecodable_image"
+    with pytest.raises(UnreadableImageError, match="pixels that cannot be decoded"):
+        grey_of_dicom(data)
+
+
+@pytest.mark.parametrize("syntax", [JPEGBaseline8Bit, JPEGExtended12Bit])
+def test_a_jpeg_of_8_bits_is_opencvs_picture(syntax: UID) -> None:
+    found = decode_dicom(in_jpeg(GREY, syntax), "x.dcm").astype(int)
+    assert abs(found - cv2.imdecode(np.frombuffer(GREY, np.uint8), 0)).max() <= 1
+
+
+def test_a_progressive_jpeg_of_8_bits_in_the_retired_process_opens() -> None:
+    flags = [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]
+    frame = cv2.imencode(".jpg", (TEXTURE // 16).astype(np.uint8), flags)[1].tobytes()
+    data = in_jpeg(frame, UID("1.2.840.10008.1.2.4.55"))
+    wanted = cv2.imdecode(np.frombuffer(frame, np.uint8), 0).astype(int)
+    assert abs(decode_dicom(data, "x.dcm") - wanted).max() <= 1
+    assert abs(grey_of_dicom(data) - wanted).max() <= 1
+
+
+# -- without preamble -----------------------------------------------------------------------------
+
+
+def bare(data: bytes, *, meta: bool) -> bytes:
+    """Take the preamble off, and the file meta group too."""
+    begin = 132 if meta else 144 + int.from_bytes(data[140:144], "little")
+    return data[begin:]
+
+
+@pytest.mark.parametrize(
+    "syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian]
+)
+@pytest.mark.parametrize("meta", [True, False], ids=["with file meta", "without file meta"])
+def test_a_file_without_preamble_is_the_same_image(syntax: UID, meta: bool) -> None:
+    whole = packed(image(syntax=syntax, WindowCenter=2000, WindowWidth=3000))
+    for data in (bare(whole, meta=meta), b" " + bare(whole, meta=meta)):
+        assert image_size(data, "x") == (44, 60)
+        assert (decode_dicom(data, "x") == decode_dicom(whole, "x")).all()
+
+
+def test_compressed_pixels_that_do_not_say_how_are_not_guessed() -> None:
+    data = image()
+    data.compress(RLELossless)
+    with pytest.raises(BadInputError, match="names no transfer syntax") as caught:
+        image_size(bare(packed(data), meta=False), "x")
+    assert caught.value.reason == "unsupported_image"
+
+
+def test_no_other_file_is_taken_for_dicom() -> None:
+    random = np.random.default_rng(0)
+    others = [random.bytes(400) for _ in range(3000)]
+    others += [bytes(400), b" " * 400, b"\x08\x00" * 200, b"\x02\x00\x00\x00UL\x04\x00", b""]
+    others += [path.read_bytes() for path in ROOT.rglob("tests/*.py")]
+    others += [cv2.imencode(end, TEXTURE.astype(np.uint8))[1].tobytes() for end in PICTURES]
+    assert not any(map(looks_like_dicom, others))
+
+
+# -- the surroundings -----------------------------------------------------------------------------
+
+
+def test_settings_of_pydicom_are_as_before_after_calls_in_threads() -> None:
+    def state() -> tuple[object, ...]:
+        mode = pydicom.config.settings.reading_validation_mode
+        return mode, logging.getLogger("pydicom").level, list(warnings.filters)
+
+    before = state()
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(tried, [WHOLE, WHOLE[:300], b"", WHOLE[:-9]] * 20))
+    assert {"opens", "truncated_image"} <= set(found)
+    assert state() == before
 
 
 def test_the_size_is_known_without_decoding() -> None:

@@ -16,7 +16,8 @@ from test_dicom import TEXTURE, close, expected, image, packed
 from egma_prep.dicom import decode_dicom
 from egma_prep.geometry import frame_of
 from egma_prep.images import framed, image_size
-from egma_prep.sources import sources
+from egma_prep.options import Options
+from egma_prep.sources import sources, with_defaults_of
 from egma_prep.synth import write_tree
 from egma_prep.synth.dicom import equalised
 
@@ -261,7 +262,7 @@ def test_an_image_of_few_grey_levels_is_counted() -> None:
     for pixels, few in ((TEXTURE, False), (1000 + TEXTURE % 9, True), (TEXTURE * 0, True)):
         data = packed(image(pixels.astype(np.uint16), WindowCenter=2000, WindowWidth=3000))
         _, notes = framed(data, "x.dcm", frame_of(*image_size(data, "x.dcm")))
-        assert notes == ("few_grey_levels",) * few
+        assert notes == ("tiny_grey_range",) * few
 
 
 # -- MIMIC-CXR-JPG --------------------------------------------------------------------------------
@@ -306,9 +307,17 @@ def test_the_phantoms_equalise_as_opencv_does() -> None:
 # -- whole runs -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", sources())
+@pytest.mark.parametrize("name", ["eye_gaze", "mimic_cxr", "mimic_eye", "reflacx"])
 def test_a_source_of_mimic_cxrs_images_takes_mimic_cxr_jpgs_recipe(name: str) -> None:
-    assert sources()[name].dicom_grey == "mimic-cxr-jpg"
+    chosen = with_defaults_of(sources()[name], Options()).image.dicom_grey
+    assert chosen == "mimic-cxr-jpg"
+
+
+def test_another_source_takes_the_window() -> None:
+    class Other:
+        name, looks_like = "other", "PHANTOM"
+
+    assert with_defaults_of(Other(), Options()).image.dicom_grey == "window"
 
 
 def test_the_recipe_is_the_sources_unless_it_is_chosen_and_a_change_makes_images_again(

@@ -9,10 +9,13 @@ import pydicom
 import pytest
 from evaluation import write_dicom, write_picture
 from numpy.typing import NDArray
+from pydicom.data import get_testdata_files
 
 import egma_prep.images
+from egma_prep.errors import BadInputError
 from egma_prep.geometry import frame_of
 from egma_train.errors import UnreadableImageError
+from egma_train.evaluate.dicom import looks_like_dicom
 from egma_train.evaluate.frames import read_ahead, read_frame
 
 SIZES = [(301, 400), (400, 301), (224, 224), (223, 97), (100, 60), (1023, 769), (2751, 2303)]
@@ -110,3 +113,47 @@ def test_images_read_in_the_background_come_in_order(tmp_path: Path, ahead: int)
     found = list(read_ahead(paths, ahead))
     assert found[4] == "not found"
     assert [int(one[0, 0]) for one in found if not isinstance(one, str)] == [0, 1, 2, 3, 5, 6, 7, 8]
+
+
+CORPUS = [path for path in get_testdata_files() if Path(path).is_file()]
+HOMES = [above / "shared" / "real" / "images" for above in Path(__file__).parents]
+REAL = next((home for home in HOMES if home.is_dir()), HOMES[0])
+
+
+def ours_and_theirs(path: Path) -> tuple[NDArray[np.int64] | str, NDArray[np.int64] | str]:
+    """Read a file by both packages: the frame, or why not."""
+    ours: NDArray[np.int64] | str
+    theirs: NDArray[np.int64] | str
+    try:
+        ours = prepared(path).astype(np.int64)
+    except BadInputError as error:
+        ours = error.reason
+    try:
+        theirs = read_frame(path).astype(np.int64)
+    except UnreadableImageError as error:
+        theirs = str(error)
+    return ours, theirs
+
+
+def agree(ours: NDArray[np.int64] | str, theirs: NDArray[np.int64] | str) -> bool:
+    """Tell whether both open a file to the same frame, or neither opens it."""
+    if isinstance(ours, str) or isinstance(theirs, str):
+        return isinstance(ours, str) and isinstance(theirs, str)
+    return bool(np.abs(ours - theirs).max() <= 1)
+
+
+def test_both_packages_agree_on_every_dicom_file_of_pydicoms() -> None:
+    dicom = [path for path in map(Path, CORPUS) if looks_like_dicom(path.read_bytes())]
+    found = {path.name: ours_and_theirs(path) for path in dicom}
+    assert len(dicom) > 100
+    assert not [name for name, pair in found.items() if not agree(*pair)]
+    assert sum(not isinstance(theirs, str) for _, theirs in found.values()) > 40
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="no ../shared/real beside the checkout")
+def test_both_packages_agree_on_real_dicom_files() -> None:
+    dicom = [path for path in sorted(REAL.iterdir()) if looks_like_dicom(path.read_bytes())]
+    found = {path.name: ours_and_theirs(path) for path in dicom}
+    assert len(dicom) >= 12
+    assert not [name for name, pair in found.items() if not agree(*pair)]
+    assert not [name for name, (_, theirs) in found.items() if isinstance(theirs, str)]

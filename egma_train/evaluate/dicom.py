@@ -7,6 +7,7 @@ alone, MIMIC-CXR-JPG's equalised histograms, has no place here.
 import contextlib
 import io
 import logging
+import struct
 import threading
 import warnings
 import zlib
@@ -27,7 +28,9 @@ _DEFLATED, _SEGMENTATION = "1.2.840.10008.1.2.1.99", "1.2.840.10008.5.1.4.1.1.66
 _NATIVE = {f"1.2.840.10008.1.2{end}" for end in ("", ".1", ".2", ".1.99", ".5")}  # and RLE
 _DCT_JPEG = {f"1.2.840.10008.1.2.4.{end}" for end in (50, 51, 53, 55)}  # .53 and .55: retired
 _JPEG_LS = {f"1.2.840.10008.1.2.4.{end}" for end in (80, 81)}
-_READ = _NATIVE | _DCT_JPEG | _JPEG_LS | {f"1.2.840.10008.1.2.4.{n}" for n in (57, 70, 90, 91)}
+_LOSSLESS_JPEG = {f"1.2.840.10008.1.2.4.{end}" for end in (57, 70)}
+_JPEG_2000 = {f"1.2.840.10008.1.2.4.{end}" for end in (90, 91)}
+_READ = _NATIVE | _DCT_JPEG | _LOSSLESS_JPEG | _JPEG_LS | _JPEG_2000
 _PALETTE = "PALETTE COLOR"
 _COLOURS = (_PALETTE, "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _LONG = b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split()
@@ -201,8 +204,8 @@ def _colours(header: Any, kind: str) -> Frame:
     wanted = int(header.Rows) * int(header.Columns) * allocated * samples // 8
     if not header.file_meta.TransferSyntaxUID.is_compressed and len(header.PixelData) < wanted:
         raise UnreadableImageError(f"cut off: {len(header.PixelData):,} of {wanted:,} bytes")
-    if header.file_meta.TransferSyntaxUID in _DCT_JPEG:
-        _jpeg_frame(header)
+    if header.file_meta.TransferSyntaxUID in _DCT_JPEG | _LOSSLESS_JPEG:
+        _checked_jpeg(header, 1 if kind == _PALETTE else 3)
     if kind == _PALETTE:
         pixels = apply_color_lut(pixel_array(header, raw=True), header)
         # Some say entries of 16 bits and fill the lower 8.
@@ -226,7 +229,7 @@ def _stored(header: Any) -> Values:
         if not _numbers(header, name):
             setattr(header, name, usual[name])
     syntax, bits = header.file_meta.TransferSyntaxUID, int(header.BitsStored)
-    if syntax in _DCT_JPEG:
+    if syntax in _DCT_JPEG | _LOSSLESS_JPEG:
         return _jpeg(header)
     if syntax in _JPEG_LS:
         header.pixel_array_options(decoding_plugin="pyjpegls")  # faster than gdcm
@@ -250,28 +253,31 @@ def _grey_frame(pixels: Values) -> Values:
     return pixels
 
 
-def _jpeg_frame(header: Any) -> bytes:
+def _checked_jpeg(header: Any, samples: int) -> tuple[bytes, int, int]:
+    """Take a JPEG out, its process and its bits; refuse what it should not be."""
     from pydicom.encaps import generate_frames
 
     frame = next(generate_frames(header.PixelData, number_of_frames=1))
     if frame.rfind(b"\xff\xd9") < 0:
         raise UnreadableImageError("cut off: no end marker of its JPEG")
-    return frame
+    syntax, size = str(header.file_meta.TransferSyntaxUID), (int(header.Rows), int(header.Columns))
+    process, bits, *found = _jpeg_facts(frame)
+    lossless = syntax in _LOSSLESS_JPEG
+    most = int(header.BitsAllocated)
+    precisions = range(2, most + 1) if lossless else {8, min(12, most)}
+    # gdcm ends the whole process at a JPEG that is other than it was told.
+    if found != [*size, samples] or bits not in precisions or (process == 0xC3) != lossless:
+        raise ValueError(f"a JPEG of process {process:x}, {bits} bits and size {found}")
+    return frame, process, bits
 
 
 def _jpeg(header: Any) -> Values:
-    """Decode a JPEG of 8 or 12 bits, retired processes included."""
+    """Decode a JPEG of 8 or 12 bits, retired processes included, or a lossless one."""
     import gdcm
 
-    frame = _jpeg_frame(header)
-    at = 2
-    while at + 9 <= len(frame) and frame[at + 1] not in (0xC0, 0xC1, 0xC2):
-        at += 1 if frame[at + 1] == 0xFF else 2 + int.from_bytes(frame[at + 2 : at + 4])
-    bits, size = frame[at + 4], (int(header.Rows), int(header.Columns))
-    if size != (int.from_bytes(frame[at + 5 : at + 7]), int.from_bytes(frame[at + 7 : at + 9])):
-        raise ValueError("a JPEG of another size")
-    syntax = str(header.file_meta.TransferSyntaxUID)
-    if bits == 8 and frame[at + 1] != 0xC2 and syntax[-2:] in ("50", "51"):
+    frame, process, bits = _checked_jpeg(header, 1)
+    syntax, size = str(header.file_meta.TransferSyntaxUID), (int(header.Rows), int(header.Columns))
+    if syntax in _LOSSLESS_JPEG or (bits == 8 and process != 0xC2 and syntax[-2:] in ("50", "51")):
         return _grey_frame(header.pixel_array)
     fragment, fragments = gdcm.Fragment(), gdcm.SequenceOfFragments.New()
     fragment.SetByteStringValue(frame)
@@ -291,6 +297,21 @@ def _jpeg(header: Any) -> Values:
     words = np.frombuffer(values, "<u2" if bits > 8 else "u1").reshape(size).astype(np.int64)
     signed = bool(_whole(header, "PixelRepresentation"))  # which a JPEG does not know
     return words - (words >= 1 << (bits - 1)) * (1 << bits) if signed else words
+
+
+def _jpeg_facts(data: bytes) -> list[int]:
+    """Read process, precision, rows, columns and samples, segment by segment up to the scan."""
+    at = 2
+    found: list[int] = []
+    while data[at : at + 2] != b"\xff\xda":
+        # gdcm ends the whole process at what libjpeg merely warns of in a header.
+        unknown = data[at + 4 : at + 9] == b"JFIF\0" and data[at + 9] != 1
+        if data[:2] != b"\xff\xd8" or data[at] != 0xFF or unknown:
+            raise ValueError("a damaged JPEG header")
+        if 0xC0 <= data[at + 1] < 0xD0 and data[at + 1] not in (0xC4, 0xC8, 0xCC):
+            found += struct.unpack_from(">xBxxBHHB", data, at)
+        at += 1 if data[at + 1] == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4])
+    return found
 
 
 # -- grey levels ----------------------------------------------------------------------------------
