@@ -59,6 +59,7 @@ bench: $(VENV)/.ready-dev ## the ETL beside merely decoding, its stages, heatmap
 	$(BIN)/python benchmarks/dicom_decoders.py
 	$(BIN)/python benchmarks/half_size.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/intervals.py
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/litdata.txt
 	$(BIN)/python -m benchmarks.loader
 	$(BIN)/python benchmarks/embedding.py

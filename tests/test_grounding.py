@@ -239,7 +239,14 @@ def test_the_prior_is_the_mean_of_other_patients_targets(clean_out: Path, agains
     assert len(grids) > 3
     for patient in grids:
         rest = [one for other, own in grids.items() if other != patient for one in own]
-        assert others.prior(patient) == pytest.approx(np.mean(rest, 0), abs=1e-5)
+        mean = np.mean(rest, 0)
+        assert others.prior(patient) == pytest.approx(mean / mean.max(), abs=1e-5)
+
+
+def test_of_one_patient_alone_there_is_no_prior() -> None:
+    others = Others({"p": np.ones(49)}, {"p": 1}, [("p", "r", 0, "Clear.")])
+    assert np.isnan(others.prior("p")).all()
+    assert np.isnan([*measured(others.prior("p"), quarter()).values()]).all()
 
 
 def test_a_swapped_sentence_is_another_patients_of_other_words() -> None:

@@ -80,10 +80,13 @@ class Others(NamedTuple):
     sentences: list[tuple[str, str, int, str]]
 
     def prior(self, patient: str) -> Floats:
-        """Average the targets of all other patients ``(49,)``; NaN where there is none."""
+        """Average the targets of all other patients ``(49,)``, peak 1; NaN where there is none."""
         n = sum(self.counts.values()) - self.counts[patient]
         total = np.sum(list(self.sums.values()), axis=0) - self.sums[patient]
-        return np.asarray(total / n if n else np.full(GRID_CELLS**2, np.nan), np.float64)
+        mean = np.maximum(total / max(n, 1), 0)  # rounding leaves -1e-17
+        # Only thresholds see the scale: a mean of heatmaps is below any of BioViL's.
+        peak = mean.max()
+        return np.asarray(mean / peak if peak else np.full_like(mean, np.nan), np.float64)
 
     def sentence(self, patient: str, text: str, key: Sequence[Any], seed: int) -> str | None:
         """Draw another patient's sentence of other words; the same by key, whatever the order."""

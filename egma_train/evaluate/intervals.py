@@ -291,7 +291,7 @@ def paired_answers(first: Flags, second: Flags) -> Difference:
     gained, lost, n = int((second & ~first).sum()), int((first & ~second).sum()), len(first)
     more, less = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
     half = _Z * np.sqrt((more + less - (more - less) ** 2) / (n + 2))
-    low, high = max(more - less - half, -1.0), min(more - less + half, 1.0)
+    low, high = max(float(more - less - half), -1.0), min(float(more - less + half), 1.0)
     return Difference((gained - lost) / n, low, high, mcnemar(lost, gained))
 
 

@@ -100,6 +100,8 @@ def run_tests(
             if report["unreadable"]:
                 lost = f"{len(report['unreadable'])} of {report['list']['given']['images']}"
                 say(f"{checkpoint_name(place)}: {name}: {lost} images could not be read")
+            for caution in report["cautions"]:
+                say(f"{checkpoint_name(place)}: {name}: {caution}")
             reports.append(report)
     return reports
 
