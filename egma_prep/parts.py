@@ -14,7 +14,7 @@ from egma_prep.options import Options
 from egma_prep.out_folder import OutFolder
 from egma_prep.places import Fingerprint, Stamps
 from egma_prep.readings import PlannedReading
-from egma_prep.schema import SCHEMA_VERSION, part_tables
+from egma_prep.schema import RULES_VERSION, SCHEMA_VERSION, part_tables
 from egma_prep.sources import Source, SubjectPlan, sources
 from egma_prep.whole_files import is_as_written
 
@@ -52,6 +52,7 @@ class PartPlan:
         text = json.dumps(promised, sort_keys=True)
         return {
             "schema": SCHEMA_VERSION,
+            "rules": RULES_VERSION,
             "layout": source,
             "options": options.data_half,
             "render": asdict(options.render),

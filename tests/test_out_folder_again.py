@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
 from conftest import egma_prep, run_etl
 from tables import rejects, shards, table
 
@@ -44,6 +45,19 @@ def test_a_run_says_which_options_it_keeps_and_that_the_data_are_others(
     said = run_etl(phantom, out).output
     assert "render.sigma 16.0 -> 8.0" in said
     assert f"holds a run of {tree}" in said and str(phantom) in said
+
+
+def test_parts_made_by_other_rules_are_made_again(
+    phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree, out = tmp_path / "tree", tmp_path / "out"
+    _only_first_patient(phantom, tree)
+    with monkeypatch.context() as before:
+        before.setattr("egma_prep.parts.RULES_VERSION", "1")
+        run_etl(tree, out)
+        assert "nothing to do" in run_etl(tree, out).output
+    assert "again, other rules" in run_etl(tree, out).output
+    assert "nothing to do" in run_etl(tree, out).output
 
 
 def test_whole_numbers_and_decimals_are_the_same_option(phantom: Path, tmp_path: Path) -> None:
