@@ -5,21 +5,33 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import pixel_array
+from pydicom.uid import (
+    UID,
+    JPEG2000TransferSyntaxes,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLSTransferSyntaxes,
+)
 
 from egma_prep.dicom_grey import whole
 
 PALETTE = "PALETTE COLOR"
 COLOURS = (PALETTE, "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+# gdcm, which pydicom would ask first, ends the whole process at some damage.
+_DECODERS = dict.fromkeys(JPEGLSTransferSyntaxes, "pyjpegls") | dict.fromkeys(
+    (JPEGBaseline8Bit, JPEGExtended12Bit, *JPEG2000TransferSyntaxes), "pillow"
+)
 
 
 def decode_colours(header: pydicom.Dataset, interpretation: str) -> NDArray[np.uint8]:
     """Decode an image of `COLOURS`: ``(rows, columns, 3)`` blue, green, red, as OpenCV has them."""
+    decoder = _DECODERS.get(UID(header.file_meta.TransferSyntaxUID), "")
+    pixels = pixel_array(header, raw=interpretation == PALETTE, decoding_plugin=decoder)
     if interpretation == PALETTE:
-        pixels = apply_color_lut(pixel_array(header, raw=True), header)
+        pixels = apply_color_lut(pixels, header)
         # Some say entries of 16 bits and fill the lower 8.
         full = 65535 if pixels.dtype == np.uint16 and pixels.max() > 255 else 255
     else:
-        pixels = pixel_array(header, raw=False)  # from YBR to RGB
         full = 2 ** whole(header, "BitsStored") - 1
     if pixels.ndim != 3:
         raise ValueError(f"pixels of shape {pixels.shape}")

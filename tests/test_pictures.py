@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cv2
+import gdcm
 import numpy as np
 import pydicom
 import pytest
@@ -17,7 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
-from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit
+from pydicom.uid import (
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLSLossless,
+)
 from sklearn.datasets import load_sample_image
 
 from egma_prep.errors import NOTES, BadInputError, Reject
@@ -359,6 +365,27 @@ def test_a_tinted_dicom_becomes_its_luma_by_the_rule_of_pictures(kind: str, tmp_
     assert (apart <= (4 if kind == "a JPEG" else 2)).mean() >= 0.999
     assert np.abs(evaluated(DICOMS[kind], tmp_path) - found).max() <= 1
     assert "tinted_image" in noted
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "JPEG-LS", "JPEG 2000"])
+def test_colours_are_not_decoded_by_what_ends_the_process_at_damage(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = DICOMS["a JPEG"]
+    if kind == "JPEG-LS":
+        plain = pydicom.dcmread(io.BytesIO(DICOMS["RGB"]))
+        plain.compress(JPEGLSLossless)
+        file = io.BytesIO()
+        plain.save_as(file)
+        data = file.getvalue()
+    elif kind == "JPEG 2000":
+        frame = pillow(SEPIA_RGB, "RGB", "JPEG2000", irreversible=False, no_jp2=True)
+        pixels = pydicom.encaps.encapsulate([frame])
+        data = dicom(SEPIA, "YBR_RCT", JPEG2000Lossless, PixelData=pixels)
+    monkeypatch.setattr(gdcm.Image, "GetBuffer", lambda self: pytest.fail("gdcm was asked"))
+    found, _ = prepared(data)
+    assert (np.abs(found - in_frame(luma(SEPIA))) <= 4).mean() >= 0.999
+    assert np.abs(evaluated(data, tmp_path) - found).max() <= 1
 
 
 FALSE_COLOURS = cv2.applyColorMap(XRAY, cv2.COLORMAP_JET)

@@ -206,12 +206,17 @@ def _colours(header: Any, kind: str) -> Frame:
         raise UnreadableImageError(f"cut off: {len(header.PixelData):,} of {wanted:,} bytes")
     if header.file_meta.TransferSyntaxUID in _DCT_JPEG | _LOSSLESS_JPEG:
         _checked_jpeg(header, 1 if kind == _PALETTE else 3)
+    syntax = header.file_meta.TransferSyntaxUID
+    # gdcm, which pydicom would ask first, ends the whole process at some damage.
+    decoder = (
+        "pyjpegls" if syntax in _JPEG_LS else "pillow" if syntax in _DCT_JPEG | _JPEG_2000 else ""
+    )
+    pixels = pixel_array(header, raw=kind == _PALETTE, decoding_plugin=decoder)
     if kind == _PALETTE:
-        pixels = apply_color_lut(pixel_array(header, raw=True), header)
+        pixels = apply_color_lut(pixels, header)
         # Some say entries of 16 bits and fill the lower 8.
         full = 65535 if pixels.dtype == np.uint16 and pixels.max() > 255 else 255
-    else:
-        pixels = pixel_array(header, raw=False)  # from YBR to RGB
+    else:  # pydicom has made RGB of YBR
         full = 2 ** int(header.BitsStored) - 1
     if pixels.ndim != 3:
         raise ValueError(f"pixels of shape {pixels.shape}")
