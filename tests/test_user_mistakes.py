@@ -24,6 +24,7 @@ def native(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("kind", ["metadata", "split", "chexpert"])
 @pytest.mark.parametrize("command", ["run", "scan"])
 @pytest.mark.parametrize("keep", [0, 40])
+@pytest.mark.usefixtures("no_cluster")
 def test_a_damaged_table_of_all_images_is_named_in_one_line(
     native: Path, tmp_path: Path, kind: str, command: str, keep: int
 ) -> None:
@@ -31,6 +32,19 @@ def test_a_damaged_table_of_all_images_is_named_in_one_line(
     table.write_bytes(table.read_bytes()[:keep])
     out = ("--out", tmp_path / "out") if command == "run" else ()
     result = egma_prep(command, native, *out)
+    assert result.exit_code == 0 and "Traceback" not in result.output
+    (line,) = [line for line in result.output.splitlines() if table.name in line]
+    told = {"metadata": "view", "split": "split", "chexpert": "CheXpert labels"}[kind]
+    assert f"no reading has its {told}" in line and "; download " in line
+
+
+@pytest.mark.parametrize("keep", [0, 40])
+def test_a_damaged_table_that_lists_the_images_is_named_in_one_line(
+    native: Path, tmp_path: Path, keep: int
+) -> None:
+    (table,) = native.rglob("mimic-cxr-2.0.0-metadata.csv.gz")
+    table.write_bytes(table.read_bytes()[:keep])
+    result = egma_prep("run", native / "images", "--out", tmp_path / "out")
     assert result.exit_code == 2 and "Traceback" not in result.output
     (line,) = result.output.splitlines()
     assert table.name in line and "; download " in line

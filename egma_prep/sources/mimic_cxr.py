@@ -33,6 +33,7 @@ class MimicCxr:
                 f"{files.root} has no mimic-cxr-2.*-metadata.csv.gz; copy it from MIMIC-CXR-JPG, or"
                 " give its folder by --images DIR"
             )
+        files.table(path, mimic_cxr.required("metadata"))  # without it there is nothing to plan
         here = tree.patients(files)
         plans = plan_tables(files, [path], mimic_cxr, ())
         return by_subject(
