@@ -147,9 +147,8 @@ def decode_dicom(
                 if UID(header.file_meta.TransferSyntaxUID) in (*_DCT_JPEG, *_LOSSLESS_JPEG):
                     _check_jpeg(_first_frame(header), header, path)
                 return decode_colours(header, interpretation), tuple(notes)
-            coded = _stored_words(header, path)
-            stored = _without_unused_bits(header, coded)
-        notes += ["dicom_unused_bits"] * bool((stored != coded).any())
+            stored, unused = _without_unused_bits(header, _stored_words(header, path))
+        notes += ["dicom_unused_bits"] * unused
         with _damage_named(path, "its header cannot be read"):
             inverted = interpretation == "MONOCHROME1"
             if recipe == "mimic-cxr-jpg":
@@ -288,17 +287,29 @@ def _stored_words(header: pydicom.Dataset, path: str) -> NDArray[np.integer]:
 
 def _without_unused_bits(
     header: pydicom.Dataset, words: NDArray[np.integer]
-) -> NDArray[np.integer]:
-    """Take the `BitsStored` bits up to `HighBit` of each word (PS3.5, 8.1.1), with their sign."""
+) -> tuple[NDArray[np.integer], bool]:
+    """Take the `BitsStored` bits up to `HighBit` of each word (PS3.5, 8.1.1), with their sign.
+
+    Returns
+    -------
+    values : ndarray
+        Like `words`.
+    unused : bool
+        Whether any of the other bits says something else than the sign.
+    """
     if UID(header.file_meta.TransferSyntaxUID) not in (*_NATIVE, RLELossless):
-        return words  # codecs store values
+        return words, False  # codecs store values
     allocated, stored = whole(header, "BitsAllocated"), whole(header, "BitsStored")
     high = whole(header, "HighBit") if "HighBit" in header else stored - 1
     if not 0 < stored <= allocated:
         raise ValueError(f"{stored} bits of {allocated}")
     if not stored - 1 <= high < allocated:
         high = stored - 1
-    return (words << (allocated - 1 - high)) >> (allocated - stored)
+    low = high + 1 - stored
+    if low == 0 and words.dtype.kind == "u" and words.max() < 2**stored:
+        return words, False  # nearly all files; the rest takes a third of the decoding
+    values = (words << (allocated - 1 - high)) >> (allocated - stored)
+    return values, not np.array_equal(values << low, words)
 
 
 def _first_frame(header: pydicom.Dataset) -> bytes:

@@ -234,8 +234,9 @@ def test_unused_bits_mean_nothing_and_are_counted() -> None:
 
 
 def test_values_in_the_upper_bits_are_the_same_values() -> None:
-    data = image(RAMP << 4, HighBit=15)
-    assert (shown(data)[0] == shown(image(RAMP))[0]).all()
+    found, notes = shown(image(RAMP << 4, HighBit=15))
+    assert (found == shown(image(RAMP))[0]).all()
+    assert notes == ()
 
 
 def test_signed_values_of_12_bits_keep_their_sign() -> None:

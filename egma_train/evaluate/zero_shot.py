@@ -147,6 +147,6 @@ def majority(counts: Mapping[str, int]) -> dict[str, Any]:
     return {
         "class": [*counts][sizes.argmax()],
         "accuracy": accuracy(answers),
-        "macro_f1": macro_f1(answers),
-        "balanced_accuracy": balanced_accuracy(answers),
+        "macro_f1": float(macro_f1(answers)),
+        "balanced_accuracy": float(balanced_accuracy(answers)),
     }
