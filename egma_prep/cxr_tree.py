@@ -62,7 +62,7 @@ class CxrTree(NamedTuple):
         files.remark(
             f"{files.images or files.root}",
             f"no table {wanted}, so that no reading has its {told}; copy it there from"
-            f" MIMIC-CXR-JPG{', or rename ' + alike[0] if alike else ''}",
+            f" MIMIC-CXR-JPG{', or mend the name of ' + alike[0] if alike else ''}",
         )
 
     def patients(self, files: InputFiles) -> set[str]:

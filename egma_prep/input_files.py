@@ -120,6 +120,8 @@ class InputFiles:
                 seen = self._look(path)
             except (FileNotFoundError, NotADirectoryError):
                 found = self.spelled(path)
+                if found == path and path.endswith(".csv") and self.has(f"{path}.gz"):
+                    found = f"{path}.gz"
                 seen = self._look(found)
             if not seen.regular and self.has(inner := _inside(found)):
                 self.fingerprints.pop(path)  # a folder has no content to compare later
@@ -300,7 +302,7 @@ def told(remarks: Iterable[Remark], with_paths: bool = True) -> Iterator[str]:
             more = f" and {len(found) - 1:,} more" if len(found) > 1 else ""
             yield f"{found[0]}{more}: {what}"
         else:
-            yield f"{len(found):,} of the files and folders: {what}"
+            yield f"{len(found):,} x {what}"
 
 
 def _is_readable_file(seen: Seen) -> bool:

@@ -178,6 +178,13 @@ def test_a_table_is_read_by_its_content(
     assert found == readings(originals["reflacx"])[0] and not files.remarks
 
 
+def test_a_readings_own_table_may_be_gzipped(originals: dict[str, Path], reflacx: Path) -> None:
+    for path in list(reflacx.glob("main_data/*/fixations.csv")):
+        path.with_name("fixations.csv.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    assert readings(reflacx)[0] == readings(originals["reflacx"])[0]
+
+
 def as_it_is(data: bytes) -> bytes:
     return data
 
@@ -269,7 +276,7 @@ def test_a_patient_who_is_still_packed_is_named_by_a_run_and_counted_by_a_scan(
     said = lines(readings(mimic_eye)[1])
     assert said.startswith(f"{patients[0].name}.zip and 1 more: still packed")
     scanned = egma_prep("scan", mimic_eye)
-    assert "2 of the files and folders: still packed" in scanned.stdout
+    assert "2 x still packed" in scanned.stdout
     assert patients[0].name not in scanned.stdout
 
 
@@ -318,5 +325,6 @@ def test_remarks_are_said_once_for_all_files_of_a_kind() -> None:
     remarks = [Remark("a.zip", "still packed"), Remark("b", "odd"), Remark("c.zip", "still packed")]
     assert list(told(remarks)) == ["a.zip and 1 more: still packed", "b: odd"]
     assert list(told(remarks, with_paths=False)) == [
-        "2 of the files and folders: still packed", "1 of the files and folders: odd",
-    ]  # fmt: skip
+        "2 x still packed",
+        "1 x odd",
+    ]

@@ -55,6 +55,7 @@ def _rejected(*reasons: str) -> Any:
         pytest.param("word,begin\r\nheart,1\r\nnormal,2\r\n", id="CRLF"),
         pytest.param("word,begin\nheart,1\nnormal,2", id="no last line end"),
         pytest.param("\ufeffword,begin\nheart,1\nnormal,2\n", id="byte order mark"),
+        pytest.param("\ufeff\ufeffword,begin\nheart,1\nnormal,2\n", id="two byte order marks"),
         pytest.param('\ufeff"word",begin\nheart,1\nnormal,2\n', id="mark and quotes"),
         pytest.param(" word , begin\nheart,1\nnormal,2\n", id="spaces in the header"),
         pytest.param(",word,begin\n17,heart,1\n40,normal,2\n", id="index column"),

@@ -41,7 +41,7 @@ def decoded(data: bytes, path: str) -> str:
         raise BadInputError("empty_file", path, f"{path} is empty")
     if "\0" in text:
         raise BadInputError("nul_bytes", path, f"{path} contains NUL bytes")
-    return text
+    return text.lstrip("\ufeff")  # whoever joins or saves files again may leave a second mark
 
 
 def is_blank(text: str) -> bool:
