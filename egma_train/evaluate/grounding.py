@@ -85,7 +85,7 @@ class Others(NamedTuple):
         total = np.sum(list(self.sums.values()), axis=0) - self.sums[patient]
         mean = np.maximum(total / max(n, 1), 0)  # rounding leaves -1e-17
         # Only thresholds see the scale: a mean of heatmaps is below any of BioViL's.
-        peak = mean.max()
+        peak = mean.max() if n else 0.0
         return np.asarray(mean / peak if peak else np.full_like(mean, np.nan), np.float64)
 
     def sentence(self, patient: str, text: str, key: Sequence[Any], seed: int) -> str | None:
