@@ -137,15 +137,20 @@ class EgmaModel(nn.Module):
         """
         try:
             described = json.loads((folder / _CONFIG).read_text())
-            stored = load_file(folder / _WEIGHTS)
+            configs = SwinConfig(**described["swin"]), BertConfig(**described["bert"])
+            chosen, stored = described["options"], load_file(folder / _WEIGHTS)
         except FileNotFoundError as error:
             raise BadUsageError(f"{folder} is no EGMA model: {error.filename} is missing") from None
         except Exception as error:
             raise BadUsageError(f"the model in {folder} is damaged ({first_line(error)})") from None
-        options = with_changes(Options(), {"model": described["options"]}).model
-        model = cls(SwinConfig(**described["swin"]), BertConfig(**described["bert"]), options)
+        model = cls(*configs, with_changes(Options(), {"model": chosen}).model)
         own = model.state_dict()
-        model.load_state_dict({as_in_model(name, own): value for name, value in stored.items()})
+        try:
+            model.load_state_dict({as_in_model(name, own): one for name, one in stored.items()})
+        except RuntimeError:
+            raise BadUsageError(
+                f"the model in {folder} is damaged ({_WEIGHTS} is not of {_CONFIG}'s sizes)"
+            ) from None
         return model
 
 

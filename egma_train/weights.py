@@ -5,6 +5,7 @@ missing is refused, and so is what is of another kind than Swin and BERT.
 """
 
 import re
+import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from logging import getLogger
@@ -117,7 +118,7 @@ def load_start(sources: Iterable[str], options: ModelOptions) -> Start:
     whole, towers = _told_apart(sources)
     if whole and is_own_model(whole) and not towers:  # it brings its own sizes
         model = EgmaModel.from_pretrained(whole)
-        return Start(model, _tokenizer(None, whole), [KeyReport("checkpoint", [], [], [])])
+        return Start(model, own_tokenizer(whole, model), [KeyReport("checkpoint", [], [], [])])
     stored = _read_state(whole) if whole else {}
     vision, text = towers.get("vision"), towers.get("text")
     own_bert = _config(BertConfig, text) if text else None
@@ -149,6 +150,13 @@ def cached_hub_weights() -> list[str] | None:
         if not any(isinstance(path, str) for path in found):
             return None
     return [f"vision={SWIN_NAME}", f"text={BERT_NAME}"]
+
+
+def own_tokenizer(folder: Path, model: EgmaModel) -> Any:
+    """Read the tokenizer beside a model of ours, no other."""
+    tokenizer = _tokenizer(str(folder), None)
+    _check_tokenizer(tokenizer, model.text_model.model.config.vocab_size)
+    return tokenizer
 
 
 def weights_file(place: Path) -> Path | None:
@@ -195,7 +203,7 @@ def _read_state(place: Path) -> State:
             stored = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise BadUsageError(
-            f"{path} holds no plain weights ({_objects_in(path) or type(error).__name__}); save"
+            f"{path} holds no plain weights ({_what_else(path) or type(error).__name__}); save"
             " model.state_dict() alone"
         ) from None
     for name in _CONTAINERS:
@@ -214,9 +222,19 @@ def _read_state(place: Path) -> State:
     return {name.removeprefix(prefix): value for name, value in stored.items()}
 
 
-def _objects_in(path: Path) -> str:
-    """Name what a file asks for beside tensors, without running it; torch 2.5 does not know."""
-    try:
+def _what_else(path: Path) -> str:
+    """Name what a file is, or what it asks for beside tensors, without running it."""
+    with path.open("rb") as file:
+        if file.read(23) == b"version https://git-lfs":
+            return "a pointer of Git LFS; fetch the file by git lfs pull"
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = [name.rpartition("/")[2] for name in archive.namelist()]
+        if "constants.pkl" in names:
+            return "TorchScript"
+        if "data.pkl" not in names:
+            return "an archive; unpack it"  # as MedCLIP's are downloaded
+    try:  # torch 2.5 does not know this
         return ", ".join(sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path)))[:200]
     except Exception:
         return ""

@@ -64,6 +64,7 @@ def test_a_bare_run_says_that_it_is_tiny_and_why(done: tuple[Path, str]) -> None
     run, said = done
     why = "no pretrained weights given or found: small towers with random weights"
     assert f"preset tiny: {why}" in said
+    assert said.count("end inside the warm-up") == 1  # two epochs, of two of warm-up
     record = json.loads((run / "run.json").read_text())
     assert record["preset"] == "tiny" and why in record["started_from"]
 

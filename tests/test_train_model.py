@@ -1,6 +1,7 @@
 """The towers: what is averaged and projected, what is saved, which weights are taken."""
 
 import json
+import zipfile
 from argparse import Namespace
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaModel
 
+from egma_train import load_model
 from egma_train.errors import BadUsageError
 from egma_train.evaluate.encoder import Encoder, load_encoder, model_hash
 from egma_train.key_names import as_in_model, as_on_disk
@@ -184,6 +186,40 @@ def test_what_is_no_model_is_said(tmp_path: Path, model: EgmaModel) -> None:
     (tmp_path / "model.safetensors").write_bytes(whole[:5000])
     with pytest.raises(BadUsageError, match="is damaged"):
         EgmaModel.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda told: told.pop("swin"),
+        lambda told: told["bert"].update(hidden_size="wide"),
+        lambda told: told["bert"].update(hidden_size=48),
+        lambda told: told.update(options=None),
+        lambda told: told["options"].update(text_states=["a"]),
+    ],
+)
+def test_a_description_that_is_damaged_is_said_in_one_line(
+    change: Any, model: EgmaModel, tmp_path: Path
+) -> None:
+    model.save_pretrained(tmp_path)
+    told = json.loads((tmp_path / "egma.json").read_text())
+    change(told)
+    (tmp_path / "egma.json").write_text(json.dumps(told))
+    with pytest.raises(BadUsageError) as caught:
+        EgmaModel.from_pretrained(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_without_its_tokenizer_or_with_another_is_refused(
+    model: EgmaModel, tmp_path: Path
+) -> None:
+    model.save_pretrained(tmp_path)
+    with pytest.raises(BadUsageError, match="no tokenizer in"):
+        load_model(tmp_path)
+    words = " ".join(f"word{i}{'abcdefgh'[i % 8]}" for i in range(400))
+    make_tokenizer([words] * 3, 900, 77).save_pretrained(tmp_path)
+    with pytest.raises(BadUsageError, match="tokens, the text tower"):
+        load_model(tmp_path)
 
 
 def test_a_tower_that_does_not_make_7_by_7_patches_is_refused() -> None:
@@ -404,6 +440,24 @@ def test_a_file_with_objects_beside_its_weights_names_them(medclip: Path) -> Non
     torch.save({"state_dict": state, "args": Namespace(lr=1)}, medclip / "own.ckpt")
     with pytest.raises(BadUsageError, match=r"no plain weights \((argparse.Namespace|Unpickl)"):
         load_start([str(medclip / "own.ckpt")], SMALL)
+
+
+@pytest.mark.parametrize("kind", ["zip", "lfs", "torchscript", "empty", "html"])
+def test_a_file_that_holds_no_weights_is_named_in_one_line(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "medclip-vit-pretrained.zip"
+    said = {"zip": "an archive; unpack it", "lfs": "git lfs pull", "torchscript": "TorchScript"}
+    inside = {"zip": ["pytorch_model.bin"], "torchscript": ["m/data.pkl", "m/constants.pkl"]}
+    if kind in inside:
+        with zipfile.ZipFile(path, "w") as archive:
+            for name in inside[kind]:
+                archive.writestr(name, b"PHANTOM")
+    else:
+        texts = {"lfs": "version https://git-lfs.github.com/spec/v1\n", "html": "<html>"}
+        path.write_text(texts.get(kind, ""))
+    with pytest.raises(BadUsageError) as caught:
+        load_start([str(path)], SMALL)
+    assert "holds no plain weights" in str(caught.value) and "\n" not in str(caught.value)
+    assert said.get(kind, "") in str(caught.value)
 
 
 def test_a_file_of_two_models_is_refused(medclip: Path) -> None:

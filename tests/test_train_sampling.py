@@ -14,13 +14,14 @@ from egma_train.augment import Draws, apply, draw
 from egma_train.cache import ReadingCache, open_cache
 from egma_train.errors import BadUsageError
 from egma_train.loading import BatchLoader, iterate, pixels
-from egma_train.options import DataOptions
+from egma_train.options import DataOptions, Options
 from egma_train.sampling import (
     chosen_readings,
     epoch_batches,
     number_of_batches,
     readings_with_used_gaze,
 )
+from egma_train.start import _notes
 from egma_train.vocabulary import make_tokenizer
 
 
@@ -117,6 +118,10 @@ def test_the_readings_of_one_an_image_are_six_fewer_and_so_are_some_counts(
     readings = chosen_readings(cache, options)
     assert len(images) == 3695 and len(readings) == 3689
     assert readings_with_used_gaze(cache, readings, options, 0).sum() == count
+    of_all = round(3695 * fraction)
+    told = [note for note in _notes(cache, Options(data=options)) if "gaze_fraction" in note]
+    assert told == [] if of_all == count else f"is {count} of the 3689 readings" in told[0]
+    assert of_all == count or f"of all 3695, as the paper counts, {of_all}" in told[0]
 
 
 def test_smaller_gaze_fractions_are_nested_in_larger_ones_and_depend_on_the_seed() -> None:
