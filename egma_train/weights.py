@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from egma_train.errors import BadUsageError, first_line
-from egma_train.key_names import as_in_model, as_on_disk
+from egma_train.key_names import BUFFERS, as_in_model, as_on_disk
 from egma_train.model import EgmaModel, is_own_model, new_configs
 from egma_train.options import ModelOptions
 
@@ -39,7 +39,7 @@ _MOST_MISSING = 0.02
 _MOST_SPARE_ROWS = 127
 """Embeddings are padded to multiples of up to 128; more rows are another vocabulary's."""
 _LEFT_OUT = re.compile(
-    r"(\.position_ids|\.token_type_ids|relative_position_index)$"  # buffers, made anew
+    rf"{BUFFERS.pattern}"
     r"|^word_local_atten_layer\.|\.projection_head[12]\."  # of the published code, unused
     r"|\.pooler\.|^text_model\.model\.cls\.|num_batches_tracked$"
 )
@@ -247,7 +247,7 @@ def _tokenizer(text: str | None, whole: Path | None) -> Any:
     place = text or (str(folder) if own else BERT_NAME)
     try:
         return AutoTokenizer.from_pretrained(place, trust_remote_code=False)
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:  # each version has its own for what is not there
         if (Path(place) / "vocab.txt").is_file():  # CXR-BERT's has code of its own, and is BERT's
             return BertTokenizer.from_pretrained(place)
         raise BadUsageError(
@@ -315,20 +315,18 @@ def _first_word(architectures: Any) -> str:
 def _fill(model: EgmaModel, stored: State, part: str) -> KeyReport:
     """Copy a whole checkpoint into the model, by MedCLIP's names, old or new."""
     own = model.state_dict()
-    known = {as_in_model(name, own): (name, value) for name, value in stored.items()}
-    kept = {name: value for name, (_, value) in known.items() if name in own}
-    strange = [old for name, (old, _) in known.items() if name not in own]
-    beyond = [name for name in strange if _cut_off(name, model)]
+    left_out = [name for name in stored if _LEFT_OUT.search(name) or _cut_off(name, model)]
+    known = {as_in_model(name, own): name for name in stored if name not in left_out}
+    kept = {name: stored[old] for name, old in known.items() if name in own}
     for name, value in kept.items():
         if value.shape != own[name].shape:
             raise BadUsageError(
                 f"{part}: {name} has shape {tuple(value.shape)}, the model {tuple(own[name].shape)}"
             )
     model.load_state_dict(kept, strict=False)
-    missing = [name for name in own if name not in kept]
+    missing = [name for name in own if name not in kept and not BUFFERS.search(name)]
     shares = [_share(missing, own, prefix) for prefix in ("vision_model.", "text_model.")]
-    left_out = [name for name in strange if _LEFT_OUT.search(name) or name in beyond]
-    unexpected = [name for name in strange if name not in left_out]
+    unexpected = [old for name, old in known.items() if name not in own]
     return KeyReport(part, missing, unexpected, left_out, *max(shares))
 
 
@@ -355,13 +353,14 @@ def _fill_tower(model: EgmaModel, part: str, name: str, kind: Any) -> KeyReport:
     missing, unexpected = sorted(found["missing_keys"]), sorted(found["unexpected_keys"])
     left_out = [key for key in unexpected if _LEFT_OUT.search(key)]
     strange = [key for key in unexpected if key not in left_out]
-    missing = [key for key in missing if key in own]
+    missing = [key for key in missing if key in own and not BUFFERS.search(key)]
     return KeyReport(f"{part}={name}", missing, strange, left_out, *_share(missing, own, ""))
 
 
 def _share(missing: list[str], own: State, prefix: str) -> tuple[float, str]:
     """Measure what a tower lacks, by numbers or tensors, projections apart; name one of it."""
-    of_tower = [key for key in own if key.startswith(prefix) and "projection_head" not in key]
+    apart = re.compile(rf"projection_head|{BUFFERS.pattern}")
+    of_tower = [key for key in own if key.startswith(prefix) and not apart.search(key)]
     lost = [key for key in of_tower if key in missing]
     by_numbers = sum(own[key].numel() for key in lost) / sum(own[key].numel() for key in of_tower)
     return max(by_numbers, len(lost) / len(of_tower)), as_on_disk(lost[0]) if lost else ""

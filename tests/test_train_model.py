@@ -61,7 +61,8 @@ def test_a_vocabulary_made_twice_is_the_same() -> None:
 def test_a_sentence_is_read_back_from_its_pieces(tokenizer: Any) -> None:
     numbers = tokenizer("The HEART, enlarged?")["input_ids"]
     assert tokenizer.convert_ids_to_tokens(numbers)[:: len(numbers) - 1] == ["[CLS]", "[SEP]"]
-    assert tokenizer.decode(numbers, skip_special_tokens=True) == "the heart , enlarged ?"
+    told = tokenizer.decode(numbers, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    assert told == "the heart , enlarged ?"
     assert tokenizer.unk_token_id not in tokenizer("zygoma & vomer ##x")["input_ids"]
 
 
@@ -149,6 +150,20 @@ def test_a_saved_model_is_the_same_model(model: EgmaModel, tokenizer: Any, tmp_p
     for one, other in zip(model(*inputs), again(*inputs), strict=True):
         assert torch.equal(one, other)
     assert again.options == model.options
+
+
+def test_a_model_that_another_transformers_saved_with_its_buffers_is_read(
+    model: EgmaModel, tmp_path: Path
+) -> None:
+    model.save_pretrained(tmp_path)
+    stored = load_file(tmp_path / "model.safetensors")
+    assert not [name for name in stored if name.endswith("relative_position_index")]
+    block = "vision_model.model.encoder.layers.0.blocks.0.attention.self"
+    stored[f"{block}.relative_position_index"] = torch.zeros(49, 49, dtype=torch.int64)
+    stored["text_model.model.embeddings.position_ids"] = torch.arange(512)[None]
+    save_file(stored, tmp_path / "model.safetensors")
+    again = EgmaModel.from_pretrained(tmp_path).eval()
+    torch.testing.assert_close(again.vision_model(images()), model.vision_model(images()))
 
 
 def test_files_keep_the_names_of_medclip(model: EgmaModel, tmp_path: Path) -> None:
@@ -300,7 +315,11 @@ def test_a_checkpoint_named_medclip_is_read_by_the_recipe(
 @pytest.fixture
 def medclip(model: EgmaModel, tokenizer: Any, tmp_path: Path) -> Path:
     """A checkpoint as MedCLIP's and the published EGMA's, needless keys included."""
-    state = {as_on_disk(name): value.clone() for name, value in model.state_dict().items()}
+    state = {
+        as_on_disk(name): value.clone()
+        for name, value in model.state_dict().items()
+        if not name.endswith("relative_position_index")  # there in transformers 4
+    }
     state["text_model.model.embeddings.position_ids"] = torch.arange(77)[None]
     block = "vision_model.model.encoder.layers.0.blocks.0.attention.self"
     state[f"{block}.relative_position_index"] = torch.zeros(49, 49)
