@@ -66,7 +66,7 @@ def main(
       egma-train --shards out/ --init medclip-vit --gaze-fraction 0.5
       torchrun --nproc-per-node 2 -m egma_train --shards out/
     """
-    from egma_train.errors import BadUsageError, SaidElsewhereError
+    from egma_train.errors import BadUsageError
 
     try:
         changes = _changes(**flags)
@@ -79,7 +79,7 @@ def main(
     except (BadUsageError, OSError) as error:
         if debug:
             raise
-        if not isinstance(error, SaidElsewhereError):
+        if str(error):  # else the first of several processes says it
             click.echo(f"egma-train: {error}", err=True)
         sys.exit(_BAD)
     if run is None:

@@ -7,10 +7,6 @@ class BadUsageError(Exception):
     """A command cannot start or finish: one line for the user, exit code 2."""
 
 
-class SaidElsewhereError(BadUsageError):
-    """Another process cannot start, and says why."""
-
-
 def first_line(error: Exception) -> str:
     """Take what matters of a library's error."""
     return str(error).partition("\n")[0]

@@ -11,7 +11,7 @@ import torch
 
 from egma_train import __version__, load_model
 from egma_train.cache import ReadingCache, open_cache
-from egma_train.errors import BadUsageError, SaidElsewhereError, first_line, unknown_name
+from egma_train.errors import BadUsageError, first_line, unknown_name
 from egma_train.loading import tokenized
 from egma_train.model import EgmaModel, new_configs
 from egma_train.options import PRESETS, Options, differences, options_of, with_changes
@@ -171,7 +171,7 @@ def usable_device(name: str, own: Processes = ALONE) -> torch.device:
 
 
 def _in_first(processes: Processes, work: Callable[[], T]) -> T | None:
-    """Do something in the first process; where it cannot, all end and the first says why."""
+    """Do something in the first process; where it cannot, all end and only the first says why."""
     made = failure = None
     if processes.first:
         try:
@@ -179,7 +179,7 @@ def _in_first(processes: Processes, work: Callable[[], T]) -> T | None:
         except BadUsageError as error:
             failure = error
     if any_process(failure is not None, processes, torch.device("cpu")):
-        raise failure or SaidElsewhereError("the first process says why")
+        raise failure or BadUsageError()
     return made
 
 
