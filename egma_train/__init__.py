@@ -13,11 +13,11 @@ __all__ = ["clip_loss", "egma_loss", "load_model"]
 
 def load_model(folder: "str | Path") -> "tuple[EgmaModel, Any]":
     """Load a trained model and its tokenizer from a run's ``model`` folder."""
-    from transformers import AutoTokenizer
-
     from egma_train.model import EgmaModel
+    from egma_train.weights import own_tokenizer
 
-    return EgmaModel.from_pretrained(Path(folder)), AutoTokenizer.from_pretrained(folder)
+    model = EgmaModel.from_pretrained(Path(folder))
+    return model, own_tokenizer(Path(folder), model)
 
 
 def __getattr__(name: str) -> Any:

@@ -24,12 +24,15 @@ class Draws(NamedTuple):
         Factors.
     sharpen, autocontrast : ndarray
         Bool.
+    contrast_first : ndarray
+        Bool: contrast before brightness; differs only where a grey value is clipped.
     """
 
     brightness: NDArray[np.float64]
     contrast: NDArray[np.float64]
     sharpen: NDArray[np.bool_]
     autocontrast: NDArray[np.bool_]
+    contrast_first: NDArray[np.bool_]
 
     def of(self, readings: NDArray[np.int64]) -> "Draws":
         """Take those of some readings."""
@@ -45,20 +48,33 @@ def draw(options: DataOptions, number: int, seed: int, epoch: int) -> Draws:
         rng.uniform(low, high, number),
         rng.random(number) < options.sharpness_share,
         rng.random(number) < options.autocontrast_share,
+        # Last, so that the other draws are the same with and without it.
+        rng.random(number) < (0.5 if options.jitter_order == "drawn" else 0),
     )
 
 
 def apply(images: Tensor, draws: Draws) -> Tensor:
     """Change images ``[b, h, w]`` in [0, 1]: brightness, contrast, sharpness, autocontrast."""
-    brightness, contrast, sharpen, autocontrast = (
+    brightness, contrast, sharpen, autocontrast, contrast_first = (
         torch.from_numpy(values).to(images.device)[:, None, None] for values in draws
     )
-    images = (images * brightness.to(images.dtype)).clamp(0, 1)
-    mean = images.mean((1, 2), keepdim=True)
-    images = (mean + (images - mean) * contrast.to(images.dtype)).clamp(0, 1)
+    jittered = _contrasted(_brightened(images, brightness), contrast)
+    if contrast_first.any():
+        other = _brightened(_contrasted(images, contrast), brightness)
+        jittered = torch.where(contrast_first, other, jittered)
+    images = jittered
     if sharpen.any():
         images = torch.where(sharpen, _sharpened(images), images)
     return torch.where(autocontrast, _stretched(images), images) if autocontrast.any() else images
+
+
+def _brightened(images: Tensor, factor: Tensor) -> Tensor:
+    return (images * factor.to(images.dtype)).clamp(0, 1)
+
+
+def _contrasted(images: Tensor, factor: Tensor) -> Tensor:
+    mean = images.mean((1, 2), keepdim=True)
+    return (mean + (images - mean) * factor.to(images.dtype)).clamp(0, 1)
 
 
 def _stretched(images: Tensor) -> Tensor:

@@ -98,6 +98,7 @@ def open_cache(
     folder: Path | None = None,
     *,
     maps: bool = False,
+    antialias: bool = False,
     say: Callable[[str], Any] = print,
 ) -> ReadingCache:
     """Map the cache of some shards into memory; make it where it is missing.
@@ -110,6 +111,8 @@ def open_cache(
         Where caches lie; by default ``cache`` beside local shards, else here.
     maps : bool
         With the sentences' heatmaps.
+    antialias : bool
+        Grids as `antialiased` makes them of the heatmaps, not means over areas.
 
     Raises
     ------
@@ -117,18 +120,18 @@ def open_cache(
         If the shards or the folder cannot be used.
     """
     if "://" in str(shards):
-        return _open_from_store(str(shards), folder or Path("cache"), maps, say)
+        return _open_from_store(str(shards), folder or Path("cache"), maps, antialias, say)
     shards = Path(shards)
     files = find_shards(shards)
     key = fingerprint(files)
     root = (
         folder or (files[0].parent.parent if files[0].parent.name == "shards" else shards) / "cache"
     )
-    place = _place(root, key, maps)
+    place = _place(root, key, maps, antialias)
     if not (place / _INDEX).exists():
         say(f"copying {len(files)} shards to {place}, once")
         try:
-            _build(files, place, maps)
+            _build(files, place, maps, antialias)
         except OSError as error:
             raise BadUsageError(
                 f"cannot write {place} ({error.strerror}); choose another folder:"
@@ -139,21 +142,24 @@ def open_cache(
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         say(f"{place} is damaged: copying the shards again")
         shutil.rmtree(place)
-        _build(files, place, maps)
+        _build(files, place, maps, antialias)
         return _open(place, key)
 
 
-def _place(root: Path, key: str, maps: bool) -> Path:
-    return root / f"{key[:16]}{'-maps' if maps else ''}-v{_CACHE_VERSION}"
+def _place(root: Path, key: str, maps: bool, antialias: bool) -> Path:
+    kind = f"{'-maps' if maps else ''}{'-antialias' if antialias else ''}"
+    return root / f"{key[:16]}{kind}-v{_CACHE_VERSION}"
 
 
-def _open_from_store(url: str, root: Path, maps: bool, say: Callable[[str], Any]) -> ReadingCache:
+def _open_from_store(
+    url: str, root: Path, maps: bool, antialias: bool, say: Callable[[str], Any]
+) -> ReadingCache:
     """Note which content the store's stamps stood for, so that nothing is copied twice."""
     stamp = stamp_of_shards(url)
     note = root / f"{stamp[:16]}.txt"
     if note.exists():
         with suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            return _open(_place(root, key := note.read_text(), maps), key)
+            return _open(_place(root, key := note.read_text(), maps, antialias), key)
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
     with TemporaryDirectory(dir=root, prefix=".shards-") as copy:
         say(f"copying the shards of {url} to {root}, once")
@@ -161,7 +167,7 @@ def _open_from_store(url: str, root: Path, maps: bool, say: Callable[[str], Any]
         if stamp_of_shards(url) != stamp:
             raise BadUsageError(f"the shards in {url} changed meanwhile; repeat the same command")
         try:
-            cache = open_cache(Path(copy), root, maps=maps, say=lambda _: None)
+            cache = open_cache(Path(copy), root, maps=maps, antialias=antialias, say=lambda _: None)
         except BadUsageError as error:
             raise BadUsageError(str(error).replace(copy, url)) from None
     note.write_text(cache.fingerprint)
@@ -175,7 +181,27 @@ def area_mean(heatmap: bytes) -> NDArray[np.float32]:
     return (cells.mean(axis=(1, 3)) / 255).astype(np.float32).ravel()
 
 
-def _build(files: list[Path], place: Path, maps: bool) -> None:
+def _antialias_weights() -> NDArray[np.float64]:
+    """Weigh the 224 pixels of a row for each of 7 cells by a triangle as wide as two cells.
+
+    What torchvision's ``Resize((7, 7), antialias=True)`` of the published code does in each axis.
+    """
+    side = FRAME_PX / GRID_CELLS
+    centres = side * (np.arange(GRID_CELLS) + 0.5)[:, None]
+    weights = np.maximum(0, 1 - np.abs(np.arange(FRAME_PX) + 0.5 - centres) / side)
+    return weights / weights.sum(1, keepdims=True)
+
+
+_ANTIALIAS = _antialias_weights()
+
+
+def antialiased(heatmap: bytes) -> NDArray[np.float32]:
+    """Shrink a 224 x 224 uint8 map to 7 x 7 with antialiasing, 255 as 1: ``(49,)``."""
+    frame = np.frombuffer(heatmap, np.uint8).reshape(FRAME_PX, FRAME_PX)
+    return (_ANTIALIAS @ frame @ _ANTIALIAS.T / 255).astype(np.float32).ravel()
+
+
+def _build(files: list[Path], place: Path, maps: bool, antialias: bool) -> None:
     """Write aside, then rename: a cache is there whole or not at all."""
     place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     aside = place.parent / f".{place.name}.{os.getpid()}.tmp"
@@ -186,9 +212,10 @@ def _build(files: list[Path], place: Path, maps: bool) -> None:
         with ExitStack() as stack:
             names = ("images", "grids", "text", *(("maps",) if maps else ()))
             streams = {name: stack.enter_context((aside / name).open("wb")) for name in names}
-            for reading in (one for path in files for one in read_shard(path, maps=maps)):
+            with_maps = maps or antialias
+            for reading in (one for path in files for one in read_shard(path, maps=with_maps)):
                 if reading.texts:  # a reading without a sentence teaches nothing
-                    _append(reading, streams, index)
+                    _append(reading, streams, index, antialias)
         if not index["dataset"]:
             raise BadUsageError(f"no reading in {files[0].parent} has a sentence")
         np.savez(aside / _INDEX, allow_pickle=False, **_as_arrays(index))
@@ -204,9 +231,13 @@ def _build(files: list[Path], place: Path, maps: bool) -> None:
 _ROW_FIELDS = ("dataset", "reading_id", "split", "dicom_id", "sentences", "reading_grids")
 
 
-def _append(reading: ShardReading, streams: dict[str, Any], index: dict[str, list[Any]]) -> None:
+def _append(
+    reading: ShardReading, streams: dict[str, Any], index: dict[str, list[Any]], antialias: bool
+) -> None:
     streams["images"].write(reading.image)
-    for text, grid in zip(reading.texts, reading.grids, strict=True):
+    shrunk = antialiased if antialias else area_mean
+    grids = [one and antialiased(one) for one in reading.maps] if antialias else reading.grids
+    for text, grid in zip(reading.texts, grids, strict=True):
         encoded = text.encode()
         streams["text"].write(encoded)
         index["text_bytes"].append(len(encoded))
@@ -214,7 +245,7 @@ def _append(reading: ShardReading, streams: dict[str, Any], index: dict[str, lis
             np.asarray([0.0] * _CELLS if grid is None else grid, "<f4").tobytes()
         )
         index["has_grid"].append(grid is not None)
-    for heatmap in reading.maps:
+    for heatmap in reading.maps if "maps" in streams else ():
         streams["maps"].write(heatmap or _BLANK_MAP)
     nothing = np.full(_CELLS, np.nan, np.float32)
     own = (
@@ -223,7 +254,7 @@ def _append(reading: ShardReading, streams: dict[str, Any], index: dict[str, lis
         reading.split or "",
         reading.dicom_id,
         len(reading.texts),
-        nothing if reading.heatmap is None else area_mean(reading.heatmap),
+        nothing if reading.heatmap is None else shrunk(reading.heatmap),
     )
     for name, value in zip(_ROW_FIELDS, own, strict=True):
         index[name].append(value)

@@ -29,7 +29,8 @@ _DONE, _BAD, _INTERRUPTED = 0, 2, 130
     "--init",
     multiple=True,
     metavar="DIR|vision=..|text=..",
-    help="Weights: a MedCLIP or EGMA folder; Hugging Face folders or hub names by tower; random.",
+    help="Weights: MedCLIP's or EGMA's, a folder or file; Hugging Face folders or hub names by"
+    " tower; random.",
 )
 @click.option("--gaze-fraction", type=float, help="Share of the readings whose gaze is used.")
 @click.option("--epochs", type=int, help="Times through the readings.")
@@ -78,7 +79,8 @@ def main(
     except (BadUsageError, OSError) as error:
         if debug:
             raise
-        click.echo(f"egma-train: {error}", err=True)
+        if str(error):  # else the first of several processes says it
+            click.echo(f"egma-train: {error}", err=True)
         sys.exit(_BAD)
     if run is None:
         sys.exit(_INTERRUPTED)

@@ -1,6 +1,10 @@
 """Names of Swin weights: transformers 5 renamed them; files keep the names of MedCLIP and 4."""
 
+import re
 from collections.abc import Container
+
+BUFFERS = re.compile(r"(\.position_ids|\.token_type_ids|relative_position_index)$")
+"""Made anew with each model; some versions of transformers keep them among the weights."""
 
 _RENAMED = (  # on disk, in transformers 5; the first fit wins
     ("attention.self.query", "attention.q_proj"),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel, SwinConfig, SwinModel
 
 from egma_train.errors import BadUsageError, first_line
-from egma_train.key_names import as_in_model, as_on_disk
+from egma_train.key_names import BUFFERS, as_in_model, as_on_disk
 from egma_train.options import ModelOptions, Options, with_changes
 
 LOGIT_SCALE = math.log(1 / 0.07)
@@ -121,10 +121,12 @@ class EgmaModel(nn.Module):
         described = {name: config.to_diff_dict() for name, config in towers.items()}
         described["options"] = vars(self.options)
         (folder / _CONFIG).write_text(json.dumps(described, indent=1, sort_keys=True) + "\n")
-        weights = {as_on_disk(name): tensor for name, tensor in self.state_dict().items()}
-        save_file(
-            {name: tensor.contiguous() for name, tensor in weights.items()}, folder / _WEIGHTS
-        )
+        weights = {
+            as_on_disk(name): tensor.contiguous()
+            for name, tensor in self.state_dict().items()
+            if not BUFFERS.search(name)
+        }
+        save_file(weights, folder / _WEIGHTS)
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> "EgmaModel":
@@ -137,15 +139,24 @@ class EgmaModel(nn.Module):
         """
         try:
             described = json.loads((folder / _CONFIG).read_text())
-            stored = load_file(folder / _WEIGHTS)
+            configs = SwinConfig(**described["swin"]), BertConfig(**described["bert"])
+            chosen, stored = described["options"], load_file(folder / _WEIGHTS)
         except FileNotFoundError as error:
             raise BadUsageError(f"{folder} is no EGMA model: {error.filename} is missing") from None
         except Exception as error:
             raise BadUsageError(f"the model in {folder} is damaged ({first_line(error)})") from None
-        options = with_changes(Options(), {"model": described["options"]}).model
-        model = cls(SwinConfig(**described["swin"]), BertConfig(**described["bert"]), options)
-        own = model.state_dict()
-        model.load_state_dict({as_in_model(name, own): value for name, value in stored.items()})
+        options = with_changes(Options(), {"model": chosen}).model
+        try:
+            model = cls(*configs, options)
+            own = model.state_dict()
+            buffers = {name: one for name, one in own.items() if BUFFERS.search(name)}
+            named = {as_in_model(name, own): one for name, one in stored.items()}
+            weights = {name: one for name, one in named.items() if not BUFFERS.search(name)}
+            model.load_state_dict(weights | buffers)
+        except (RuntimeError, TypeError, ValueError):  # of torch and transformers, in many lines
+            raise BadUsageError(
+                f"the model in {folder} is damaged ({_WEIGHTS} is not of {_CONFIG}'s sizes)"
+            ) from None
         return model
 
 

@@ -3,11 +3,10 @@
 import tomllib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
-from egma_train.errors import BadUsageError, unknown_name
+from egma_train.errors import BadUsageError, first_line, unknown_name
 from egma_train.losses import LABEL_RULES, MLCE_AVERAGES, TERMS
 
 OBJECTIVES = {
@@ -18,6 +17,9 @@ OBJECTIVES = {
     "egma": TERMS,
 }
 """Terms of the loss by objective; ``clip`` compares pooled features instead."""
+
+
+PRECISIONS = ("auto", "float32", "bfloat16", "float16", "cuda-float16")
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,16 @@ class DataOptions:
     """Share of images stretched to full contrast."""
     sharpness_share: float = 0.0
     """Share of images sharpened twofold (published code: 0.5)."""
+    jitter_order: str = "brightness"
+    """``brightness`` before contrast, or ``drawn``, as torchvision's ColorJitter."""
+    grid: str = "area"
+    """Gaze on a patch: the heatmap's mean over its ``area``, or ``antialias``, torchvision's
+    resize of the published code, whose cells reach half into their neighbours."""
 
     def __post_init__(self) -> None:
+        _check_kinds("data", self)
+        _choice("data.jitter_order", self.jitter_order, ("brightness", "drawn"))
+        _choice("data.grid", self.grid, ("area", "antialias"))
         for name in ("gaze_fraction", "autocontrast_share", "sharpness_share", "jitter"):
             _in_range(f"data.{name}", getattr(self, name), 0, 1)
         _choice("data.gaze_rounding", self.gaze_rounding, ("round", "floor"))
@@ -80,9 +90,14 @@ class ModelOptions:
     """Of MedCLIP's training images, grey in [0, 1]."""
 
     def __post_init__(self) -> None:
+        _check_kinds("model", self)
         sizes = ("image_px", "patch_px", "swin_width", "text_width", "text_heads", "projection")
         for name in sizes:
             _in_range(f"model.{name}", getattr(self, name), 1, 4096)
+        for name in ("swin_drop_path", "text_dropout"):
+            _in_range(f"model.{name}", getattr(self, name), 0, 0.99)
+        _in_range("model.text_layers", self.text_layers, 0, 96)
+        _in_range("model.vocabulary_size", self.vocabulary_size, 1, 10**6)
         _in_range("model.max_tokens", self.max_tokens, 3, 512)
         _in_range("model.image_mean", self.image_mean, 0, 1)
         _in_range("model.image_std", self.image_std, 0.001, 10)
@@ -91,14 +106,13 @@ class ModelOptions:
                 "model.text_width must be a multiple of model.text_heads, and model.text_states"
                 " name a state"
             )
+        _check_swin(self)
         reduction = self.patch_px * 2 ** (len(self.swin_depths) - 1)
         if self.image_px != 7 * reduction or 224 % self.image_px:
             raise BadUsageError(
                 f"model.image_px is {self.image_px}: it must divide 224 and give 7 x 7 patches,"
                 f" here {7 * reduction}"
             )
-        if len(self.swin_heads) != len(self.swin_depths):
-            raise BadUsageError("model.swin_heads needs one number for each of model.swin_depths")
 
 
 @dataclass(frozen=True)
@@ -122,6 +136,7 @@ class LossOptions:
     """Eq. 7-10; switched off in the published code's configuration."""
 
     def __post_init__(self) -> None:
+        _check_kinds("loss", self)
         _choice("loss.objective", self.objective, OBJECTIVES)
         _choice("loss.label_rule", self.label_rule, LABEL_RULES)
         _choice("loss.mlce_average", self.mlce_average, MLCE_AVERAGES)
@@ -156,16 +171,22 @@ class TrainOptions:
     """Weight decay on the logit scale too, as in the published code."""
     warmup_epochs: float = 10.0
     """Of linear warm-up; a cosine to 0 follows."""
+    warmup_share: float = 0.0
+    """Share of all steps that warms up, instead of `warmup_epochs` (published code: 0.1)."""
+    first_rate_zero: bool = False
+    """Warm up from 0, so that the first step moves nothing, as in the published code."""
     clip_norm: float = 1.0
     """Largest norm of the gradient."""
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _check_kinds("train", self)
+        _in_range("train.warmup_share", self.warmup_share, 0, 1)
         _in_range("train.batch_size", self.batch_size, 1, 10**6)
         _in_range("train.epochs", self.epochs, 1, 10**6)
         _in_range("train.seed", self.seed, 0, 2**31)
         for name in ("learning_rate", "weight_decay", "warmup_epochs", "clip_norm"):
-            _in_range(f"train.{name}", getattr(self, name), 0, float("inf"))
+            _in_range(f"train.{name}", getattr(self, name), 0, 1e300)
 
 
 @dataclass(frozen=True)
@@ -175,7 +196,8 @@ class ExecutionOptions:
     device: str = ""
     """Such as ``cpu`` or ``cuda:1``; by default a GPU if there is one."""
     precision: str = "auto"
-    """``float32``, ``bfloat16`` or ``float16``; auto: bfloat16 on GPUs that have it."""
+    """``float32``, ``bfloat16`` or ``float16``; auto: bfloat16 on GPUs that have it;
+    ``cuda-float16``: float16 on a GPU, float32 on a CPU, as the published code."""
     gradient_checkpointing: bool = False
     """Less memory for about a third more time."""
     loader_workers: int = 1
@@ -186,7 +208,8 @@ class ExecutionOptions:
     """Folder of the memory-mapped copy of the shards; by default beside them."""
 
     def __post_init__(self) -> None:
-        _choice("execution.precision", self.precision, ("auto", "float32", "bfloat16", "float16"))
+        _check_kinds("execution", self)
+        _choice("execution.precision", self.precision, PRECISIONS)
         _in_range("execution.loader_workers", self.loader_workers, 0, 256)
         _in_range("execution.checkpoint_steps", self.checkpoint_steps, 1, 10**9)
 
@@ -206,7 +229,13 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "paper": {},
     # Difference by difference in docs/training.md.
     "official-code": {
-        "data": {"gaze_rounding": "floor", "empty_sentence": "reading", "sharpness_share": 0.5},
+        "data": {
+            "gaze_rounding": "floor",
+            "empty_sentence": "reading",
+            "sharpness_share": 0.5,
+            "jitter_order": "drawn",
+            "grid": "antialias",
+        },
         "model": {"average_padding": True, "norm_patches": False},
         "loss": {
             "mlce_average": "gaze",
@@ -220,8 +249,10 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "epochs": 10,
             "learning_rate": 1e-5,
             "decay_scale": True,
-            "warmup_epochs": 1.0,
+            "warmup_share": 0.1,
+            "first_rate_zero": True,
         },
+        "execution": {"precision": "cuda-float16"},
     },
     # The same shapes, 7 x 7 patches of 512 features, small enough for two cores.
     "tiny": {
@@ -249,6 +280,11 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 """What each preset changes."""
 
 
+MEDCLIP_TEXT: dict[str, Any] = {"text_states": (1, 2, -1), "average_padding": True}
+"""Model options by which MedCLIP itself makes a text's feature of its weights: the mean of hidden
+states 1, 2 and last over all tokens, padding too. The published EGMA takes the last four."""
+
+
 def options_of(preset: str, *changes: Mapping[str, Any]) -> Options:
     """Take a preset and replace fields, stage by stage; later changes win.
 
@@ -266,8 +302,10 @@ def with_changes(options: Options, *changes: Mapping[str, Any]) -> Options:
     """Replace fields named stage by stage, as parsed from TOML or JSON."""
     stages = {stage.name: getattr(options, stage.name) for stage in fields(options)}
     for stage, values in (item for change in changes for item in change.items()):
-        if stage not in stages or not isinstance(values, Mapping):
+        if stage not in stages:
             raise unknown_name("option stage", stage, stages)
+        if not isinstance(values, Mapping):
+            raise BadUsageError(f"{stage} is {_shown(values)}; write its options as {stage}.NAME")
         known = {one.name: one.default for one in fields(stages[stage])}
         for name in values:
             if name not in known:
@@ -295,8 +333,8 @@ def read_config(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadUsageError(f"cannot read config {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadUsageError(f"config {path} is not TOML: {error}") from None
+    except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, of endless numbers
+        raise BadUsageError(f"config {path} is not TOML: {first_line(error)}") from None
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
@@ -309,23 +347,60 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
             raise BadUsageError(f"--set {text!r}: write stage.field=value, such as train.epochs=5")
         try:
             parsed = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):
             parsed = value.strip()
         changes.setdefault(stage, {})[option] = parsed
     return changes
 
 
 def _as(name: str, value: Any, default: Any) -> Any:
-    """Bring a parsed value to its field's type: 16 and 16.0 are one option."""
+    """Bring a parsed value towards its field's type: 16 and 16.0 are one option."""
     if isinstance(default, tuple) and isinstance(value, list | tuple):
         return tuple(value)
-    if type(default) is float and type(value) is int:
+    wants_float = type(default) is float or name == "loss.sparsity"
+    if wants_float and type(value) is int and abs(value) < 2**53:
         return float(value)
-    if name == "loss.sparsity" and isinstance(value, int | float):
-        return float(value)
-    if type(value) is not type(default):
-        raise BadUsageError(f"{name} is {value!r}; give a value like {default!r}")
     return value
+
+
+def _check_kinds(stage: str, options: Any) -> None:
+    """Refuse values of another type than their field's, elements of tuples too."""
+    hints = get_type_hints(type(options))
+    for one in fields(options):
+        value, hint, many = getattr(options, one.name), hints[one.name], type(one.default) is tuple
+        kinds = {kind for kind in get_args(hint) or (hint,) if kind is not ...}
+        items = value if many and isinstance(value, tuple) else (value,)
+        if isinstance(value, tuple) != many or not all(_is_of(item, kinds) for item in items):
+            shown, like = (_shown(list(x) if type(x) is tuple else x) for x in (value, one.default))
+            if one.default in ((), ""):  # which tell nothing
+                like = "['train']" if many else "'cpu'"
+            raise BadUsageError(f"{stage}.{one.name} is {shown}; give a value like {like}")
+
+
+def _is_of(value: Any, kinds: Collection[type]) -> bool:
+    """Tell whether a value is of a type; true is no number, 1 is a float too."""
+    if isinstance(value, bool):
+        return bool in kinds
+    if isinstance(value, str) and "\0" in value:  # no name of a file, split or device
+        return False
+    return isinstance(value, (*kinds, int) if float in kinds else tuple(kinds))
+
+
+def _check_swin(model: ModelOptions) -> None:
+    """Refuse a Swin that cannot be built."""
+    depths, heads = model.swin_depths, model.swin_heads
+    if len(heads) != len(depths) or not 1 <= len(depths) <= 6:
+        raise BadUsageError(
+            "model.swin_heads needs one number for each of model.swin_depths, of one to six stages"
+        )
+    for stage, (depth, number) in enumerate(zip(depths, heads, strict=True)):
+        _in_range("model.swin_depths", depth, 1, 96)
+        width = model.swin_width * 2**stage
+        if number < 1 or width % number:
+            raise BadUsageError(
+                f"model.swin_heads is {_shown(list(heads))}: each must divide the width of its"
+                f" stage, {width} in stage {stage + 1}"
+            )
 
 
 def _choice(name: str, value: str, choices: Collection[str]) -> None:
@@ -334,5 +409,14 @@ def _choice(name: str, value: str, choices: Collection[str]) -> None:
 
 
 def _in_range(name: str, value: Any, least: float, most: float) -> None:
-    if not isinstance(value, int | float) or not (isfinite(value) and least <= value <= most):
-        raise BadUsageError(f"{name} is {value!r}; give a number from {least:g} to {most:g}")
+    if not isinstance(value, int | float) or not least <= value <= most:  # NaN fails too
+        raise BadUsageError(f"{name} is {_shown(value)}; give a number from {least:g} to {most:g}")
+
+
+def _shown(value: Any) -> str:
+    """Show a value in a line, however long it is."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of more digits than Python writes
+        return "a number of thousands of digits"
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -23,15 +23,28 @@ class Processes(NamedTuple):
         return self.rank == 0
 
 
+ALONE = Processes(0, 1, 0)
+
+
+def this_process() -> Processes:
+    """Tell which process this is among torchrun's; alone without it."""
+    names = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0}
+    return Processes(*(int(os.environ.get(name, alone)) for name, alone in names.items()))
+
+
 @contextmanager
 def joined(device_type: str) -> Iterator[Processes]:
     """Join the other processes of torchrun; alone without it."""
-    names = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0}
-    own = Processes(*(int(os.environ.get(name, alone)) for name, alone in names.items()))
+    own = this_process()
     if own.world == 1:
         yield own
         return
-    dist.init_process_group("nccl" if device_type == "cuda" else "gloo")
+    backend = "gloo"
+    if device_type == "cuda":
+        # NCCL speaks from the current GPU, else all from the first; flags are reduced on the CPU.
+        torch.cuda.set_device(own.local_rank)
+        backend = "cpu:gloo,cuda:nccl"
+    dist.init_process_group(backend)
     try:
         yield own
     finally:
@@ -66,8 +79,7 @@ def any_process(flag: bool, processes: Processes, device: torch.device) -> bool:
 
 def wait_for_all(processes: Processes) -> None:
     """Return when every process has come here."""
-    if processes.world > 1:
-        dist.barrier()
+    any_process(False, processes, torch.device("cpu"))
 
 
 class _Gather(torch.autograd.Function):

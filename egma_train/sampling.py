@@ -42,11 +42,22 @@ def readings_with_used_gaze(
     gazed = readings[cache.readings_with_gaze()[readings]]
     # By key, so that the shards' order does not matter.
     gazed = gazed[np.lexsort((cache.reading_id[gazed], cache.dataset[gazed]))]
-    share = len(gazed) * options.gaze_fraction
-    number = round(share) if options.gaze_rounding == "round" else int(share)
+    number = gaze_count(len(gazed), options)
     used = np.zeros(len(cache), dtype=np.bool_)
     used[np.random.default_rng((seed, _GAZE)).permutation(gazed)[:number]] = True
     return used
+
+
+def gaze_count(readings: int, options: DataOptions) -> int:
+    """Count the readings of a gaze fraction, of so many with gaze."""
+    share = readings * options.gaze_fraction
+    return round(share) if options.gaze_rounding == "round" else int(share)
+
+
+def number_of_batches(readings: Numbers, image_number: Numbers, batch_size: int) -> int:
+    """Count an epoch's batches: small enough, and one for each reading of an image."""
+    most_of_an_image = int(np.unique(image_number[readings], return_counts=True)[1].max())
+    return max(-(-len(readings) // batch_size), most_of_an_image)
 
 
 def epoch_batches(
@@ -69,9 +80,9 @@ def epoch_batches(
     """
     rng = np.random.default_rng((seed, _ORDER, epoch))
     order = rng.permutation(readings)
-    images, first, counts = np.unique(image_number[order], return_index=True, return_counts=True)
+    images, first = np.unique(image_number[order], return_index=True)
     together = np.argsort(first[np.searchsorted(images, image_number[order])], kind="stable")
     order = order[together]  # readings of an image side by side, images in random order
-    n_batches = max(-(-len(order) // batch_size), int(counts.max()))
+    n_batches = number_of_batches(readings, image_number, batch_size)
     dealt = [order[i::n_batches] for i in range(n_batches)]
     return [rng.permutation(dealt[i]) for i in rng.permutation(n_batches)]

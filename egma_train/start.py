@@ -1,11 +1,11 @@
 """From a command line to a run: which preset, which weights, a new run or an old one."""
 
 import platform
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -15,15 +15,28 @@ from egma_train.errors import BadUsageError, first_line, unknown_name
 from egma_train.loading import tokenized
 from egma_train.model import EgmaModel, new_configs
 from egma_train.options import PRESETS, Options, differences, options_of, with_changes
-from egma_train.processes import Processes, any_process, joined, wait_for_all
+from egma_train.processes import (
+    ALONE,
+    Processes,
+    any_process,
+    joined,
+    this_process,
+    wait_for_all,
+)
 from egma_train.run_folder import RunFolder
-from egma_train.sampling import chosen_readings, readings_with_used_gaze
-from egma_train.train import train
+from egma_train.sampling import (
+    chosen_readings,
+    gaze_count,
+    number_of_batches,
+    readings_with_used_gaze,
+)
+from egma_train.train import short_run, train
 from egma_train.vocabulary import make_tokenizer
 from egma_train.weights import RANDOM, Start, cached_hub_weights, load_start
 
 _SOFTWARE = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pyarrow")
 
+T = TypeVar("T")
 Say = Callable[[str], Any]
 Changes = Sequence[Mapping[str, Any]]
 
@@ -70,14 +83,11 @@ def run_training(request: Request, say: Say) -> RunFolder | None:
     run = RunFolder(request.out / "runs" / name)
     if request.resume:
         options = _resumed_options(run, request)
-    device = usable_device(options.execution.device)
+    device = usable_device(options.execution.device, this_process())
     with joined(device.type) as processes:
-        if device.type == "cuda" and device.index is None:
-            device = torch.device("cuda", processes.local_rank)
         speak: Say = say if processes.first else lambda _: None
-        if processes.world > options.train.batch_size:
-            raise BadUsageError(f"{processes.world} processes need a larger train.batch_size")
         cache = _cache(request.shards, request.out, options, processes, speak)
+        _in_first(processes, lambda: _check_batches(cache, options, processes.world))
         if request.resume:
             _check_shards(run, cache)
         else:
@@ -86,6 +96,8 @@ def run_training(request: Request, say: Say) -> RunFolder | None:
         model.to(device)
         record = run.record()
         speak(f"run {run.root}: {_told(record['counts'], options)}, on {device}")
+        for note in _notes(cache, options):
+            speak(note)
         if not train(model, tokenizer, cache, options, run, processes, device, speak):
             speak(f"stopped; continue with the same command and --resume (--name {name})")
             return None
@@ -133,8 +145,8 @@ def _resumed_options(run: RunFolder, request: Request) -> Options:
     return wanted
 
 
-def usable_device(name: str) -> torch.device:
-    """Take a device by name, else a GPU if there is one.
+def usable_device(name: str, own: Processes = ALONE) -> torch.device:
+    """Take a device by name, else a GPU if there is one; of several processes each its own.
 
     Raises
     ------
@@ -143,12 +155,32 @@ def usable_device(name: str) -> torch.device:
     """
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", own.local_rank)
+        elif device.type == "cuda" and own.world > 1:
+            raise BadUsageError(
+                f"execution.device={name} is one GPU for {own.world} processes;"
+                " each takes its own of execution.device=cuda"
+            )
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise BadUsageError(
-            f"execution.device={name} cannot be used ({first_line(error)})"
+            f"execution.device={name or device} cannot be used ({first_line(error)})"
         ) from None
     return device
+
+
+def _in_first(processes: Processes, work: Callable[[], T]) -> T | None:
+    """Do something in the first process; where it cannot, all end and only the first says why."""
+    made = failure = None
+    if processes.first:
+        try:
+            made = work()
+        except BadUsageError as error:
+            failure = error
+    if any_process(failure is not None, processes, torch.device("cpu")):
+        raise failure or BadUsageError()
+    return made
 
 
 def _cache(
@@ -157,10 +189,41 @@ def _cache(
     """Let the first process build the cache, the others wait for it."""
     remote = out / "cache" if "://" in str(shards) else None
     folder = Path(options.execution.cache) if options.execution.cache else remote
-    if processes.first:
-        cache = open_cache(shards, folder, say=say)
-    wait_for_all(processes)
-    return cache if processes.first else open_cache(shards, folder, say=say)
+    antialias = options.data.grid == "antialias"
+
+    def opened() -> ReadingCache:
+        return open_cache(shards, folder, antialias=antialias, say=say)
+
+    made = _in_first(processes, opened)
+    return opened() if made is None else made
+
+
+def _check_batches(cache: ReadingCache, options: Options, world: int) -> None:
+    """Refuse batches in which a process would have no reading."""
+    readings, most = chosen_readings(cache, options.data), options.train.batch_size
+    smallest = len(readings) // number_of_batches(readings, cache.image_number, most)
+    if smallest < world:
+        raise BadUsageError(
+            f"{world} processes share batches of which the smallest has {smallest}"
+            f" reading{'s' * (smallest > 1)} ({len(readings)} in all, train.batch_size {most});"
+            " use fewer processes or larger batches"
+        )
+
+
+def _notes(cache: ReadingCache, options: Options) -> Iterator[str]:
+    """Say before the first step what a run will not reach, and whose counts it does not have."""
+    readings, data = chosen_readings(cache, options.data), options.data
+    batches = number_of_batches(readings, cache.image_number, options.train.batch_size)
+    if note := short_run(batches, options):
+        yield note
+    every = chosen_readings(cache, replace(data, one_reading_per_image=False))
+    gazed = cache.readings_with_gaze()
+    own, whole = (gaze_count(int(gazed[those].sum()), data) for those in (readings, every))
+    if own != whole and data.gaze_fraction < 1:
+        yield (
+            f"gaze_fraction {data.gaze_fraction:g} is {own} of the {len(readings)} readings that"
+            f" one_reading_per_image leaves; of all {len(every)}, as the paper counts, {whole}"
+        )
 
 
 def _begin(
@@ -192,20 +255,17 @@ def _begin(
         },
         "versions": _versions(),
     }
-    failure = None
-    if processes.first:
-        try:
-            run.check_free()
-            start = _start(init, options, cache)
-            keys = [line for report in start.reports for line in report.lines()]
-            for line in keys:
-                say(line)
-            own = asdict(options) | {"model": asdict(start.model.options)}
-            run.begin(start.model, start.tokenizer, record | {"keys": keys, "options": own})
-        except BadUsageError as error:
-            failure = error
-    if any_process(failure is not None, processes, torch.device("cpu")):
-        raise failure or BadUsageError("the first process could not begin")
+
+    def begin() -> None:
+        run.check_free()
+        start = _start(init, options, cache)
+        keys = [line for report in start.reports for line in report.lines()]
+        for line in keys:
+            say(line)
+        own = asdict(options) | {"model": asdict(start.model.options)}
+        run.begin(start.model, start.tokenizer, record | {"keys": keys, "options": own})
+
+    _in_first(processes, begin)
 
 
 def _start(init: tuple[str, ...], options: Options, cache: ReadingCache) -> Start:

@@ -1,10 +1,11 @@
 """Pretrained weights for the towers: MedCLIP or EGMA checkpoints, Hugging Face folders, hub names.
 
 Every key that is missing, unexpected or left out is reported; a tower of which more than 2 % is
-missing is refused.
+missing is refused, and so is what is of another kind than Swin and BERT.
 """
 
 import re
+import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from logging import getLogger
@@ -14,10 +15,17 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoTokenizer, BertConfig, BertModel, SwinConfig, SwinModel
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    BertTokenizer,
+    SwinConfig,
+    SwinModel,
+)
 
 from egma_train.errors import BadUsageError, first_line
-from egma_train.key_names import as_in_model
+from egma_train.key_names import BUFFERS, as_in_model, as_on_disk
 from egma_train.model import EgmaModel, is_own_model, new_configs
 from egma_train.options import ModelOptions
 
@@ -26,12 +34,18 @@ BERT_NAME = "emilyalsentzer/Bio_ClinicalBERT"
 RANDOM = "random"
 
 _FILES = ("model.safetensors", "pytorch_model.bin")
+_CONTAINERS = ("state_dict", "model_state_dict", "model")  # Lightning's and others'
 _MOST_MISSING = 0.02
+_MOST_SPARE_ROWS = 127
+"""Embeddings are padded to multiples of up to 128; more rows are another vocabulary's."""
 _LEFT_OUT = re.compile(
-    r"(\.position_ids|\.token_type_ids|relative_position_index)$"  # buffers, made anew
+    rf"{BUFFERS.pattern}"
     r"|^word_local_atten_layer\.|\.projection_head[12]\."  # of the published code, unused
     r"|\.pooler\.|^text_model\.model\.cls\.|num_batches_tracked$"
 )
+_TOWER = re.compile(r"^(.*?)(?:vision|text)_model\.model\.")
+_KINDS = {SwinConfig: {"swin"}, BertConfig: {"bert", "cxr-bert"}}
+"""By `model_type`; CXR-BERT is a BERT with a head that is not used here."""
 _BERT_LAYER = re.compile(r"^text_model\.model\.encoder\.layer\.(\d+)\.")
 
 State = Mapping[str, Tensor]
@@ -46,14 +60,17 @@ class KeyReport:
     missing, unexpected, left_out : list of str
         Not in the checkpoint; not in the model; known to be needless.
     missing_share : float
-        Of the part's numbers, or of its tensors if that is more.
+        Of a tower's numbers, or of its tensors if that is more.
+    example : str
+        A key of that tower that is missing.
     """
 
     part: str
     missing: list[str]
     unexpected: list[str]
     left_out: list[str]
-    missing_share: float
+    missing_share: float = 0.0
+    example: str = ""
 
     def lines(self) -> list[str]:
         """Tell in words, every key by name."""
@@ -66,9 +83,10 @@ class KeyReport:
     def check(self) -> None:
         """Refuse a checkpoint that fills too little."""
         if self.missing_share > _MOST_MISSING:
+            odd = f", and {self.unexpected[0]} is unknown" if self.unexpected else ""
             raise BadUsageError(
                 f"{self.part}: {self.missing_share:.0%} of the tower is missing, such as"
-                f" {self.missing[0]}; is this checkpoint of Swin-T and BERT?"
+                f" {self.example}{odd}; is this checkpoint of Swin-T and BERT?"
             )
 
 
@@ -87,8 +105,8 @@ def load_start(sources: Iterable[str], options: ModelOptions) -> Start:
     Parameters
     ----------
     sources : iterable of str
-        A folder of a MedCLIP, published-EGMA or own model; ``vision=`` and ``text=`` with a
-        Hugging Face folder or hub name for one tower. Towers override the folder's.
+        A folder or file of a MedCLIP, published-EGMA or own model; ``vision=`` and ``text=`` with
+        a Hugging Face folder or hub name for one tower. Towers override the folder's.
     options : ModelOptions
         Of the model.
 
@@ -100,14 +118,16 @@ def load_start(sources: Iterable[str], options: ModelOptions) -> Start:
     whole, towers = _told_apart(sources)
     if whole and is_own_model(whole) and not towers:  # it brings its own sizes
         model = EgmaModel.from_pretrained(whole)
-        report = KeyReport("checkpoint", [], [], [], 0.0)
-        return Start(model, _tokenizer(None, whole), [report])
+        return Start(model, own_tokenizer(whole, model), [KeyReport("checkpoint", [], [], [])])
     stored = _read_state(whole) if whole else {}
     vision, text = towers.get("vision"), towers.get("text")
+    own_bert = _config(BertConfig, text) if text else None
     tokenizer = _tokenizer(text, whole)
     if not whole and not (vision and text):
         raise BadUsageError("--init needs a folder, or both vision=... and text=...")
-    swin, bert = _configs(stored, vision, text, len(tokenizer), options)
+    swin, bert = _configs(stored, len(tokenizer), options)
+    swin, bert = _config(SwinConfig, vision) if vision else swin, own_bert or bert
+    _check_tokenizer(tokenizer, bert.vocab_size)
     if options.text_layers:
         bert.num_hidden_layers = min(bert.num_hidden_layers, options.text_layers)
     model = EgmaModel(swin, bert, options)
@@ -132,9 +152,24 @@ def cached_hub_weights() -> list[str] | None:
     return [f"vision={SWIN_NAME}", f"text={BERT_NAME}"]
 
 
-def weights_file(folder: Path) -> Path | None:
-    """Find a folder's weights."""
-    return next((folder / name for name in _FILES if (folder / name).is_file()), None)
+def own_tokenizer(folder: Path, model: EgmaModel) -> Any:
+    """Read the tokenizer beside a model of ours, no other."""
+    tokenizer = _tokenizer(str(folder), None)
+    _check_tokenizer(tokenizer, model.text_model.model.config.vocab_size)
+    return tokenizer
+
+
+def weights_file(place: Path) -> Path | None:
+    """Find a folder's weights; a file is its own."""
+    if place.is_file():
+        return place
+    return next((place / name for name in _FILES if (place / name).is_file()), None)
+
+
+def folder_of_own(place: Path) -> Path:
+    """Take the folder of a model of ours that is named by its weights."""
+    inside = place.name == _FILES[0] and is_own_model(place.parent)
+    return place.parent if inside else place
 
 
 def _told_apart(sources: Iterable[str]) -> tuple[Path | None, dict[str, str]]:
@@ -144,53 +179,101 @@ def _told_apart(sources: Iterable[str]) -> tuple[Path | None, dict[str, str]]:
         part, equals, name = source.partition("=")
         if equals and part in ("vision", "text"):
             towers[part] = name
-        elif Path(source).is_dir():
-            whole.append(Path(source))
+        elif Path(source).exists():
+            whole.append(folder_of_own(Path(source)))
         else:
             raise BadUsageError(
-                f"--init {source}: no such folder; for one tower write vision=NAME or text=NAME"
+                f"--init {source}: no such folder or file; for one tower write vision=NAME or"
+                " text=NAME"
             )
     if len(whole) > 1:
         raise BadUsageError(f"--init names two folders, {whole[0]} and {whole[1]}; give one")
     return (whole[0] if whole else None), towers
 
 
-def _read_state(folder: Path) -> State:
-    """Read a plain state dict; pickled objects are refused."""
-    path = weights_file(folder)
+def _read_state(place: Path) -> State:
+    """Read a state dict, out of Lightning's and others' wrapping; pickled objects are refused."""
+    path = weights_file(place)
     if path is None:
-        raise BadUsageError(f"{folder} holds neither {' nor '.join(_FILES)}")
+        raise BadUsageError(f"{place} holds neither {' nor '.join(_FILES)}")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        stored = torch.load(path, map_location="cpu", weights_only=True)
+            stored: Any = load_file(path)
+        else:
+            stored = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise BadUsageError(
-            f"{path} holds no plain weights ({type(error).__name__}); save model.state_dict() alone"
+            f"{path} holds no plain weights ({_what_else(path) or type(error).__name__}); save"
+            " model.state_dict() alone"
         ) from None
-    stored = stored.get("state_dict", stored) if isinstance(stored, dict) else {}
-    if not stored or not all(isinstance(value, Tensor) for value in stored.values()):
+    for name in _CONTAINERS:
+        if isinstance(stored, dict) and isinstance(stored.get(name), dict):
+            stored = stored[name]
+            break
+    tensors = isinstance(stored, dict) and all(isinstance(one, Tensor) for one in stored.values())
+    if not stored or not tensors:
         raise BadUsageError(f"{path} is no state dict; save model.state_dict() alone")
-    return stored
+    prefixes = {found[1] for found in map(_TOWER.match, stored) if found}
+    if len(prefixes) > 1:
+        raise BadUsageError(
+            f"{path} holds several models ({', '.join(sorted(prefixes))}); keep one's keys"
+        )
+    prefix = prefixes.pop() if prefixes else ""  # such as "module." or Lightning's "model."
+    return {name.removeprefix(prefix): value for name, value in stored.items()}
+
+
+def _what_else(path: Path) -> str:
+    """Name what a file is, or what it asks for beside tensors, without running it."""
+    with path.open("rb") as file:
+        if file.read(23) == b"version https://git-lfs":
+            return "a pointer of Git LFS; fetch the file by git lfs pull"
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = [name.rpartition("/")[2] for name in archive.namelist()]
+        if "constants.pkl" in names:
+            return "TorchScript"
+        if "data.pkl" not in names:
+            return "an archive; unpack it"  # as MedCLIP's are downloaded
+    try:  # torch 2.5 does not know this
+        return ", ".join(sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path)))[:200]
+    except Exception:
+        return ""
 
 
 def _tokenizer(text: str | None, whole: Path | None) -> Any:
     """Read the tokenizer of the text tower, else of the folder, else of the paper's tower."""
-    own = whole and any((whole / name).is_file() for name in ("tokenizer.json", "vocab.txt"))
-    place = text or (str(whole) if own else BERT_NAME)
+    folder = whole.parent if whole and whole.is_file() else whole
+    own = folder and any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt"))
+    place = text or (str(folder) if own else BERT_NAME)
     try:
-        return AutoTokenizer.from_pretrained(place)
-    except (OSError, ValueError) as error:
+        return AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+    except Exception as error:  # each version has its own for what is not there
+        if (Path(place) / "vocab.txt").is_file():  # CXR-BERT's has code of its own, and is BERT's
+            return BertTokenizer.from_pretrained(place)
         raise BadUsageError(
             f"no tokenizer in {place} ({first_line(error)}); put the text tower's vocab.txt beside"
             " the weights, or add --init text=FOLDER"
         ) from None
 
 
+def _check_tokenizer(tokenizer: Any, rows: int) -> None:
+    """Refuse a tokenizer that numbers other words than the text tower knows."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    kind, place = type(getattr(backend, "model", None)).__name__, tokenizer.name_or_path
+    if kind not in ("WordPiece", "NoneType"):
+        raise BadUsageError(f"the tokenizer in {place} is {kind}, BERT's is WordPiece (vocab.txt)")
+    # transformers 5 makes one of five tokens where a folder has none.
+    if not 0 <= rows - len(tokenizer) <= _MOST_SPARE_ROWS:
+        raise BadUsageError(
+            f"the tokenizer in {place} has {len(tokenizer)} tokens, the text tower {rows}; put the"
+            " tower's own vocab.txt there, or add --init text=FOLDER"
+        )
+
+
 def _configs(
-    stored: State, vision: str | None, text: str | None, vocabulary: int, options: ModelOptions
+    stored: State, vocabulary: int, options: ModelOptions
 ) -> tuple[SwinConfig, BertConfig]:
-    """Take the towers' sizes from their folders; a bare checkpoint is of the paper's."""
+    """Describe the towers of a bare checkpoint: the paper's, of as many layers and words."""
     swin, bert = new_configs(options, vocabulary)
     layers = {int(found[1]) for found in map(_BERT_LAYER.match, stored) if found}
     if layers:
@@ -198,41 +281,53 @@ def _configs(
     embeddings = stored.get("text_model.model.embeddings.word_embeddings.weight")
     if embeddings is not None:
         bert.vocab_size = len(embeddings)
-    if vision:
-        swin = _config(SwinConfig, vision)
-    if text:
-        bert = _config(BertConfig, text)
     return swin, bert
 
 
 def _config(kind: Any, name: str) -> Any:
+    """Read a tower's sizes; another kind of model would load in part, or work otherwise."""
+    wanted = kind.model_type.capitalize()
     try:
-        return kind.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise BadUsageError(f"no {kind.__name__} in {name} ({first_line(error)})") from None
+        given, _ = kind.get_config_dict(name)
+        if not given:
+            raise OSError("no config.json")
+        stated = given.pop("model_type", "") or _first_word(given.pop("architectures", None))
+        if stated in ("", *_KINDS[kind]):
+            config = kind.from_dict(given)
+    except Exception as error:  # each version has its own for what is damaged
+        raise BadUsageError(
+            f"no {kind.__name__} in {name} ({first_line(error)}); give the folder as it was"
+            " downloaded, with its config.json"
+        ) from None
+    if stated not in ("", *_KINDS[kind]):
+        raise BadUsageError(f"{name} is a {stated} by its config.json; this tower is a {wanted}")
+    if given.get("is_decoder") or given.get("position_embedding_type", "absolute") != "absolute":
+        raise BadUsageError(f"{name} is a decoder, or has relative positions; plain BERT is needed")
+    return config
+
+
+def _first_word(architectures: Any) -> str:
+    """Take Roberta of ["RobertaForMaskedLM"], as configurations before `model_type` say it."""
+    found = re.match(r"[A-Z][a-z0-9]+", str((architectures or [""])[0]))
+    return found[0].lower() if found else ""
 
 
 def _fill(model: EgmaModel, stored: State, part: str) -> KeyReport:
     """Copy a whole checkpoint into the model, by MedCLIP's names, old or new."""
     own = model.state_dict()
-    known = {as_in_model(name, own): (name, value) for name, value in stored.items()}
-    kept = {name: value for name, (_, value) in known.items() if name in own}
-    strange = [old for name, (old, _) in known.items() if name not in own]
-    beyond = [name for name in strange if _cut_off(name, model)]
+    left_out = [name for name in stored if _LEFT_OUT.search(name) or _cut_off(name, model)]
+    known = {as_in_model(name, own): name for name in stored if name not in left_out}
+    kept = {name: stored[old] for name, old in known.items() if name in own}
     for name, value in kept.items():
         if value.shape != own[name].shape:
             raise BadUsageError(
                 f"{part}: {name} has shape {tuple(value.shape)}, the model {tuple(own[name].shape)}"
             )
     model.load_state_dict(kept, strict=False)
-    missing = [name for name in own if name not in kept]
-    shares = [
-        _share([name for name in missing if name.startswith(prefix)], own, prefix)
-        for prefix in ("vision_model.", "text_model.")
-    ]
-    left_out = [name for name in strange if _LEFT_OUT.search(name) or name in beyond]
-    unexpected = [name for name in strange if name not in left_out]
-    return KeyReport(part, missing, unexpected, left_out, max(shares))
+    missing = [name for name in own if name not in kept and not BUFFERS.search(name)]
+    shares = [_share(missing, own, prefix) for prefix in ("vision_model.", "text_model.")]
+    unexpected = [old for name, old in known.items() if name not in own]
+    return KeyReport(part, missing, unexpected, left_out, *max(shares))
 
 
 def _cut_off(name: str, model: EgmaModel) -> bool:
@@ -258,13 +353,14 @@ def _fill_tower(model: EgmaModel, part: str, name: str, kind: Any) -> KeyReport:
     missing, unexpected = sorted(found["missing_keys"]), sorted(found["unexpected_keys"])
     left_out = [key for key in unexpected if _LEFT_OUT.search(key)]
     strange = [key for key in unexpected if key not in left_out]
-    missing = [key for key in missing if key in own]
-    return KeyReport(f"{part}={name}", missing, strange, left_out, _share(missing, own, ""))
+    missing = [key for key in missing if key in own and not BUFFERS.search(key)]
+    return KeyReport(f"{part}={name}", missing, strange, left_out, *_share(missing, own, ""))
 
 
-def _share(missing: list[str], own: State, prefix: str) -> float:
-    """Measure a part of a tower, projections apart: by numbers or by tensors, the larger."""
-    of_tower = [key for key in own if key.startswith(prefix) and "projection_head" not in key]
-    lost = [key for key in missing if key in of_tower]
+def _share(missing: list[str], own: State, prefix: str) -> tuple[float, str]:
+    """Measure what a tower lacks, by numbers or tensors, projections apart; name one of it."""
+    apart = re.compile(rf"projection_head|{BUFFERS.pattern}")
+    of_tower = [key for key in own if key.startswith(prefix) and not apart.search(key)]
+    lost = [key for key in of_tower if key in missing]
     by_numbers = sum(own[key].numel() for key in lost) / sum(own[key].numel() for key in of_tower)
-    return max(by_numbers, len(lost) / len(of_tower))
+    return max(by_numbers, len(lost) / len(of_tower)), as_on_disk(lost[0]) if lost else ""

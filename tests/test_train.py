@@ -2,12 +2,12 @@
 
 import csv
 import json
+import math
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,16 @@ import torch
 import torch.multiprocessing
 from click.testing import CliRunner, Result
 from safetensors.torch import load_file
+from transformers import get_cosine_schedule_with_warmup
 
 from egma_train import load_model
 from egma_train.cache import open_cache
 from egma_train.cli import main
+from egma_train.errors import BadUsageError
 from egma_train.options import Options, differences, options_of, parse_assignments
-from egma_train.train import learning_rate, precision_of
+from egma_train.processes import Processes, any_process, joined, wait_for_all
+from egma_train.start import usable_device
+from egma_train.train import learning_rate, precision_of, short_run
 
 SMALL = (
     "--set", "model.swin_width=12", "--set", "model.text_width=32", "--set", "model.text_heads=2",
@@ -60,6 +64,7 @@ def test_a_bare_run_says_that_it_is_tiny_and_why(done: tuple[Path, str]) -> None
     run, said = done
     why = "no pretrained weights given or found: small towers with random weights"
     assert f"preset tiny: {why}" in said
+    assert said.count("end inside the warm-up") == 1  # two epochs, of two of warm-up
     record = json.loads((run / "run.json").read_text())
     assert record["preset"] == "tiny" and why in record["started_from"]
 
@@ -182,6 +187,20 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
+_DIES = """
+import os, signal, sys
+from egma_train import cli, train
+real, calls = train.batch_loss, []
+def batch_loss(*arguments):
+    calls.append(1)
+    if len(calls) == {step}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*arguments)
+train.batch_loss = batch_loss
+cli.main(sys.argv[1:])
+"""
+
+
 def test_a_run_killed_in_mid_epoch_and_resumed_equals_an_undisturbed_one_bit_for_bit(
     done: tuple[Path, str], shards: Path, tmp_path: Path
 ) -> None:
@@ -192,15 +211,11 @@ def test_a_run_killed_in_mid_epoch_and_resumed_equals_an_undisturbed_one_bit_for
         subprocess.run([sys.executable, *command(shards, tmp_path, "calm", *every)]).returncode == 0
     )
     steps = len(metrics_of(calm))
-    process = subprocess.Popen([sys.executable, *command(shards, tmp_path, "hurt", *every)])
     wanted = steps // 6 * 2 + 2  # inside the third epoch
-    for _ in range(6000):
-        if (hurt / "metrics.csv").exists() and len(metrics_of(hurt)) >= wanted:
-            break
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert wanted <= len(metrics_of(hurt)) < steps and not (hurt / "model").exists()
+    words = [sys.executable, "-c", _DIES.format(step=wanted + 1)]
+    killed = subprocess.run([*words, *command(shards, tmp_path, "hurt", *every)[2:]])
+    assert killed.returncode == -signal.SIGKILL
+    assert len(metrics_of(hurt)) == wanted < steps and not (hurt / "model").exists()
     again = subprocess.run(
         [sys.executable, *command(shards, tmp_path, "hurt", *every)], capture_output=True, text=True
     )
@@ -394,6 +409,70 @@ def test_the_command_runs_under_torchrun(
     assert (both / "model" / "model.safetensors").exists()
 
 
+def test_several_gpus_reduce_flags_on_the_cpu_and_speak_from_their_own_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Gloo stands in for NCCL; a group that knows one device cannot reduce on the other."""
+    alone = torch.distributed.HashStore()
+    torch.distributed.init_process_group("cuda:gloo", store=alone, rank=0, world_size=1)
+    with pytest.raises(RuntimeError, match="No backend type associated with device type cpu"):
+        torch.distributed.all_reduce(torch.zeros(1))
+    torch.distributed.destroy_process_group()
+
+    called: list[Any] = []
+    real = torch.distributed.init_process_group
+
+    def stand_in(backend: str) -> None:
+        called.append(backend)
+        devices = backend if ":" in backend else f"cuda:{backend}"
+        store = torch.distributed.HashStore()
+        real(devices.replace("nccl", "gloo"), store=store, rank=0, world_size=1)
+
+    monkeypatch.setattr(torch.distributed, "init_process_group", stand_in)
+    monkeypatch.setattr(torch.cuda, "set_device", called.append)
+    for name, value in {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with joined("cuda") as processes:
+        assert processes == Processes(5, 8, 1)
+        assert any_process(True, processes, torch.device("cpu"))
+        assert not any_process(False, processes, torch.device("cpu"))
+        wait_for_all(processes)
+    assert called == [1, "cpu:gloo,cuda:nccl"]  # the GPU is chosen before the group is made
+    assert not torch.distributed.is_initialized()
+
+
+def test_each_process_takes_its_own_gpu_and_one_gpu_for_all_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taken: list[torch.device] = []
+    monkeypatch.setattr(torch, "empty", lambda _, device: taken.append(device))
+    assert usable_device("cuda", Processes(5, 8, 1)) == torch.device("cuda:1")
+    assert usable_device("cuda:3") == torch.device("cuda:3")
+    assert usable_device("cpu", Processes(5, 8, 1)) == torch.device("cpu")
+    assert [device.index for device in taken] == [1, 3, None]  # no other GPU is touched
+    with pytest.raises(BadUsageError, match="cuda:3 is one GPU for 8 processes"):
+        usable_device("cuda:3", Processes(5, 8, 1))
+
+
+def test_a_batch_with_fewer_readings_than_processes_ends_in_one_line_before_the_first_step(
+    shards: Path, tmp_path: Path
+) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    words = ["-m", "egma_train", "--shards", str(shards), "--out", str(tmp_path), *SMALL]
+    result = subprocess.run(
+        [*launcher, "--master-port", "29579", *words, "--batch-size", "1"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert result.returncode != 0
+    own = [line for line in result.stderr.splitlines() if "egma-train: " in line]
+    assert (
+        len(own) == 1
+        and "2 processes share batches of which the smallest has 1 reading (" in (own[0])
+    )
+    assert "IndexError" not in result.stderr and "onnection closed" not in result.stderr
+    assert not (tmp_path / "runs").exists()
+
+
 # -- options ---------------------------------------------------------------------------------------
 
 
@@ -474,6 +553,50 @@ def test_without_warm_up_the_first_step_has_the_full_rate() -> None:
     options = options_of("paper")
     cold = replace(options, train=replace(options.train, warmup_epochs=0.0))
     assert learning_rate(0, 10, cold) == 1e-6
+
+
+def test_the_published_schedule_starts_at_zero_and_warms_up_a_tenth_rounded_up() -> None:
+    """Of 3 epochs of 31 steps a tenth is 9.3, so 10 steps; step k of them has k tenths."""
+    options = options_of("official-code", {"train": {"epochs": 3}})
+    rates = [learning_rate(step, 31, options) / 1e-5 for step in range(93)]
+    assert rates[:11] == pytest.approx([k / 10 for k in range(11)])
+    by_hand = [0.5 + 0.5 * math.cos(math.pi * (step - 10) / 83) for step in range(10, 93)]
+    assert rates[10:] == pytest.approx(by_hand)
+    theirs = get_cosine_schedule_with_warmup(
+        torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1e-5), 10, 93
+    )
+    assert rates == pytest.approx([theirs.lr_lambdas[0](step) for step in range(93)])
+
+
+@pytest.mark.parametrize(
+    ("preset", "train", "steps_per_epoch", "said"),
+    [
+        ("paper", {"epochs": 5}, 37, "185 steps end inside the warm-up of 370: the learning rate "
+         "reaches 50% of train.learning_rate; lower train.warmup_epochs or train longer"),
+        ("paper", {"epochs": 10}, 2, "reaches 95% of"),
+        ("paper", {"epochs": 11}, 2, None),
+        ("paper", {}, 37, None),
+        ("paper", {"epochs": 1, "warmup_epochs": 0.0}, 1, None),
+        ("official-code", {"epochs": 1}, 1, "reaches 0% of train.learning_rate; lower "
+         "train.warmup_share"),
+        ("official-code", {"epochs": 1}, 2, None),
+        ("tiny", {"epochs": 2}, 3, "reaches 86% of"),
+    ],
+)  # fmt: skip
+def test_a_run_that_ends_inside_its_warm_up_is_told_how_far_it_comes(
+    preset: str, train: dict[str, Any], steps_per_epoch: int, said: str | None
+) -> None:
+    options = options_of(preset, {"train": train})
+    found = short_run(steps_per_epoch, options)
+    assert (found is None) if said is None else (found is not None and said in found)
+    rates = [learning_rate(i, steps_per_epoch, options) for i in range(
+        options.train.epochs * steps_per_epoch)]  # fmt: skip
+    assert (max(rates) < 0.96 * options.train.learning_rate) == (found is not None)
+
+
+def test_the_published_precision_is_float16_on_a_gpu_only() -> None:
+    assert precision_of("cuda-float16", torch.device("cuda")) == torch.float16
+    assert precision_of("cuda-float16", torch.device("cpu")) == torch.float32
 
 
 def test_precision_is_float32_on_the_cpu_and_as_asked_elsewhere() -> None:

@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import torch
 from conftest import egma_prep
 
-from egma_train.cache import ReadingCache, open_cache
+from egma_train.cache import ReadingCache, antialiased, area_mean, open_cache
 from egma_train.errors import BadUsageError
 from egma_train.shards import find_shards, fingerprint, read_shard
 
@@ -66,6 +67,54 @@ def test_the_whole_readings_grid_is_the_area_mean_of_its_map(
         full[32 * r : 32 * r + 32, 32 * c : 32 * c + 32].mean() for r in range(7) for c in range(7)
     ]
     np.testing.assert_allclose(cache.reading_grids[0], expected, atol=1e-6)
+
+
+def shrunk_by_hand(frame: np.ndarray) -> np.ndarray:
+    """Shrink to 7 x 7 by triangles of 64 px, cell by cell and pixel by pixel."""
+    found = np.zeros((7, 7))
+    for row in range(7):
+        for column in range(7):
+            total = weights = 0.0
+            for y in range(max(0, 32 * row - 16), min(224, 32 * row + 48)):
+                for x in range(max(0, 32 * column - 16), min(224, 32 * column + 48)):
+                    far_y, far_x = abs(y - 32 * row - 15.5) / 32, abs(x - 32 * column - 15.5) / 32
+                    weight = (1 - far_y) * (1 - far_x)
+                    total, weights = total + weight * frame[y, x], weights + weight
+            found[row, column] = total / weights
+    return found.ravel() / 255
+
+
+def test_the_antialiased_grid_is_that_of_triangles_and_of_torch() -> None:
+    frame = np.zeros((224, 224), np.uint8)
+    frame[33:40, 130:190] = 255
+    frame[200:, :3] = 40
+    found = antialiased(frame.tobytes())
+    np.testing.assert_allclose(found, shrunk_by_hand(frame), atol=1e-6)
+    by_torch = torch.nn.functional.interpolate(
+        torch.from_numpy(frame)[None, None] / 255, (7, 7), mode="bilinear", antialias=True
+    )
+    np.testing.assert_allclose(found, by_torch.numpy().ravel(), atol=1e-6)
+    # Rows 33 to 39 lie in cell row 1 alone, but the triangle of row 0 reaches down to 47.
+    assert area_mean(frame.tobytes()).reshape(7, 7)[0].max() == 0 < found.reshape(7, 7)[0].max()
+
+
+def test_a_cache_of_antialiased_grids_holds_those_of_every_map(
+    cache: ReadingCache, clean_out: Path, tmp_path: Path
+) -> None:
+    other = open_cache(clean_out, tmp_path, antialias=True)
+    assert other.maps is None and cache.maps is not None
+    np.testing.assert_array_equal(other.has_grid, cache.has_grid)
+    for i in np.flatnonzero(cache.has_grid)[:2]:
+        np.testing.assert_allclose(other.grids[i], shrunk_by_hand(cache.maps[i]), atol=1e-6)
+    positive = (other.grids > 0).mean(1), (cache.grids > 0).mean(1)
+    assert (positive[0] >= positive[1]).all()
+    wider = positive[0][cache.has_grid].mean() - positive[1][cache.has_grid].mean()
+    assert 0.05 < wider < 0.4  # labels reach half a cell further on every side
+    known = ~np.isnan(cache.reading_grids[:, 0])
+    assert (other.reading_grids[known] != cache.reading_grids[known]).any()
+    assert len(list(tmp_path.iterdir())) == 1
+    open_cache(clean_out, tmp_path)  # of areas lies beside it
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_npz_shards_give_the_same_cache(

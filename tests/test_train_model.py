@@ -1,18 +1,25 @@
 """The towers: what is averaged and projected, what is saved, which weights are taken."""
 
-from dataclasses import replace
+import json
+import zipfile
+from argparse import Namespace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaModel
 
+from egma_train import load_model
 from egma_train.errors import BadUsageError
+from egma_train.evaluate.encoder import Encoder, load_encoder, model_hash
 from egma_train.key_names import as_in_model, as_on_disk
 from egma_train.model import EgmaModel, new_configs
-from egma_train.options import ModelOptions, options_of
+from egma_train.options import MEDCLIP_TEXT, ModelOptions, options_of
 from egma_train.vocabulary import make_tokenizer
 from egma_train.weights import load_start
 
@@ -54,7 +61,8 @@ def test_a_vocabulary_made_twice_is_the_same() -> None:
 def test_a_sentence_is_read_back_from_its_pieces(tokenizer: Any) -> None:
     numbers = tokenizer("The HEART, enlarged?")["input_ids"]
     assert tokenizer.convert_ids_to_tokens(numbers)[:: len(numbers) - 1] == ["[CLS]", "[SEP]"]
-    assert tokenizer.decode(numbers, skip_special_tokens=True) == "the heart , enlarged ?"
+    told = tokenizer.decode(numbers, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    assert told == "the heart , enlarged ?"
     assert tokenizer.unk_token_id not in tokenizer("zygoma & vomer ##x")["input_ids"]
 
 
@@ -144,6 +152,20 @@ def test_a_saved_model_is_the_same_model(model: EgmaModel, tokenizer: Any, tmp_p
     assert again.options == model.options
 
 
+def test_a_model_that_another_transformers_saved_with_its_buffers_is_read(
+    model: EgmaModel, tmp_path: Path
+) -> None:
+    model.save_pretrained(tmp_path)
+    stored = load_file(tmp_path / "model.safetensors")
+    assert not [name for name in stored if name.endswith("relative_position_index")]
+    block = "vision_model.model.encoder.layers.0.blocks.0.attention.self"
+    stored[f"{block}.relative_position_index"] = torch.zeros(49, 49, dtype=torch.int64)
+    stored["text_model.model.embeddings.position_ids"] = torch.arange(512)[None]
+    save_file(stored, tmp_path / "model.safetensors")
+    again = EgmaModel.from_pretrained(tmp_path).eval()
+    torch.testing.assert_close(again.vision_model(images()), model.vision_model(images()))
+
+
 def test_files_keep_the_names_of_medclip(model: EgmaModel, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     names = set(load_file(tmp_path / "model.safetensors"))
@@ -181,6 +203,40 @@ def test_what_is_no_model_is_said(tmp_path: Path, model: EgmaModel) -> None:
         EgmaModel.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda told: told.pop("swin"),
+        lambda told: told["bert"].update(hidden_size="wide"),
+        lambda told: told["bert"].update(hidden_size=48),
+        lambda told: told.update(options=None),
+        lambda told: told["options"].update(text_states=["a"]),
+    ],
+)
+def test_a_description_that_is_damaged_is_said_in_one_line(
+    change: Any, model: EgmaModel, tmp_path: Path
+) -> None:
+    model.save_pretrained(tmp_path)
+    told = json.loads((tmp_path / "egma.json").read_text())
+    change(told)
+    (tmp_path / "egma.json").write_text(json.dumps(told))
+    with pytest.raises(BadUsageError) as caught:
+        EgmaModel.from_pretrained(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_without_its_tokenizer_or_with_another_is_refused(
+    model: EgmaModel, tmp_path: Path
+) -> None:
+    model.save_pretrained(tmp_path)
+    with pytest.raises(BadUsageError, match="no tokenizer in"):
+        load_model(tmp_path)
+    words = " ".join(f"word{i}{'abcdefgh'[i % 8]}" for i in range(400))
+    make_tokenizer([words] * 3, 900, 77).save_pretrained(tmp_path)
+    with pytest.raises(BadUsageError, match="tokens, the text tower"):
+        load_model(tmp_path)
+
+
 def test_a_tower_that_does_not_make_7_by_7_patches_is_refused() -> None:
     swin, bert = new_configs(SMALL, 50)
     swin.patch_size = 4
@@ -193,13 +249,77 @@ def test_states_that_the_text_tower_lacks_are_refused() -> None:
         make_model(replace(SMALL, text_layers=2))
 
 
+@torch.no_grad()
+def test_medclips_recipe_is_medclips_formula(tokenizer: Any) -> None:
+    """Its published text tower, restated: BERT's states 1, 2 and last; mean over every token of
+    the padded batch and over the three; a projection without bias; length 1."""
+    model = make_model(replace(SMALL, **MEDCLIP_TEXT), len(tokenizer))
+    encoder = Encoder("PHANTOM", "0" * 64, model, tokenizer, torch.device("cpu"))
+    prompts = [TEXTS[0], "effusion", "a small nodule in the right upper lung, no effusion ."]
+    ids = [tokenizer(text)["input_ids"] for text in prompts]
+    longest = max(map(len, ids))
+    assert len({len(own) for own in ids}) == 3
+    expected = []
+    for own in ids:  # one at a time; padded by hand, as a tokenizer told padding=True does
+        lacking = longest - len(own)
+        padded = torch.tensor([own + [tokenizer.pad_token_id] * lacking])
+        mask = torch.tensor([[1] * len(own) + [0] * lacking])
+        states = model.text_model.model(padded, mask, output_hidden_states=True).hidden_states
+        three = [states[1][0], states[2][0], states[len(states) - 1][0]]
+        mean = sum(sum(state[i] for state in three) / 3 for i in range(longest)) / longest
+        projected = model.text_model.projection_head.weight @ mean
+        expected.append(projected / projected.norm())
+    found = encoder.texts(prompts)
+    torch.testing.assert_close(found, torch.stack(expected), rtol=1e-4, atol=1e-5)
+    cosine = (encoder.texts([prompts[1]])[0] * found[1]).sum()
+    assert cosine < 0.9999  # alone it has no padding
+
+
+@torch.no_grad()
+def test_more_texts_than_are_encoded_at_once_are_padded_alike(tokenizer: Any) -> None:
+    model = make_model(replace(SMALL, **MEDCLIP_TEXT), len(tokenizer))
+    encoder = Encoder("PHANTOM", "0" * 64, model, tokenizer, torch.device("cpu"))
+    many = ["effusion"] * 70 + [" ".join(TEXTS)]
+    found = encoder.texts(many)
+    torch.testing.assert_close(found[0], found[69], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        found[0], encoder.texts([many[0], many[-1]])[0], rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["a model of ours", "medclip's own weights"])
+def test_a_checkpoint_named_medclip_is_read_by_the_recipe(
+    own: bool, medclip: Path, model: EgmaModel, tokenizer: Any, tmp_path: Path
+) -> None:
+    if own:
+        model.save_pretrained(tmp_path / "model")
+        tokenizer.save_pretrained(tmp_path / "model")
+    place = tmp_path / "model" if own else medclip
+    changes = {} if own else {"model": asdict(SMALL)}
+    plain, named = load_encoder(place, changes), load_encoder(Path(f"medclip={place}"), changes)
+    assert named.name == f"{place.name}-as-medclip" and plain.name == place.name
+    assert named.sha256 != plain.sha256 == model_hash(place, changes)
+    told = named.model.options
+    assert (told.text_states, told.average_padding) == ((1, 2, -1), True)
+    assert replace(told, text_states=SMALL.text_states, average_padding=False) == SMALL
+    reference = make_model(replace(SMALL, **MEDCLIP_TEXT), len(tokenizer))
+    reference.load_state_dict(model.state_dict())
+    expected = Encoder("", "", reference, tokenizer, torch.device("cpu")).texts(TEXTS)
+    torch.testing.assert_close(named.texts(TEXTS), expected)
+    assert not torch.allclose(plain.texts(TEXTS), expected, atol=1e-3)
+
+
 # -- pretrained weights ----------------------------------------------------------------------------
 
 
 @pytest.fixture
 def medclip(model: EgmaModel, tokenizer: Any, tmp_path: Path) -> Path:
     """A checkpoint as MedCLIP's and the published EGMA's, needless keys included."""
-    state = {as_on_disk(name): value.clone() for name, value in model.state_dict().items()}
+    state = {
+        as_on_disk(name): value.clone()
+        for name, value in model.state_dict().items()
+        if not name.endswith("relative_position_index")  # there in transformers 4
+    }
     state["text_model.model.embeddings.position_ids"] = torch.arange(77)[None]
     block = "vision_model.model.encoder.layers.0.blocks.0.attention.self"
     state[f"{block}.relative_position_index"] = torch.zeros(49, 49)
@@ -293,6 +413,92 @@ def test_a_model_of_our_own_can_start_another(
     assert report.missing == report.unexpected == report.left_out == []
 
 
+def below(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {prefix + name: value for name, value in state.items()}
+
+
+LIGHTNING = {"epoch": 3, "global_step": 9, "hyper_parameters": {"lr": 1e-5}, "callbacks": {}}
+
+
+@pytest.mark.parametrize(
+    ("name", "wrap"),
+    [
+        ("last.ckpt", lambda s: LIGHTNING | {"state_dict": below("model.", s)}),
+        ("weights.pt", lambda s: s),
+        ("best.pth", lambda s: {"model": below("module.", s), "epoch": 1}),
+    ],
+)  # fmt: skip
+@torch.no_grad()
+def test_a_file_of_weights_is_read_as_its_folder_is(
+    medclip: Path, model: EgmaModel, name: str, wrap: Any
+) -> None:
+    state = torch.load(medclip / "pytorch_model.bin", weights_only=True)
+    (medclip / "pytorch_model.bin").unlink()
+    torch.save(wrap(state), medclip / name)
+    start = load_start([str(medclip / name)], SMALL)
+    assert start.reports[0].missing == start.reports[0].unexpected == []
+    torch.testing.assert_close(
+        start.model.eval().vision_model(images()), model.vision_model(images())
+    )
+    encoder = load_encoder(medclip / name, {"model": asdict(SMALL)})
+    assert encoder.name == name and len(encoder.sha256) == 64
+
+
+def test_a_safetensors_file_of_a_model_of_ours_is_that_model(
+    model: EgmaModel, tokenizer: Any, tmp_path: Path
+) -> None:
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    whole = load_start([str(tmp_path / "model.safetensors")], ModelOptions()).model
+    assert whole.options == SMALL
+    assert load_encoder(tmp_path / "model.safetensors", {}).model.options == SMALL
+
+
+def test_a_file_with_objects_beside_its_weights_names_them(medclip: Path) -> None:
+    state = torch.load(medclip / "pytorch_model.bin", weights_only=True)
+    torch.save({"state_dict": state, "args": Namespace(lr=1)}, medclip / "own.ckpt")
+    with pytest.raises(BadUsageError, match=r"no plain weights \((argparse.Namespace|Unpickl)"):
+        load_start([str(medclip / "own.ckpt")], SMALL)
+
+
+@pytest.mark.parametrize("kind", ["zip", "lfs", "torchscript", "empty", "html"])
+def test_a_file_that_holds_no_weights_is_named_in_one_line(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "medclip-vit-pretrained.zip"
+    said = {"zip": "an archive; unpack it", "lfs": "git lfs pull", "torchscript": "TorchScript"}
+    inside = {"zip": ["pytorch_model.bin"], "torchscript": ["m/data.pkl", "m/constants.pkl"]}
+    if kind in inside:
+        with zipfile.ZipFile(path, "w") as archive:
+            for name in inside[kind]:
+                archive.writestr(name, b"PHANTOM")
+    else:
+        texts = {"lfs": "version https://git-lfs.github.com/spec/v1\n", "html": "<html>"}
+        path.write_text(texts.get(kind, ""))
+    with pytest.raises(BadUsageError) as caught:
+        load_start([str(path)], SMALL)
+    assert "holds no plain weights" in str(caught.value) and "\n" not in str(caught.value)
+    assert said.get(kind, "") in str(caught.value)
+
+
+def test_a_file_of_two_models_is_refused(medclip: Path) -> None:
+    changed(
+        medclip, lambda state: {f"{of}.{k}": v for of in ("ema", "net") for k, v in state.items()}
+    )
+    with pytest.raises(BadUsageError, match=r"holds several models \(ema\., net\.\)"):
+        load_start([str(medclip)], SMALL)
+
+
+def test_a_missing_tower_is_told_by_a_key_of_it_and_by_what_is_there_instead(medclip: Path) -> None:
+    def other(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        text = {k: v for k, v in state.items() if k.startswith("text_model.")}
+        return text | {"gloria.img_encoder.model.conv1.weight": torch.zeros(3)}
+
+    changed(medclip, other)
+    with pytest.raises(BadUsageError) as caught:
+        load_start([str(medclip)], SMALL)
+    assert "such as vision_model.model.embeddings.patch_embeddings." in str(caught.value)
+    assert "gloria.img_encoder.model.conv1.weight is unknown" in str(caught.value)
+
+
 def save_towers(folder: Path, model: EgmaModel, tokenizer: Any) -> tuple[Path, Path]:
     swin, bert = folder / "swin", folder / "bert"
     model.vision_model.model.save_pretrained(swin)
@@ -337,10 +543,134 @@ def test_a_tower_folder_with_half_its_weights_is_an_error(
         load_start([f"vision={swin}", f"text={bert}"], SMALL)
 
 
+def with_config(folder: Path, **changes: Any) -> None:
+    """Change a folder's config.json; None takes an entry out."""
+    config = json.loads((folder / "config.json").read_text()) | changes
+    config = {name: value for name, value in config.items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("tower", "config", "said"),
+    [
+        ("bert", {"model_type": "roberta"}, "a roberta by its config.json; this tower is a Bert"),
+        ("bert", {"model_type": None, "architectures": ["RobertaForMaskedLM"]}, "is a roberta by"),
+        ("bert", {"model_type": "distilbert"}, "is a distilbert by its config.json"),
+        ("bert", {"position_embedding_type": "relative_key"}, "or has relative positions"),
+        ("bert", {"is_decoder": True}, "is a decoder"),
+        ("swin", {"model_type": "swinv2"}, "is a swinv2 by its config.json; this tower is a Swin"),
+        ("swin", {"model_type": "vit"}, "is a vit by its config.json; this tower is a Swin"),
+        ("swin", {"model_type": "bert"}, "is a bert by its config.json; this tower is a Swin"),
+    ],
+)  # fmt: skip
+def test_a_tower_of_another_kind_is_refused_by_name(
+    model: EgmaModel, tokenizer: Any, tmp_path: Path, tower: str, config: Any, said: str
+) -> None:
+    swin, bert = save_towers(tmp_path, model, tokenizer)
+    with_config(tmp_path / tower, **config)
+    with pytest.raises(BadUsageError) as caught:
+        load_start([f"vision={swin}", f"text={bert}"], SMALL)
+    assert said in str(caught.value) and str(tmp_path / tower) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_roberta_that_transformers_wrote_is_refused(
+    model: EgmaModel, tokenizer: Any, tmp_path: Path
+) -> None:
+    swin, bert = save_towers(tmp_path, model, tokenizer)
+    described = RobertaConfig(
+        vocab_size=len(tokenizer), hidden_size=24, num_hidden_layers=4, num_attention_heads=2,
+        intermediate_size=96,
+    )  # fmt: skip
+    RobertaModel(described).save_pretrained(bert)
+    with pytest.raises(BadUsageError, match="is a roberta by its"):
+        load_start([f"vision={swin}", f"text={bert}"], SMALL)
+
+
+@pytest.mark.parametrize("tower", ["swin", "bert"])
+@pytest.mark.parametrize("content", [None, "[]", "{", '{"model_type": 3}'])
+def test_a_tower_whose_config_is_missing_or_damaged_is_refused(
+    model: EgmaModel, tokenizer: Any, tmp_path: Path, tower: str, content: str | None
+) -> None:
+    swin, bert = save_towers(tmp_path, model, tokenizer)
+    path = tmp_path / tower / "config.json"
+    path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(BadUsageError, match="config") as caught:
+        load_start([f"vision={swin}", f"text={bert}"], SMALL)
+    assert "\n" not in str(caught.value) and str(tmp_path / tower) in str(caught.value)
+
+
+def test_an_old_config_without_its_kind_is_read(
+    model: EgmaModel, tokenizer: Any, tmp_path: Path
+) -> None:
+    swin, bert = save_towers(tmp_path, model, tokenizer)
+    with_config(bert, model_type=None, architectures=None)
+    assert load_start([f"vision={swin}", f"text={bert}"], SMALL).reports[1].missing == []
+
+
+def test_cxr_bert_is_a_bert_whose_code_is_not_run(
+    model: EgmaModel, tokenizer: Any, tmp_path: Path
+) -> None:
+    """As published: keys below ``bert.``, a head of its own, classes in code beside them."""
+    swin, bert = save_towers(tmp_path, model, tokenizer)
+    stored = {f"bert.{k}": v for k, v in load_file(bert / "model.safetensors").items()}
+    stored["cls_projection_head.dense_to_hidden.weight"] = torch.zeros(2, 24)
+    (bert / "model.safetensors").unlink()
+    torch.save(stored, bert / "pytorch_model.bin")
+    code = "configuration_cxrbert.CXRBert"
+    with_config(
+        bert, model_type="cxr-bert", architectures=["CXRBertModel"],
+        auto_map={"AutoConfig": f"{code}Config"},
+    )  # fmt: skip
+    words = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get)
+    for path in bert.glob("tokenizer*"):
+        path.unlink()
+    (bert / "vocab.txt").write_text("\n".join(words))
+    named = {"AutoTokenizer": [f"{code}Tokenizer", None]}
+    described = {"tokenizer_class": "CXRBertTokenizer", "auto_map": named}
+    (bert / "tokenizer_config.json").write_text(json.dumps(described))
+    (bert / "configuration_cxrbert.py").write_text("raise SystemExit('this code ran')")
+    start = load_start([f"vision={swin}", f"text={bert}"], SMALL)
+    assert start.reports[1].missing == []
+    assert start.reports[1].unexpected == ["cls_projection_head.dense_to_hidden.weight"]
+    assert start.tokenizer(TEXTS)["input_ids"] == tokenizer(TEXTS)["input_ids"]
+
+
+def test_a_tokenizer_of_another_kind_or_size_is_refused(
+    model: EgmaModel, tokenizer: Any, tmp_path: Path
+) -> None:
+    swin, bert = save_towers(tmp_path, model, tokenizer)
+    sources = [f"vision={swin}", f"text={bert}"]
+    for path in bert.glob("tokenizer*"):
+        path.unlink()
+    with pytest.raises(BadUsageError, match=r"tokens, the text tower|no tokenizer in"):
+        load_start(sources, SMALL)  # transformers 5 makes one of five tokens
+    vocabulary = {f"t{i}": i for i in range(len(tokenizer) - 4)}
+    pairs = tokenizers.models.BPE(vocab=vocabulary, merges=[])
+    as_roberta = {
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "pad_token": "<pad>",
+        "unk_token": "<unk>",
+    }
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizers.Tokenizer(pairs), **as_roberta
+    ).save_pretrained(bert)
+    with pytest.raises(BadUsageError, match=r"is BPE, BERT's is WordPiece"):
+        load_start(sources, SMALL)
+
+
+def test_a_vocabulary_that_is_not_the_checkpoints_is_refused(medclip: Path) -> None:
+    name = "text_model.model.embeddings.word_embeddings.weight"
+    changed(medclip, lambda s: s | {name: torch.zeros(len(s[name]) + 128, 24)})
+    with pytest.raises(BadUsageError, match=r"has \d+ tokens, the text tower \d+"):
+        load_start([str(medclip)], SMALL)
+
+
 @pytest.mark.parametrize(
     ("sources", "said"),
     [
-        (["nowhere"], "--init nowhere: no such folder"),
+        (["nowhere"], "--init nowhere: no such folder or file"),
         (["."], "holds neither model.safetensors nor pytorch_model.bin"),
         (["vision=nowhere"], "no tokenizer in"),
     ],

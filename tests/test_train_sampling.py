@@ -14,8 +14,14 @@ from egma_train.augment import Draws, apply, draw
 from egma_train.cache import ReadingCache, open_cache
 from egma_train.errors import BadUsageError
 from egma_train.loading import BatchLoader, iterate, pixels
-from egma_train.options import DataOptions
-from egma_train.sampling import chosen_readings, epoch_batches, readings_with_used_gaze
+from egma_train.options import DataOptions, Options
+from egma_train.sampling import (
+    chosen_readings,
+    epoch_batches,
+    number_of_batches,
+    readings_with_used_gaze,
+)
+from egma_train.start import _notes
 from egma_train.vocabulary import make_tokenizer
 
 
@@ -62,6 +68,8 @@ def test_an_epoch_has_each_reading_once_and_no_batch_two_of_an_image(
         assert len(set(numbers[batch].tolist())) == len(batch) <= batch_size
     sizes = {len(batch) for batch in batches}
     assert max(sizes) - min(sizes) <= 1
+    counted = number_of_batches(np.arange(len(images)), numbers, batch_size)
+    assert counted == len(batches) and min(sizes) == len(images) // counted
 
 
 def test_epochs_and_seeds_differ_and_repeat_themselves() -> None:
@@ -96,6 +104,24 @@ def test_the_published_rounding_gives_the_published_counts(fraction: float, coun
     cache: Any = Invented(list(range(3695)))
     options = DataOptions(gaze_fraction=fraction, gaze_rounding="floor")
     assert readings_with_used_gaze(cache, np.arange(3695), options, 0).sum() == count
+
+
+@pytest.mark.parametrize(
+    ("fraction", "count"), [(0.01, 37), (0.05, 184), (0.1, 369), (0.3, 1107), (0.5, 1844)]
+)
+def test_the_readings_of_one_an_image_are_six_fewer_and_so_are_some_counts(
+    fraction: float, count: int
+) -> None:
+    images = [*range(3689), *range(6)]
+    cache: Any = Invented(images)
+    options = DataOptions(gaze_fraction=fraction)
+    readings = chosen_readings(cache, options)
+    assert len(images) == 3695 and len(readings) == 3689
+    assert readings_with_used_gaze(cache, readings, options, 0).sum() == count
+    of_all = round(3695 * fraction)
+    told = [note for note in _notes(cache, Options(data=options)) if "gaze_fraction" in note]
+    assert told == [] if of_all == count else f"is {count} of the 3689 readings" in told[0]
+    assert of_all == count or f"of all 3695, as the paper counts, {of_all}" in told[0]
 
 
 def test_smaller_gaze_fractions_are_nested_in_larger_ones_and_depend_on_the_seed() -> None:
@@ -211,7 +237,7 @@ def test_workers_change_nothing(cache: ReadingCache, tokenizer: Any, workers: in
 
 def still(n: int, **changes: Any) -> Draws:
     values = {"brightness": np.ones(n), "contrast": np.ones(n)} | {
-        name: np.zeros(n, bool) for name in ("sharpen", "autocontrast")
+        name: np.zeros(n, bool) for name in ("sharpen", "autocontrast", "contrast_first")
     }
     return Draws(**(values | {name: np.array(value) for name, value in changes.items()}))
 
@@ -229,6 +255,27 @@ def test_each_change_is_what_can_be_told_by_head() -> None:
     torch.testing.assert_close(flat, torch.tensor([[[0.3, 0.5], [0.5, 0.7]]]))
     stretched = apply(image, still(1, autocontrast=[True]))
     torch.testing.assert_close(stretched, torch.tensor([[[0.0, 0.5], [0.5, 1.0]]]))
+
+
+def test_contrast_before_brightness_differs_where_a_grey_value_is_clipped() -> None:
+    """By head: of 0.1 and 0.9, contrast 1.2 makes 0.02 and 0.98, brightness 1.2 then 0.024 and 1;
+    the other way round 0.12 and 1 (clipped from 1.08) become 0.032 and 1."""
+    image = torch.tensor([[[0.1, 0.9]]]).repeat(2, 1, 1)
+    draws = still(2, brightness=[1.2] * 2, contrast=[1.2] * 2, contrast_first=[True, False])
+    found = apply(image, draws)
+    torch.testing.assert_close(found, torch.tensor([[[0.024, 1.0]], [[0.032, 1.0]]]))
+    darker = still(2, brightness=[0.9] * 2, contrast=[1.1] * 2, contrast_first=[True, False])
+    found = apply(image, darker)  # 0.5 -+ 0.44, then 0.9 of it; nothing is clipped
+    torch.testing.assert_close(found, torch.tensor([[[0.054, 0.846]]]).repeat(2, 1, 1))
+
+
+def test_the_drawn_order_is_half_and_half_and_moves_no_other_draw() -> None:
+    plain = draw(DataOptions(), 4000, 3, 1)
+    drawn = draw(DataOptions(jitter_order="drawn"), 4000, 3, 1)
+    assert not plain.contrast_first.any()
+    assert drawn.contrast_first.mean() == pytest.approx(0.5, abs=0.04)
+    for name in ("brightness", "contrast", "sharpen", "autocontrast"):
+        np.testing.assert_array_equal(getattr(plain, name), getattr(drawn, name))
 
 
 def test_sharpening_lifts_a_bright_point_and_leaves_flat_areas_and_the_border() -> None:

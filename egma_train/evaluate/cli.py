@@ -44,6 +44,7 @@ def main() -> None:
     \b
     Example:
       egma-eval zero-shot --task rsna --images RSNA --labels stage_2_train_labels.csv RUN
+      egma-eval table --data data medclip=medclip-vit RUN      (MedCLIP as MedCLIP reads texts)
     """
 
 
@@ -81,7 +82,7 @@ _model_options = _options(
         "assignments",
         multiple=True,
         metavar="STAGE.FIELD=VALUE",
-        help="execution.device=cuda:1, or for MedCLIP's own weights model.text_states=[1,2,-1].",
+        help="execution.device=cuda:1, or a model option of weights that are not egma-train's.",
     ),
 )
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,11 +19,13 @@ from egma_train.evaluate.frames import Frame, read_ahead
 from egma_train.evaluate.reports import short_hash
 from egma_train.loading import pixels, tokenized
 from egma_train.model import EgmaModel, is_own_model
-from egma_train.options import Options, with_changes
+from egma_train.options import MEDCLIP_TEXT, ModelOptions, Options, with_changes
 from egma_train.start import usable_device
-from egma_train.weights import load_start, weights_file
+from egma_train.weights import folder_of_own, load_start, weights_file
 
 _BATCHES_AHEAD = 2
+_TEXTS_AT_ONCE = 64
+_MEDCLIP = "medclip="
 _TOKENIZER_AND_SIZES = {".json", ".txt"}
 
 
@@ -58,12 +60,20 @@ class Encoder:
 
     @torch.inference_mode()
     def texts(self, texts: Sequence[str]) -> Tensor:
-        """Encode texts: ``[t, d]`` of length 1."""
-        parts = []
-        for first in range(0, len(texts), 64):
-            some, longest = texts[first : first + 64], self.model.options.max_tokens
-            tokens = tokenized(self.tokenizer, some, longest).to(self.device)
-            parts.append(self.model.text_model(tokens["input_ids"], tokens["attention_mask"]))
+        """Encode texts: ``[t, d]`` of length 1.
+
+        All are padded to the longest of them, as MedCLIP pads the prompts of a class: where
+        padding is averaged too, a text's feature depends on those that it comes with.
+        """
+        tokens = tokenized(self.tokenizer, texts, self.model.options.max_tokens).to(self.device)
+        parts = [
+            self.model.text_model(ids, mask)
+            for ids, mask in zip(
+                tokens["input_ids"].split(_TEXTS_AT_ONCE),
+                tokens["attention_mask"].split(_TEXTS_AT_ONCE),
+                strict=True,
+            )
+        ]
         return F.normalize(torch.cat(parts).float(), dim=-1)
 
     @torch.inference_mode()
@@ -97,6 +107,8 @@ def load_encoder(checkpoint: Path, changes: Mapping[str, Any]) -> Encoder:
 
     Parameters
     ----------
+    checkpoint : Path
+        ``medclip=PLACE`` reads texts of the weights there as MedCLIP itself does.
     changes : mapping
         Options by stage: the device, and for foreign weights the model's.
 
@@ -105,44 +117,49 @@ def load_encoder(checkpoint: Path, changes: Mapping[str, Any]) -> Encoder:
     BadUsageError
         If it is no such thing, or a run that is not finished.
     """
-    place = _model_folder(checkpoint)
-    if place != checkpoint and not is_own_model(place):
-        raise BadUsageError(f"the run in {checkpoint} is not finished; egma-train --resume")
-    if not place.is_dir():
-        raise BadUsageError(f"{checkpoint}: no such folder; name a run, a model or weights")
+    named, as_medclip = _told_apart(checkpoint)
+    place = _model_folder(named)
+    if place != named and not place.is_file() and not is_own_model(place):
+        raise BadUsageError(f"the run in {named} is not finished; egma-train --resume")
+    if not place.exists():
+        raise BadUsageError(f"{named}: no such folder or file; name a run, a model or weights")
     options = with_changes(Options(), changes)
     if useless := [stage for stage in changes if stage not in ("model", "execution")]:
         raise BadUsageError(f"--set {useless[0]}.* is for training; it changes no figure")
     if is_own_model(place) and "model" in changes:
-        raise BadUsageError(f"{checkpoint} brings its own options; leave out --set model.*")
+        raise BadUsageError(f"{named} brings its own options; leave out --set model.*")
+    medclip = MEDCLIP_TEXT if as_medclip else {}
     if is_own_model(place):
         model, tokenizer = load_model(place)
+        model = _with_options(model, replace(model.options, **medclip)) if medclip else model
     else:
-        start = load_start([str(place)], options.model)
+        start = load_start([str(place)], replace(options.model, **medclip))
         model, tokenizer = start.model, start.tokenizer
     used = usable_device(options.execution.device)
     model.eval().to(used)
-    digest = model_hash(place, changes)
-    return Encoder(checkpoint_name(place), digest, model, tokenizer, used, _facts(place))
+    digest = model_hash(checkpoint, changes)
+    return Encoder(checkpoint_name(checkpoint), digest, model, tokenizer, used, _facts(checkpoint))
 
 
-def model_hash(place: Path, changes: Mapping[str, Any]) -> str:
+def model_hash(checkpoint: Path, changes: Mapping[str, Any]) -> str:
     """Hash all that shapes a model's features: weights, sizes, tokenizer, options.
 
     Parameters
     ----------
-    place : Path
-        A run or model folder.
+    checkpoint : Path
+        As `load_encoder` takes it.
     changes : mapping
         Options by stage; only foreign weights take the model's.
     """
-    folder = _model_folder(place)
-    weights = weights_file(folder)
+    named, as_medclip = _told_apart(checkpoint)
+    place = _model_folder(named)
+    weights = weights_file(place)
     if weights is None:
-        raise BadUsageError(f"{place} holds no weights")
-    options = {} if is_own_model(folder) else changes.get("model", {})
+        raise BadUsageError(f"{named} holds no weights")
+    options = {} if is_own_model(place) else dict(changes.get("model", {}))
+    options |= MEDCLIP_TEXT if as_medclip else {}
     digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode())
-    beside = (path for path in folder.iterdir() if path.suffix in _TOKENIZER_AND_SIZES)
+    beside = (one for one in weights.parent.iterdir() if one.suffix in _TOKENIZER_AND_SIZES)
     for path in sorted({weights, *beside}):
         with path.open("rb") as file:
             digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
@@ -168,20 +185,43 @@ def encoded(
         yield Seen(numbers, *encoder.images(np.stack(frames)))
 
 
-def checkpoint_name(place: Path) -> str:
-    """Name a run by its folder, what it started from by its end."""
-    place = _model_folder(place)
+def checkpoint_name(checkpoint: Path) -> str:
+    """Name a run by its folder, what it started from by its end, other weights by their own."""
+    named, as_medclip = _told_apart(checkpoint)
+    place = _model_folder(named)
     own = place.name in ("model", "start") and (place.parent / "run.json").is_file()
-    if not own:
-        return place.resolve().name
-    return place.parent.resolve().name + ("" if place.name == "model" else "-untrained")
+    name = place.parent.resolve().name if own else place.resolve().name
+    ending = "-untrained" if own and place.name == "start" else ""
+    return name + ending + ("-as-medclip" if as_medclip else "")
+
+
+def _told_apart(checkpoint: Path) -> tuple[Path, bool]:
+    """Take the recipe ``medclip=`` from a checkpoint's place."""
+    text = str(checkpoint)
+    if text.startswith(_MEDCLIP) and not checkpoint.exists():
+        return Path(text.removeprefix(_MEDCLIP)), True
+    return checkpoint, False
+
+
+def _with_options(model: EgmaModel, options: ModelOptions) -> EgmaModel:
+    """Take something else of the same towers."""
+    configs = model.vision_model.model.config, model.text_model.model.config
+    other = EgmaModel(*configs, options)
+    other.load_state_dict(model.state_dict())
+    return other
 
 
 def _model_folder(checkpoint: Path) -> Path:
-    return checkpoint / "model" if (checkpoint / "run.json").is_file() else checkpoint
+    inside = checkpoint / "model" if (checkpoint / "run.json").is_file() else checkpoint
+    return folder_of_own(inside)
 
 
-def _facts(place: Path) -> dict[str, Any]:
+def _facts(checkpoint: Path) -> dict[str, Any]:
+    """Take from a run's record what tables tell runs apart by; MedCLIP's own weights have none."""
+    named, as_medclip = _told_apart(checkpoint)
+    if as_medclip:
+        return {"objective": "untrained", "text": "as MedCLIP"}
+    place = _model_folder(named)
     try:
         record = json.loads((place.parent / "run.json").read_text())
         options = record["options"]
