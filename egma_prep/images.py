@@ -23,8 +23,6 @@ _MOST_SCANS = 100
 """A progressive JPEG has about ten; each one more walks over the whole image."""
 _FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
-cv2.setNumThreads(1)  # the cluster's workers are the parallelism
-
 
 def image_size(data: bytes, path: str) -> tuple[int, int]:
     """Read width and height in pixels from a JPEG's or DICOM's header.

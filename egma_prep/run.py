@@ -27,7 +27,7 @@ from egma_prep.places import (
     stamps_below,
     unreachable,
 )
-from egma_prep.progress import Progress
+from egma_prep.progress import Progress, tell
 from egma_prep.readings import PlannedReading
 from egma_prep.render_again import render_parts, written_by_part
 from egma_prep.schema import REJECTS, SCHEMA_VERSION, TABLES, part_tables, table_of
@@ -80,7 +80,7 @@ def run_etl(
     changes: Iterable[dict[str, Any]] = (),
     source_name: str | None = None,
     images: Path | None = None,
-    say: Say = print,
+    say: Say = tell,
 ) -> Summary:
     """Bring ``out/`` up to date with a raw tree.
 

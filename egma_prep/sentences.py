@@ -1,7 +1,6 @@
 """Dictated words to sentences, one spaCy token a word (DESIGN, "Words" and "Sentences")."""
 
 import re
-import sys
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache, partial
 from itertools import pairwise
@@ -81,15 +80,10 @@ def _spans(
 
 @cache
 def _document() -> "Callable[..., Doc]":
-    """Import spaCy where sentences are cut, and without torch, which it does not need for that."""
-    hidden = {} if "torch" in sys.modules else {"torch": None}
-    sys.modules.update(hidden)  # type: ignore[arg-type]  # as if it were not installed
-    try:
-        from spacy.tokens import Doc
-        from spacy.vocab import Vocab
-    finally:
-        for name in hidden:
-            del sys.modules[name]
+    """Import spaCy where sentences are cut: who cuts none need not wait for it."""
+    from spacy.tokens import Doc
+    from spacy.vocab import Vocab
+
     return partial(Doc, Vocab())
 
 

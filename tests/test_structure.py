@@ -145,7 +145,7 @@ def test_the_losses_know_tensors_only() -> None:
 
 # Each module of training knows only those before it.
 TRAIN_LAYERS = (
-    ("errors",), ("losses", "key_names", "vocabulary", "shards", "processes"),
+    ("errors",), ("own_process", "losses", "key_names", "vocabulary", "shards", "processes"),
     ("options", "store"), ("cache", "augment"), ("model", "sampling"),
     ("loading", "weights", "run_folder"), ("train",), ("start",), ("cli",), ("__main__",),
     *(tuple(f"evaluate.{one}" for one in names) for names in (
