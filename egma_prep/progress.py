@@ -4,16 +4,17 @@ import contextlib
 import sys
 import time
 from types import TracebackType
+from typing import TextIO
 
 _SECONDS_BETWEEN_LINES = 10.0
 _SECONDS_BETWEEN_DRAWS = 0.2
 _BAR_CELLS = 24
 
 
-def tell(line: str) -> None:
+def tell(line: str, stream: TextIO | None = None) -> None:
     """Print a line; that nobody can be told any more must not end a run."""
     with contextlib.suppress(OSError, ValueError):  # ValueError: a closed file
-        print(line, flush=True)
+        print(line, file=stream, flush=True)
 
 
 class Progress:

@@ -1,6 +1,8 @@
 """Dictated words to sentences, one spaCy token a word (DESIGN, "Words" and "Sentences")."""
 
 import re
+import threading
+import warnings
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache, partial
 from itertools import pairwise
@@ -15,6 +17,8 @@ _INITIALS = re.compile(r"([a-z]\.)+[a-z]")  # e.g, i.e, a.p
 _ABBREVIATIONS = frozenset(
     ["approx", "cf", "dr", "eg", "fig", "ie", "mr", "mrs", "ms", "prof", "vs"]
 )
+
+_ONE_THREAD = threading.Lock()
 
 
 class SentenceSpan(NamedTuple):
@@ -81,8 +85,9 @@ def _spans(
 @cache
 def _document() -> "Callable[..., Doc]":
     """Import spaCy where sentences are cut: who cuts none need not wait for it."""
-    from spacy.tokens import Doc
-    from spacy.vocab import Vocab
+    with _ONE_THREAD, warnings.catch_warnings():  # spaCy adds filters, which are the user's
+        from spacy.tokens import Doc
+        from spacy.vocab import Vocab
 
     return partial(Doc, Vocab())
 

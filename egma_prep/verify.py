@@ -107,7 +107,8 @@ def verify(
     if not verdict.findings:
         verdict.findings += _accounts(out, run, records)
     intact = sorted(key for key, part in stored.items() if part not in verdict.spoilt)
-    chosen = random.sample(intact, min(sample, len(intact)))
+    own_draws = random.Random()  # the user may count on theirs
+    chosen = own_draws.sample(intact, min(sample, len(intact)))
     verdict.rendered = 0 if options.output.privacy else len(chosen)
     if not options.output.privacy:
         verdict.findings += _rendered_again(out, options, chosen, stored)

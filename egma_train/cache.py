@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egma_train.errors import BadUsageError
+from egma_train.own_process import tell
 from egma_train.shards import (
     FRAME_PX,
     GRID_CELLS,
@@ -100,7 +101,7 @@ def open_cache(
     folder: Path | None = None,
     *,
     maps: bool = False,
-    say: Callable[[str], Any] = print,
+    say: Callable[[str], Any] = tell,
 ) -> ReadingCache:
     """Map the cache of some shards into memory; make it where it is missing.
 

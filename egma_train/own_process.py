@@ -1,4 +1,4 @@
-"""What only a process of our own may do, a command: lose what it cannot tell."""
+"""Telling users what can be told; a command loses the rest and goes on."""
 
 import contextlib
 import io
@@ -20,6 +20,12 @@ def own_process() -> Iterator[None]:
         if sys.stderr is sys.__stderr__:
             stack.enter_context(contextlib.redirect_stderr(_lossy(sys.stderr, 2)))
         yield
+
+
+def tell(line: str) -> None:
+    """Print a line; that nobody can be told any more must not end what is at work."""
+    with contextlib.suppress(OSError, ValueError):  # ValueError: a closed file
+        print(line, flush=True)
 
 
 def check_working_folder() -> None:

@@ -18,7 +18,7 @@ from egma_train.options import PRESETS, Options, differences, options_of, with_c
 from egma_train.processes import Processes, any_process, joined, wait_for_all
 from egma_train.run_folder import RunFolder
 from egma_train.sampling import chosen_readings, readings_with_used_gaze
-from egma_train.train import train
+from egma_train.train import own_random_numbers, train
 from egma_train.vocabulary import make_tokenizer
 from egma_train.weights import RANDOM, Start, cached_hub_weights, load_start
 
@@ -51,6 +51,7 @@ class Request:
     resume: bool
 
 
+@own_random_numbers()
 def run_training(request: Request, say: Say) -> RunFolder | None:
     """Train as asked.
 

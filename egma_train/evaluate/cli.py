@@ -106,11 +106,12 @@ def _reports_errors(command: Command) -> Command:
     @functools.wraps(command)
     def guarded(*, debug: bool, assignments: Sequence[str], **given: Any) -> None:
         from egma_train.errors import BadUsageError, broken_package
-        from egma_train.options import parse_assignments
         from egma_train.own_process import check_working_folder
 
         try:
             check_working_folder()
+            from egma_train.options import parse_assignments
+
             _refuse_urls(given.values())
             code = command(changes=parse_assignments(assignments), **given)
         except Exception as error:
