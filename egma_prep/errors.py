@@ -35,6 +35,7 @@ REASONS = {
     "implausible_time": "times are seconds from the reading's start; download the file again",
     "out_of_memory": "with fewer --workers each has more; then egma-prep verify --repair",
     "killed_worker": "its worker died each time; with more memory try egma-prep verify --repair",
+    "wrong_type": "a fault of the source in egma_prep/sources, not of the data; mend it there",
     "unexpected": "a fault of this program; please report it with the message",
 }
 """Reason codes of ``rejects.parquet`` and how to mend each."""
@@ -46,6 +47,8 @@ NOTES = {
     "fixations_off_image": "fixations off the image, without weight",
     "image_size_differs": "readings whose image has another size than the metadata say, rescaled",
     "readings_without_gaze": "readings without gaze on the image, written without heatmaps",
+    "extras_of_wrong_type": "labels, boxes, splits or views that their source gives in another type"
+    " than promised, left out",
 }
 """Names of the counts that ``run.json`` keeps of what was mended, left out or odd, in words."""
 

@@ -170,10 +170,11 @@ class OutFolder:
 
     def remove_all_but(self, parts: set[int]) -> None:
         """Delete other parts, and what interrupted writers and their clusters left."""
-        of_parts = [one.name for one in self.state.glob("part-*")]
-        of_parts += [one.stem for one in (*children(self.images), *children(self.shards))]
-        for part in {part_number(name) for name in of_parts} - {None} - parts:
-            self.remove_part(part)
+        names = [one.name for one in self.state.glob("part-*")]
+        names += [one.stem for one in (*children(self.images), *children(self.shards))]
+        for part in map(part_number, set(names)):
+            if part is not None and part not in parts:
+                self.remove_part(part)
         self.remove_litter()
         for folder in (self.scratch, self.next_shards, self.old_shards):
             delete_folder(folder)

@@ -68,7 +68,7 @@ class Table:
             value: Table(
                 self.path,
                 {column: [cells[row] for row in chosen] for column, cells in self.columns.items()},
-                chosen,
+                [self._in_file(row) for row in chosen],
             )
             for value, chosen in rows.items()
         }
@@ -87,11 +87,14 @@ class Table:
 
     def place(self, row: int, name: str) -> str:
         """Name a cell as a user would look for it (row 1 follows the header)."""
-        return f"{self.path}, row {self.row_in_file(row)}, {name}"
+        return f"{self.place_of_row(row)}, {name}"
 
-    def row_in_file(self, row: int) -> int:
-        """Tell a row's number in its file, where the one after the header is 1."""
-        return 1 + (row if self.numbers_in_file is None else self.numbers_in_file[row])
+    def place_of_row(self, row: int) -> str:
+        """Name a row by its number in the file, in an excerpt too."""
+        return f"{self.path}, row {1 + self._in_file(row)}"
+
+    def _in_file(self, row: int) -> int:
+        return row if self.numbers_in_file is None else self.numbers_in_file[row]
 
 
 def parse_csv(
