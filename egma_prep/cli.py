@@ -73,7 +73,8 @@ class _OneLineErrors(click.Group):
                 click.echo(f"egma-prep: {error.format_message()}", err=True)
             except click.Abort as error:
                 click.echo("egma-prep: stopped; the same command goes on from here", err=True)
-                terminated = error.__cause__ is not None and error.__cause__.args == (_TERMINATED,)
+                interrupt = error.__context__  # click before 8.2 hides it as the cause
+                terminated = interrupt is not None and interrupt.args == (_TERMINATED,)
                 sys.exit(_TERMINATED if terminated else _INTERRUPTED)
             finally:
                 signal.signal(signal.SIGTERM, before)

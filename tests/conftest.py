@@ -13,10 +13,19 @@ from typing import Any
 import pytest
 from click import Command
 from click.testing import CliRunner, Result
+from hypothesis import HealthCheck, settings
 
 from egma_prep import run
 from egma_prep.cli import main
 from egma_prep.synth import write_tree
+
+# A machine that does other work is slow, no fault.
+settings.register_profile(
+    "loaded",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("loaded")
 
 MATRIX = pytest.StashKey[dict[tuple[str, str, str], list[str]]]()
 
