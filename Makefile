@@ -4,13 +4,14 @@ VENV ?= .venv
 OUT ?= out
 DEMO := $(OUT)/demo
 BIN := $(VENV)/bin
+LOWEST := .venv-lowest
 SOURCES := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo preprocess test lint bench reliability soak study
+.PHONY: help demo preprocess test test-lowest lint bench reliability soak study
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
 demo: $(VENV)/.ready $(DEMO)/phantom/PHANTOM-truth.json ## set up, run the whole ETL on invented data, draw a reading, pre-train a small model
 	$(BIN)/egma-prep run $(DEMO)/phantom --out $(DEMO)/out --config phantom
@@ -33,6 +34,9 @@ preprocess: $(VENV)/.ready ## DATA=... [OUT=out]: the whole ETL on a raw tree
 
 test: lint ## set up, then lint, types and all tests; what CI runs
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-lowest: $(LOWEST)/.ready ## all tests with the lowest versions of the direct dependencies that pyproject.toml allows: 6 GB of disk
+	$(LOWEST)/bin/python -m pytest
 
 lint: $(VENV)/.ready-dev ## formatting, lint and types alone
 	$(BIN)/ruff format --check .
@@ -77,6 +81,13 @@ $(VENV)/.ready-dev: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,dev]'
 	touch $@ $(VENV)/.ready
+
+$(LOWEST)/.ready: pyproject.toml
+	rm -rf $(LOWEST)
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct -e '.[train,dev]'
+	touch $@
 
 $(DEMO)/phantom/PHANTOM-truth.json: | $(VENV)/.ready
 	test -d $(OUT) || mkdir -p -m 700 $(OUT)

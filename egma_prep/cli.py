@@ -1,7 +1,6 @@
 """The ``egma-prep`` command; everything heavy is imported inside the commands."""
 
 import functools
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -15,13 +14,17 @@ from egma_prep import __version__
 if TYPE_CHECKING:
     from egma_prep.run import Summary
 
+    _PathType = click.ParamType[Path]
+else:  # generic since click 8.4 only
+    _PathType = click.ParamType
+
 _DONE, _TOO_MANY_REJECTS, _FOUND, _BAD, _INTERRUPTED, _TERMINATED = 0, 1, 1, 2, 130, 143
 _REJECTS_SHOWN = 10
 
 Command = Callable[..., Any]
 
 
-class _Place(click.ParamType[Path]):
+class _Place(_PathType):
     """A local path, or the URL of a place in an object store."""
 
     name = "path"
@@ -51,22 +54,31 @@ _PLACE, _LOCAL = _Place(), _LocalPlace()
 class _OneLineErrors(click.Group):
     """Says what is wrong with a command line in one line."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Show the help where nothing was asked for; click before 8.2 calls that a success."""
+        if not args and not ctx.resilient_parsing:
+            click.echo(ctx.get_help(), err=True)
+            sys.exit(_BAD)
+        return super().parse_args(ctx, args)
+
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run a command; exit 2 on bad usage, 130 when interrupted."""
+        from egma_prep.own_process import own_process
+
         before = signal.signal(signal.SIGTERM, _interrupt)
-        try:
-            return super().main(*args, **(kwargs | {"standalone_mode": False}))
-        except click.exceptions.NoArgsIsHelpError as error:
-            error.show()
-        except click.ClickException as error:
-            click.echo(f"egma-prep: {error.format_message()}", err=True)
-        except click.Abort as error:
-            click.echo("egma-prep: stopped; the same command goes on from here", err=True)
-            terminated = error.__cause__ is not None and error.__cause__.args == (_TERMINATED,)
-            sys.exit(_TERMINATED if terminated else _INTERRUPTED)
-        finally:
-            signal.signal(signal.SIGTERM, before)
-        sys.exit(_BAD)
+        with own_process():
+            try:
+                return super().main(*args, **(kwargs | {"standalone_mode": False}))
+            except click.ClickException as error:
+                click.echo(f"egma-prep: {error.format_message()}", err=True)
+            except click.Abort as error:
+                click.echo("egma-prep: stopped; the same command goes on from here", err=True)
+                interrupt = error.__context__  # click before 8.2 hides it as the cause
+                terminated = interrupt is not None and interrupt.args == (_TERMINATED,)
+                sys.exit(_TERMINATED if terminated else _INTERRUPTED)
+            finally:
+                signal.signal(signal.SIGTERM, before)
+            sys.exit(_BAD)
 
 
 def _interrupt(number: int, frame: object) -> None:
@@ -92,12 +104,11 @@ def _reports_errors(command: Command) -> Command:
     @functools.wraps(command)
     def guarded(*args: Any, debug: bool, **kwargs: Any) -> None:
         from egma_prep.errors import BadUsageError
+        from egma_prep.places import resolved
 
         try:
+            resolved(Path())  # all paths hang on the working folder
             sys.exit(command(*args, **kwargs) or _DONE)
-        except BrokenPipeError:  # as of `| head`: nobody is left to be told
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(_BAD)
         except Exception as error:
             from egma_prep.places import is_of_a_store, unreachable
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import pkgutil
 import resource
 import shutil
 import signal
@@ -18,9 +19,11 @@ from distributed import Client, KilledWorker, LocalCluster, as_completed
 from distributed.client import FutureCancelledError
 from distributed.comm.core import CommClosedError
 
+from egma_prep import __version__
 from egma_prep.errors import BadUsageError
 from egma_prep.options import ExecutionOptions
 from egma_prep.places import is_remote
+from egma_prep.progress import tell
 
 _IN_FLIGHT_PER_WORKER = 2
 _CONNECT_SECONDS = 10
@@ -32,13 +35,16 @@ _CONFIG = {
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 2**26,
     "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 2**25,
     "distributed.nanny.pre-spawn-environ.MALLOC_ARENA_MAX": 1,
+    "distributed.nanny.pre-spawn-environ.OPENCV_FOR_THREADS_NUM": 1,  # workers are the parallelism
     "distributed.worker.profile.enabled": False,
     # Dask looks at itself fifty times a second, which takes the time of workers.
     "distributed.admin.tick.interval": "1s",
     "distributed.admin.system-monitor.interval": "5s",
     "distributed.admin.low-level-log-length": 1,  # messages are kept whole, the plans in them too
 }
-
+_OWN_WORKERS = {"distributed.worker.preload": ["egma_prep.own_worker"]}
+_ROUTES = "distributed.scheduler.http.routes"
+_LOGGERS = ("distributed", "distributed.client")
 
 WORKER_DIED = object()
 """In place of a job's result."""
@@ -58,10 +64,10 @@ def dask_client(options: ExecutionOptions, scratch: Path) -> Iterator[Client]:
     scratch : Path
         Where an embedded cluster keeps its temporary files.
     """
-    for name in ("distributed", "distributed.client"):  # what fails is told in our own words
-        logging.getLogger(name).setLevel(logging.CRITICAL)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(dask.config.set(_CONFIG))
+        stack.enter_context(_quiet())
+        routes = [*dask.config.get(_ROUTES)]  # a scheduler adds to the list that it finds
+        stack.enter_context(dask.config.set(_CONFIG | {_ROUTES: routes}))
         if options.scheduler:
             yield stack.enter_context(_connected(options.scheduler))
             return
@@ -69,27 +75,78 @@ def dask_client(options: ExecutionOptions, scratch: Path) -> Iterator[Client]:
             scratch = Path(tempfile.mkdtemp(prefix="egma-"))
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)
         stack.enter_context(dask.config.set({"temporary-directory": str(scratch)}))
+        if options.processes:
+            stack.enter_context(dask.config.set(_OWN_WORKERS))
+        stack.enter_context(_many_files())
         cluster = stack.enter_context(_embedded(options))
-        yield stack.enter_context(Client(cluster))
+        # A user may have a client, and work on it in another thread.
+        yield stack.enter_context(Client(cluster, set_as_default=False))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence Dask's loggers: what fails is told in our own words."""
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 @contextlib.contextmanager
 def _connected(address: str) -> Iterator[Client]:
     try:
-        client = Client(address, timeout=_CONNECT_SECONDS)
+        client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
         raise BadUsageError(
             f"no Dask scheduler answers at {address} ({error}); start it, or leave out --scheduler"
         ) from None
     with client:
         _wait_for_a_worker(client, address)
+        _check_packages(client, address)
         yield client
+
+
+def _check_packages(client: Client, address: str) -> None:
+    """Refuse machines without this package, or with another version of it, before any work.
+
+    Asked by a function of the standard library, as ours would not be found there, and of the
+    module that imports all others.
+    """
+    wanted = pkgutil.resolve_name, "egma_prep.run:__version__"
+    found = client.run(*wanted, on_error="return")
+    try:
+        found[address] = client.run_on_scheduler(*wanted)
+    except Exception as error:  # whatever an import there raises
+        found[address] = error
+    for where, version in found.items():
+        if version != __version__:
+            raise _package_missing(f"{where} has {_other(version)}")
+
+
+def _other(found: object) -> str:
+    missing = (found.name or "") if isinstance(found, ModuleNotFoundError) else ""
+    if missing.partition(".")[0] == "egma_prep":
+        return "none"
+    if isinstance(found, Exception):
+        return f"one that cannot be imported ({type(found).__name__}: {found})"
+    return f"version {found}"
+
+
+def _package_missing(what: str) -> BadUsageError:
+    return BadUsageError(
+        f"egma {__version__} must be installed where the Dask scheduler and its workers run, but"
+        f" {what}; install it there and start them again"
+    )
 
 
 def _embedded(options: ExecutionOptions) -> LocalCluster:
     workers = options.workers or default_workers()
     processes, threads = (workers, 1) if options.processes else (1, workers)
-    _allow_many_files()
     with _interrupts_ignored():
         return LocalCluster(
             n_workers=processes,
@@ -115,7 +172,7 @@ def _interrupts_ignored() -> Iterator[None]:
 
 def _wait_for_a_worker(client: Client, address: str) -> None:
     if not client.nthreads():
-        print(f"waiting for workers at {address}", file=sys.stderr)
+        tell(f"waiting for workers at {address}", sys.stderr)
     try:
         client.wait_for_workers(1, timeout=_WORKER_SECONDS)
     except TimeoutError:
@@ -124,11 +181,17 @@ def _wait_for_a_worker(client: Client, address: str) -> None:
         ) from None
 
 
-def _allow_many_files() -> None:
+@contextlib.contextmanager
+def _many_files() -> Iterator[None]:
     """Raise the soft limit of open files, 256 on some systems, as far as the hard one."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def each_done(
@@ -158,6 +221,8 @@ def each_done(
         raise BadUsageError(
             "the Dask scheduler is gone; start it again, the same command goes on from here"
         ) from None
+    except ImportError as error:  # on a worker that came later
+        raise _package_missing(f"a worker has {_other(error)}") from None
 
 
 def _each_done(
@@ -176,7 +241,8 @@ def _each_done(
         given[str(future.key)] = job
         return [future]
 
-    running = as_completed([future for _ in range(slots()) for future in submit()])
+    first = [future for _ in range(slots()) for future in submit()]
+    running = as_completed(first, loop=client.loop)
     for future in running:
         try:
             result = future.result()

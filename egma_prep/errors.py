@@ -40,6 +40,7 @@ REASONS = {
     "other_aspect": "gaze would lie elsewhere on it; take the image as released, or only resized",
     "out_of_memory": "with fewer --workers each has more; then egma-prep verify --repair",
     "killed_worker": "its worker died each time; with more memory try egma-prep verify --repair",
+    "wrong_type": "a fault of the source in egma_prep/sources, not of the data; mend it there",
     "unexpected": "a fault of this program; please report it with the message",
 }
 """Reason codes of ``rejects.parquet`` and how to mend each."""
@@ -81,6 +82,8 @@ NOTES = {
     "dicom_rescale_passed_over": "images with a DICOM rescale that cannot be used, left out",
     "dicom_header_completed": "DICOM images whose header lacks what it must say, taken as usual",
     "dicom_unused_bits": "DICOM images with bits set that their header calls unused, cleared",
+    "extras_of_wrong_type": "labels, boxes, splits or views that their source gives in another type"
+    " than promised, left out",
 }
 """Names of the counts that ``run.json`` keeps of what was mended, left out or odd, in words."""
 

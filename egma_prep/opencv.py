@@ -8,8 +8,6 @@ from numpy.typing import NDArray
 
 from egma_prep.errors import BadInputError
 
-cv2.setNumThreads(1)  # the cluster's workers are the parallelism
-
 
 def decoded(data: bytes, flags: int, shape: tuple[int, int], path: str) -> NDArray[Any]:
     """Decode a picture that must have so many rows and columns.

@@ -126,8 +126,8 @@ class OutFolder:
 
     def parts(self) -> list[int]:
         """List the parts that have a record, sorted."""
-        found = self.state.glob("part-*/record.json")
-        return sorted(int(path.parent.name.removeprefix("part-")) for path in found)
+        found = (path.parent.name for path in self.state.glob("part-*/record.json"))
+        return sorted(part for name in found if (part := part_number(name)) is not None)
 
     def run(self) -> dict[str, Any] | None:
         """Read ``run.json``; None before the first run.
@@ -170,10 +170,11 @@ class OutFolder:
 
     def remove_all_but(self, parts: set[int]) -> None:
         """Delete other parts, and what interrupted writers and their clusters left."""
-        for path in [*self.state.glob("part-*"), *children(self.images), *children(self.shards)]:
-            number = path.stem.removeprefix("part-")
-            if number.isdigit() and int(number) not in parts:
-                self.remove_part(int(number))
+        names = [one.name for one in self.state.glob("part-*")]
+        names += [one.stem for one in (*children(self.images), *children(self.shards))]
+        for part in map(part_number, set(names)):
+            if part is not None and part not in parts:
+                self.remove_part(part)
         self.remove_litter()
         for folder in (self.scratch, self.next_shards, self.old_shards):
             delete_folder(folder)
@@ -275,3 +276,10 @@ class OutFolder:
 def part_name(part: int) -> str:
     """Name a part's files."""
     return f"part-{part:05d}"
+
+
+def part_number(name: str) -> int | None:
+    """Tell whose such a name is; None of what others laid there, such as ``part-00000.bak``."""
+    digits = name.removeprefix("part-")
+    is_number = digits.isascii() and digits.isdigit()
+    return int(digits) if is_number and name == part_name(int(digits)) else None

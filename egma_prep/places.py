@@ -15,6 +15,10 @@ from egma_prep.errors import BadUsageError
 _ONE_SLASH = re.compile(r"[a-z0-9]{2,}:/(?!/)")
 _STAMPS = ("ETag", "etag", "md5Hash", "mtime", "created", "LastModified")
 _LIBRARIES = {"botocore", "aiobotocore", "aiohttp", "gcsfs", "google", "adlfs", "azure"}
+WORKING_FOLDER_GONE = (
+    "the working folder is gone (deleted, or its disk is not mounted); cd to one that exists, then"
+    " repeat the same command"
+)
 _PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs"}
 
 
@@ -73,8 +77,19 @@ def is_remote(path: Path) -> bool:
 
 
 def resolved(path: Path) -> Path:
-    """Make a local path absolute."""
-    return path if is_remote(path) else path.resolve()
+    """Make a local path absolute.
+
+    Raises
+    ------
+    BadUsageError
+        If it is relative to a working folder that was deleted.
+    """
+    if is_remote(path):
+        return path
+    try:
+        return path.resolve()
+    except FileNotFoundError:
+        raise BadUsageError(WORKING_FOLDER_GONE) from None
 
 
 def store_of(path: Path) -> tuple[Any, str]:

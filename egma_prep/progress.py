@@ -1,12 +1,20 @@
 """Progress with rate and time left: a bar on a terminal, plain lines elsewhere."""
 
+import contextlib
 import sys
 import time
 from types import TracebackType
+from typing import TextIO
 
 _SECONDS_BETWEEN_LINES = 10.0
 _SECONDS_BETWEEN_DRAWS = 0.2
 _BAR_CELLS = 24
+
+
+def tell(line: str, stream: TextIO | None = None) -> None:
+    """Print a line; that nobody can be told any more must not end a run."""
+    with contextlib.suppress(OSError, ValueError):  # ValueError: a closed file
+        print(line, file=stream, flush=True)
 
 
 class Progress:
@@ -16,7 +24,7 @@ class Progress:
         self.label = label
         self.total = total
         self.done = 0
-        self._live = sys.stderr.isatty()
+        self._live = _is_terminal()
         self._start = self._shown = time.monotonic()
         self._shown_done = -1
 
@@ -33,7 +41,7 @@ class Progress:
     ) -> None:
         if self._live:
             self._show()
-            sys.stderr.write("\n")
+            _show_text("\n")
         elif self.done < self.total or self._shown_done < self.done:
             self._show()
 
@@ -59,9 +67,21 @@ class Progress:
         if self._live:
             filled = round(_BAR_CELLS * self.done / max(self.total, 1))
             bar = "#" * filled + "-" * (_BAR_CELLS - filled)
-            sys.stderr.write(f"\r\x1b[K[{bar}] {self.line()}")
+            _show_text(f"\r\x1b[K[{bar}] {self.line()}")
         else:
-            sys.stderr.write(f"{self.line()}\n")
+            _show_text(f"{self.line()}\n")
+
+
+def _is_terminal() -> bool:
+    try:
+        return sys.stderr.isatty()
+    except (AttributeError, ValueError):  # closed before or after Python began
+        return False
+
+
+def _show_text(text: str) -> None:
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # as `tell`
+        sys.stderr.write(text)
         sys.stderr.flush()
 
 

@@ -1,13 +1,16 @@
 """What a source hands on: one reading's gaze, words, labels and regions, in original pixels."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from operator import ne
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
+from egma_prep.errors import BadInputError
 from egma_prep.parse.csv_file import Table
 
 FloatArray = NDArray[np.float64]
@@ -161,3 +164,83 @@ class RawReading:
     fixation_rows: RowsOfFile = _NO_FILE
     word_rows: RowsOfFile = _NO_FILE
     shown_px: tuple[float, float] | None = None
+
+
+_LARGEST = float(np.finfo(np.float32).max)  # as labels and regions are stored
+
+
+def typed_reading(raw: RawReading) -> RawReading:
+    """Give a source's reading the types that `RawReading` promises.
+
+    What a heatmap does not need is left out where its type is another, and counted in the notes.
+
+    Raises
+    ------
+    BadInputError
+        If what it needs is of another type.
+    """
+    for name in ("dataset", "reading_id", "subject_id", "dicom_id", "image_path"):
+        _demand(raw, name, _is_text(getattr(raw, name)))
+    for name in ("width", "height"):
+        size = getattr(raw, name)
+        _demand(raw, name, isinstance(size, int | np.integer) and bool(size > 0))
+    _demand(raw, "words.text", all(map(_is_text, raw.words.text)))
+    fixations = Fixations(*_columns(raw, "fixations", raw.fixations))
+    times_s = _columns(raw, "words", raw.words[1:], len(raw.words.text), finite=False)
+    labels = {
+        name: float(value)
+        for name, value in raw.labels.items()
+        if _is_text(name) and _is_number(value)
+    }
+    regions = [one for one in raw.regions if _is_region(one)]
+    study_id = raw.study_id if _is_text(raw.study_id) else ""
+    split, view = (one if _is_text(one) else None for one in (raw.split, raw.view))
+    left_out = len(raw.labels) - len(labels) + len(raw.regions) - len(regions)
+    left_out += sum(map(ne, (study_id, split, view), (raw.study_id, raw.split, raw.view)))
+    return replace(
+        raw,
+        study_id=study_id,
+        split=split,
+        view=view,
+        fixations=fixations,
+        words=Words(raw.words.text, *times_s),
+        labels=labels,
+        regions=regions,
+        notes={**raw.notes, **({"extras_of_wrong_type": left_out} if left_out else {})},
+    )
+
+
+def _demand(raw: RawReading, name: str, is_so: bool) -> None:
+    if not is_so:
+        what = f"its source gives {name} of reading {raw.reading_id!r} in another type"
+        raise BadInputError("wrong_type", "", what)
+
+
+def _columns(
+    raw: RawReading, name: str, columns: Any, length: int | None = None, finite: bool = True
+) -> list[FloatArray]:
+    try:
+        made = [np.asarray(column, dtype=np.float64) for column in columns]
+    except (TypeError, ValueError):
+        made = []
+    shape = (len(columns[0]) if length is None else length,)
+    sound = bool(made) and all(column.shape == shape for column in made)
+    _demand(raw, name, sound and (not finite or all(np.isfinite(one).all() for one in made)))
+    return made
+
+
+def _is_text(value: object) -> TypeGuard[str]:
+    """Tell what Arrow can store as text: half a character, which JSON can spell, it cannot."""
+    return isinstance(value, str) and not any("\ud800" <= one <= "\udfff" for one in value)
+
+
+def _is_number(value: object) -> bool:
+    if not isinstance(value, int | float | np.integer | np.floating):
+        return False
+    return math.isfinite(value) and abs(float(value)) <= _LARGEST
+
+
+def _is_region(region: Region) -> bool:
+    *names, certainty = (region.name, region.kind, region.certainty)
+    numbers = (region.x0, region.y0, region.x1, region.y1, 0 if certainty is None else certainty)
+    return all(map(_is_text, names)) and all(map(_is_number, numbers))

@@ -11,6 +11,8 @@ FloatArray = NDArray[np.float64]
 
 GRID_CELLS = 7
 _ROUNDING_SLACK = 1e-9  # ties must not hang on the last bit of a sum
+_FARTHEST_SIGMA = 8.0
+"""So many sigma away a Gaussian is still a number on both axes; beyond 38 it is 0 in float64."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,8 @@ def kernels(
 
 def _least_sigma(centre_px: FloatArray, truncate: float) -> FloatArray:
     nearest = np.clip(np.round(centre_px), 0, FRAME_PX - 1)
-    return np.abs(centre_px - nearest) / truncate * (1 + 1e-9) + 1e-9
+    reach = min(truncate, _FARTHEST_SIGMA)
+    return np.abs(centre_px - nearest) / reach * (1 + 1e-9) + 1e-9
 
 
 def heatmap(kernel: Kernels, weight_s: FloatArray) -> Heatmap | None:

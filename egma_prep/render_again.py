@@ -16,7 +16,7 @@ from egma_prep.geometry import frame_of
 from egma_prep.options import Options, differences, with_changes
 from egma_prep.out_folder import OutFolder
 from egma_prep.places import Fingerprint, delete_folder, make_folder, resolved
-from egma_prep.progress import Progress
+from egma_prep.progress import Progress, tell
 from egma_prep.readings import Words
 from egma_prep.schema import SHARD, Rows, described, key_of
 from egma_prep.sentences import SentenceSpan
@@ -28,7 +28,7 @@ Say = Callable[[str], object]
 _FROM_GAZE = ("heatmap", "sentences")
 
 
-def render_heatmaps(out_root: Path, changes: Iterable[dict[str, Any]], say: Say = print) -> int:
+def render_heatmaps(out_root: Path, changes: Iterable[dict[str, Any]], say: Say = tell) -> int:
     """Bring the shards to other render options.
 
     Parameters

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from egma_prep import __version__
@@ -27,18 +28,27 @@ from egma_prep.places import (
     stamps_below,
     unreachable,
 )
-from egma_prep.progress import Progress
+from egma_prep.progress import Progress, tell
 from egma_prep.readings import PlannedReading
 from egma_prep.render_again import render_parts, written_by_part
 from egma_prep.schema import REJECTS, SCHEMA_VERSION, TABLES, part_tables, table_of
 from egma_prep.shards import make_part, reading_at_work
 from egma_prep.sources import Source, SubjectPlan, choose_source, with_defaults_of
-from egma_prep.whole_files import concatenate, is_as_written, read_parquet, write_json, write_table
+from egma_prep.whole_files import (
+    concatenate,
+    damaged,
+    is_as_written,
+    read_parquet,
+    write_json,
+    write_table,
+)
 
 _SOFTWARE = ("numpy", "scipy", "opencv-python-headless", "pyarrow", "spacy", "distributed")
 _TRIAL_GROWTH = 4
 _DEATHS = 3
 """So often a worker must die on one reading before the reading is blamed."""
+_DEATHS_AT_NOTHING = 10
+"""So often in a row may one part's worker die at no reading: of a neighbour's, of the cluster's."""
 _REASONS_SHOWN = 5
 _LANDMARKS = 20
 
@@ -80,7 +90,7 @@ def run_etl(
     changes: Iterable[dict[str, Any]] = (),
     source_name: str | None = None,
     images: Path | None = None,
-    say: Say = print,
+    say: Say = tell,
 ) -> Summary:
     """Bring ``out/`` up to date with a raw tree.
 
@@ -286,8 +296,6 @@ def _make(
             client = stack.enter_context(dask_client(wanted.execution, out.scratch))
         write_json(out.run_file, header | {"status": "running"})
         out.remove_all_but(parts)
-        for plan in stale:
-            delete(out.last_reading_file(plan.part))
         if stale:
             planned = sum(plan.planned for plan in stale)
             progress = stack.enter_context(Progress("readings", planned))
@@ -299,16 +307,26 @@ def _make(
 def _made(client: Any, stale: list[PartPlan], job: Job) -> Iterator[PartPlan]:
     """Make parts; readings on which workers die time and again are rejected, their mates kept."""
     out, deaths = OutFolder(job.out), Counter[tuple[str, str]]()
+    at_nothing = Counter[int]()
     longest_first = sorted(stale, key=lambda plan: -len(plan.readings))  # all workers end together
-    jobs: deque[tuple[Any, ...]] = deque((plan, job) for plan in longest_first)
-    for (plan, *_), written in each_done(client, make_part, jobs):
+    jobs: deque[tuple[Any, ...]] = deque((plan, job, (), token_hex(4)) for plan in longest_first)
+    for (plan, _, _, attempt), written in each_done(client, make_part, jobs):
         if written is not WORKER_DIED:
+            at_nothing.clear()
             yield plan
             continue
-        at_work = reading_at_work(out, plan.part)
-        deaths.update([at_work] if at_work else [])
+        if at_work := reading_at_work(out, plan.part, attempt):
+            deaths[at_work] += 1
+            at_nothing.clear()
+        else:
+            at_nothing[plan.part] += 1
+        if at_nothing[plan.part] >= _DEATHS_AT_NOTHING:
+            raise BadUsageError(
+                f"workers die time and again as they begin or write {part_name(plan.part)}; if"
+                " memory is short give fewer --workers; the same command goes on from here"
+            )
         fatal = frozenset(key for key, times in deaths.items() if times >= _DEATHS)
-        jobs.append((plan, job, fatal))
+        jobs.append((plan, job, fatal, token_hex(4)))
 
 
 def _header(job: Job, n_parts: int) -> dict[str, Any]:
@@ -332,7 +350,7 @@ def _finish(
 ) -> None:
     """Merge tables and rejects, check that nothing vanished, and only then call it complete."""
     parts = [plan.part for plan in plans]
-    records = [record for part in parts if (record := out.record(part)) is not None]
+    records = [_record_of(out, part) for part in parts]
     tables = part_tables(header["options"]["output"]["privacy"])
     for name in set(TABLES) - set(tables):
         delete(out.table(name))
@@ -352,6 +370,15 @@ def _finish(
         path: known for record in records for path, known in record["inputs"].items()
     }
     out.write_run(header | {"status": "complete", "counts": counts, "inputs": inputs})
+
+
+def _record_of(out: OutFolder, part: int) -> dict[str, Any]:
+    """Read the record of a part that was made a moment ago, or that was current."""
+    record = out.record(part)
+    if record is None:
+        path = out.record_file(part)
+        raise damaged(path, "its checksum is another" if path.exists() else "it is gone")
+    return record
 
 
 def counted(

@@ -1,8 +1,9 @@
 """Dictated words to sentences, one spaCy token a word (DESIGN, "Words" and "Sentences")."""
 
 import re
-import sys
+import threading
 import unicodedata
+import warnings
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache, partial
 from itertools import pairwise
@@ -20,6 +21,8 @@ _INITIALS = re.compile(r"([a-z]\.)+[a-z]")  # e.g, i.e, a.p
 _ABBREVIATIONS = frozenset(
     ["approx", "cf", "dr", "eg", "fig", "ie", "mr", "mrs", "ms", "prof", "vs"]
 )
+
+_ONE_THREAD = threading.Lock()
 
 
 class SentenceSpan(NamedTuple):
@@ -99,15 +102,11 @@ def _spans(
 
 @cache
 def _document() -> "Callable[..., Doc]":
-    """Import spaCy where sentences are cut, and without torch, which it does not need for that."""
-    hidden = {} if "torch" in sys.modules else {"torch": None}
-    sys.modules.update(hidden)  # type: ignore[arg-type]  # as if it were not installed
-    try:
+    """Import spaCy where sentences are cut: who cuts none need not wait for it."""
+    with _ONE_THREAD, warnings.catch_warnings():  # spaCy adds filters, which are the user's
         from spacy.tokens import Doc
         from spacy.vocab import Vocab
-    finally:
-        for name in hidden:
-            del sys.modules[name]
+
     return partial(Doc, Vocab())
 
 

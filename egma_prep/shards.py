@@ -1,5 +1,6 @@
 """One part's readings to its shard, images and tables; the record comes last."""
 
+import contextlib
 import json
 import socket
 import traceback
@@ -21,7 +22,7 @@ from egma_prep.options import ImageOptions, Options
 from egma_prep.out_folder import OutFolder
 from egma_prep.parts import Job, PartPlan
 from egma_prep.places import add_line, delete, is_of_a_store, make_folder, unreachable
-from egma_prep.readings import PlannedReading
+from egma_prep.readings import PlannedReading, typed_reading
 from egma_prep.schema import (
     IMAGES,
     SHARD,
@@ -34,7 +35,9 @@ from egma_prep.schema import (
 from egma_prep.whole_files import write_json, write_tables
 
 
-def make_part(plan: PartPlan, job: Job, fatal: Collection[tuple[str, str]] = ()) -> int:
+def make_part(
+    plan: PartPlan, job: Job, fatal: Collection[tuple[str, str]] = (), attempt: str = ""
+) -> int:
     """Load, align, render and write one part, and last its record.
 
     The record holds the part's key, counts, rejects, fingerprints of inputs and of outputs.
@@ -43,6 +46,8 @@ def make_part(plan: PartPlan, job: Job, fatal: Collection[tuple[str, str]] = ())
     ----------
     fatal : collection of tuple
         Keys of readings that killed their worker time and again, to be rejected unread.
+    attempt : str
+        Tells the note of the reading at work from those of other attempts at the part.
 
     Returns
     -------
@@ -52,17 +57,17 @@ def make_part(plan: PartPlan, job: Job, fatal: Collection[tuple[str, str]] = ())
     try:
         job.check_sight()
         with OutFolder(job.out, job.token).at_work():
-            return _make_part(plan, job, fatal)
+            return _make_part(plan, job, fatal, attempt)
     except Exception as error:
         if job.options.execution.scheduler and is_of_a_store(error):
             raise unreachable(f"from {socket.gethostname()} the object store", error) from None
         raise
 
 
-def _make_part(plan: PartPlan, job: Job, fatal: Collection[tuple[str, str]]) -> int:
+def _make_part(plan: PartPlan, job: Job, fatal: Collection[tuple[str, str]], attempt: str) -> int:
     out, files = OutFolder(job.out, job.token), job.files()
     out.remove_part(plan.part)
-    columns, rejects, notes = _load_all(plan, job, files, fatal)
+    columns, rejects, notes = _load_all(plan, job, files, fatal, attempt)
     written = len(columns["shard"]["image"])
     chosen = _chosen(plan.part, job, out)
     if not written:
@@ -80,7 +85,6 @@ def _make_part(plan: PartPlan, job: Job, fatal: Collection[tuple[str, str]]) -> 
         "inputs": plan.inputs | files.fingerprints,
         "outputs": dict(zip(chosen, write_tables(tables), strict=True)),
     }
-    delete(out.last_reading_file(plan.part))
     out.check_lock()
     write_json(out.record_file(plan.part), record)
     return written
@@ -102,14 +106,18 @@ def _chosen(part: int, job: Job, out: OutFolder) -> dict[str, tuple[Path, pa.Sch
     }
 
 
-def reading_at_work(out: OutFolder, part: int) -> tuple[str, str] | None:
-    """Read which reading a part was at when its worker died; None if it had not begun."""
-    try:
-        last = out.last_reading_file(part).read_bytes().splitlines()[-1]
-        dataset, reading_id = json.loads(last)
-    except (OSError, ValueError, IndexError):
-        return None
-    return dataset, reading_id
+def reading_at_work(out: OutFolder, part: int, attempt: str) -> tuple[str, str] | None:
+    """Read which reading an attempt at a part was at when its worker died; None if at none.
+
+    Notes of other attempts, which a worker that was cut off may still write, tell nothing of it.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        for line in reversed(out.last_reading_file(part).read_bytes().splitlines()):
+            of_attempt, *key = json.loads(line)
+            if of_attempt == attempt:
+                dataset, reading_id = key
+                return dataset, reading_id
+    return None
 
 
 def shard_options(options: Options) -> dict[str, Any]:
@@ -129,7 +137,11 @@ def shard_options(options: Options) -> dict[str, Any]:
 
 
 def _load_all(
-    plan: PartPlan, job: Job, files: InputFiles, fatal: Collection[tuple[str, str]]
+    plan: PartPlan,
+    job: Job,
+    files: InputFiles,
+    fatal: Collection[tuple[str, str]],
+    attempt: str,
 ) -> tuple[dict[str, Columns], list[Reject], Counter[str]]:
     schemas = TABLES | {"shard": SHARD}
     columns: dict[str, Columns] = {
@@ -149,7 +161,7 @@ def _load_all(
             files.read(raw.image_path)
 
     for planned in files.ahead(plan.readings, read):
-        add_line(note, json.dumps(planned.key))  # who dies here is found by it
+        add_line(note, json.dumps([attempt, *planned.key]))  # who dies here is found by it
         if planned.key in fatal:
             error = BadInputError("killed_worker", "", f"reading {planned.reading_id}")
             rejects.append(Reject.of(error, *planned.key, "read"))
@@ -166,6 +178,7 @@ def _load_all(
             for name, values in more.items():
                 columns[table][name] += values
         notes.update(noted)
+    delete(note)  # who dies while writing is no reading's fault
     columns["readings"]["part"] = [plan.part] * len(columns["shard"]["image"])
     columns["images"] = _images_of(columns["shard"])
     return columns, rejects, notes
@@ -192,7 +205,7 @@ def load_reading(
     """
     stage = "read"
     try:
-        raw = job.layout.load(planned, files, job.options.source)
+        raw = typed_reading(job.layout.load(planned, files, job.options.source))
         stage = "image"
         path = raw.image_path
         image = remembered(images, path, lambda: _framed(path, files, job.options.image))

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from egma_prep.errors import Reject
-from egma_prep.formats import load_shard
+from egma_prep.formats import formats, load_shard
 from egma_prep.invariants import broken_rules
 from egma_prep.options import Options, with_changes
-from egma_prep.out_folder import OutFolder
+from egma_prep.out_folder import OutFolder, part_number
 from egma_prep.parts import Job, damaged_files, part_of
 from egma_prep.places import delete, files_below, place_of, resolved
 from egma_prep.progress import Progress
@@ -39,7 +39,7 @@ from egma_prep.whole_files import is_as_written, read_parquet
 Say = Callable[[str], object]
 
 _OURS = re.compile(
-    r"part-\d+\.\w+|record\.json|\..*\.tmp|" + "|".join(rf"{n}\.parquet" for n in TABLES)
+    rf"part-[0-9]+\.({'|'.join(formats())})|record\.json|\..*\.tmp|({'|'.join(TABLES)})\.parquet"
 )
 _OF_OTHER_COMMANDS = ("runs/", "evaluation/", "state/")
 _LEFT_BEHIND = "not of this run"
@@ -107,7 +107,8 @@ def verify(
     if not verdict.findings:
         verdict.findings += _accounts(out, run, records)
     intact = sorted(key for key, part in stored.items() if part not in verdict.spoilt)
-    chosen = random.sample(intact, min(sample, len(intact)))
+    own_draws = random.Random()  # the user may count on theirs
+    chosen = own_draws.sample(intact, min(sample, len(intact)))
     verdict.rendered = 0 if options.output.privacy else len(chosen)
     if not options.output.privacy:
         verdict.findings += _rendered_again(out, options, chosen, stored)
@@ -154,7 +155,8 @@ def _files(
     """Compare every file with its checksum; return the records of all parts."""
     records: dict[int, dict[str, Any]] = {}
     expected = {out.run_file}
-    for part in sorted(int(path.name.partition("-")[2]) for path in out.state.glob("part-*")):
+    numbers = (part_number(path.name) for path in out.state.glob("part-*"))
+    for part in sorted(number for number in numbers if number is not None):
         record, record_file = out.record(part), out.record_file(part)
         expected |= {record_file} | _paths(out, part, options)
         if record is None:
@@ -169,12 +171,19 @@ def _files(
         if not is_as_written(path, known):
             verdict.findings.append(Finding(out.relative(path), _damage(path)))
     for path in _orphans(out, expected):
-        problem = _LEFT_BEHIND if _OURS.fullmatch(path.name) else "not of egma-prep; move it away"
+        problem = _LEFT_BEHIND if _is_ours(out, path) else "not of egma-prep; move it away"
         verdict.findings.append(Finding(out.relative(path), problem))
     if options.output.privacy:
         verdict.findings += _older(out, expected)
     verdict.files = sum(path.exists() for path in expected)
     return records
+
+
+def _is_ours(out: OutFolder, path: Path) -> bool:
+    """Tell what a run left from what others laid there: a copy, ``part-00000.bak/record.json``."""
+    homes = (out.root, out.tables, out.images, out.shards, out.next_shards, out.old_shards)
+    of_a_part = part_number(path.parent.name) is not None
+    return bool(_OURS.fullmatch(path.name)) and (of_a_part or path.parent in (*homes, out.state))
 
 
 def _damage(path: Path) -> str:

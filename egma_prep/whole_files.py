@@ -211,23 +211,33 @@ def read_parquet(path: Path) -> pa.Table:
         return parquet.load(path)
     except (OSError, pa.ArrowException) as error:
         reason = str(error).partition("\n")[0]
+        if is_of_a_store(error):  # that it cannot be read now is no damage
+            raise
         raise BadUsageError(f"{path} is damaged ({reason}); repeat: egma-prep run DATA") from None
 
 
 def concatenate(paths: list[Path], target: Path, schema: pa.Schema) -> None:
-    """Join the parts of a table, many to a row group."""
+    """Join the parts of a table, many to a row group.
+
+    Raises
+    ------
+    BadUsageError
+        If one of them is missing, damaged or another table.
+    """
     with (
         appearing_whole(target) as temporary,
         pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
     ):
-        for table in _joined(paths):
+        for table in _joined(paths, schema):
             writer.write_table(table)
 
 
-def _joined(paths: list[Path]) -> Iterator[pa.Table]:
+def _joined(paths: list[Path], schema: pa.Schema) -> Iterator[pa.Table]:
     tables: list[pa.Table] = []
     for path in paths:
-        tables.append(parquet.load(path))
+        tables.append(read_parquet(path))
+        if not tables[-1].schema.equals(schema):
+            raise damaged(path, "its columns are others")
         if sum(map(len, tables)) >= _ROWS_PER_GROUP:
             yield pa.concat_tables(tables)
             tables = []

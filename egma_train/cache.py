@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egma_train.errors import BadUsageError
+from egma_train.own_process import tell
 from egma_train.shards import (
     FRAME_PX,
     GRID_CELLS,
@@ -28,6 +29,8 @@ _CELLS = GRID_CELLS * GRID_CELLS
 _BLANK_MAP = bytes(FRAME_PX * FRAME_PX)
 _CACHE_VERSION = 1
 _INDEX = "index.npz"
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
+"""What opening raises, TypeError where numpy before 2.2 had added an array to the index."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ def open_cache(
     *,
     maps: bool = False,
     antialias: bool = False,
-    say: Callable[[str], Any] = print,
+    say: Callable[[str], Any] = tell,
 ) -> ReadingCache:
     """Map the cache of some shards into memory; make it where it is missing.
 
@@ -139,7 +142,7 @@ def open_cache(
             ) from None
     try:
         return _open(place, key)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except _DAMAGE:
         say(f"{place} is damaged: copying the shards again")
         shutil.rmtree(place)
         _build(files, place, maps, antialias)
@@ -158,7 +161,7 @@ def _open_from_store(
     stamp = stamp_of_shards(url)
     note = root / f"{stamp[:16]}.txt"
     if note.exists():
-        with suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        with suppress(*_DAMAGE):
             return _open(_place(root, key := note.read_text(), maps, antialias), key)
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
     with TemporaryDirectory(dir=root, prefix=".shards-") as copy:
@@ -218,7 +221,8 @@ def _build(files: list[Path], place: Path, maps: bool, antialias: bool) -> None:
                     _append(reading, streams, index, antialias)
         if not index["dataset"]:
             raise BadUsageError(f"no reading in {files[0].parent} has a sentence")
-        np.savez(aside / _INDEX, allow_pickle=False, **_as_arrays(index))
+        # Not allow_pickle=False: numpy before 2.2 writes that as an array. None holds objects.
+        np.savez(aside / _INDEX, **_as_arrays(index))  # type: ignore[arg-type]
         try:
             os.rename(aside, place)
         except OSError:

@@ -11,7 +11,18 @@ from egma_train import __version__
 _DONE, _BAD, _INTERRUPTED = 0, 2, 130
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+class _OwnProcess(click.Command):
+    """Tells what it can: a closed terminal must not end a week's training."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command."""
+        from egma_train.own_process import own_process
+
+        with own_process():
+            return super().main(*args, **kwargs)
+
+
+@click.command(cls=_OwnProcess, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="egma-train")
 @click.option(
     "--out",
@@ -66,9 +77,11 @@ def main(
       egma-train --shards out/ --init medclip-vit --gaze-fraction 0.5
       torchrun --nproc-per-node 2 -m egma_train --shards out/
     """
-    from egma_train.errors import BadUsageError
+    from egma_train.errors import BadUsageError, broken_package
+    from egma_train.own_process import check_working_folder
 
     try:
+        check_working_folder()
         changes = _changes(**flags)
         from egma_train.start import Request, run_training
 
@@ -76,11 +89,13 @@ def main(
             raise BadUsageError(f"--out {out} is no local folder; runs are written into one")
         request = Request(shards or out, Path(out), preset, name, init, changes, resume)
         run = run_training(request, click.echo)
-    except (BadUsageError, OSError) as error:
-        if debug:
+    except Exception as error:
+        known = isinstance(error, BadUsageError | OSError)
+        told = broken_package(error) or (error if known else None)
+        if debug or told is None:
             raise
-        if str(error):  # else the first of several processes says it
-            click.echo(f"egma-train: {error}", err=True)
+        if str(told):  # else the first of several processes says it
+            click.echo(f"egma-train: {told}", err=True)
         sys.exit(_BAD)
     if run is None:
         sys.exit(_INTERRUPTED)

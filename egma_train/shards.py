@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +18,7 @@ SCHEMA_VERSION = "1"
 FRAME_PX = 224
 GRID_CELLS = 7
 
+_PART = re.compile(r"part-[0-9]+")
 _FACTS = ("dataset", "reading_id", "subject_id", "dicom_id", "split")
 _SENTENCE = ("text", "grid")
 _REGION = ("name", "kind", "x0", "y0", "x1", "y1")
@@ -55,7 +57,9 @@ class ShardReading(NamedTuple):
 
 
 def find_shards(folder: Path) -> list[Path]:
-    """List the shards of an ``out/`` folder, or of a folder that holds nothing else.
+    """List the shards of an ``out/`` folder, or of a folder of its own, and nothing else there.
+
+    A copy, ``part-00000 (1).parquet``, is no shard: its readings would count twice.
 
     Raises
     ------
@@ -65,7 +69,8 @@ def find_shards(folder: Path) -> list[Path]:
     inside = folder / "shards" if (folder / "shards").is_dir() else folder
     if inside.name == "shards":
         _refuse_unfinished(inside.parent / "run.json")
-    files = sorted(one for one in inside.glob("part-*") if one.suffix in _READERS)
+    listed = (one for one in inside.glob("part-*") if one.suffix in _READERS)
+    files = sorted(one for one in listed if _PART.fullmatch(one.stem))
     if not files:
         raise BadUsageError(f"{folder} holds no shards; make them with: egma-prep run DATA")
     partial = [one.name for one in inside.glob(".*.tmp")]

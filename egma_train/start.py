@@ -30,7 +30,7 @@ from egma_train.sampling import (
     number_of_batches,
     readings_with_used_gaze,
 )
-from egma_train.train import short_run, train
+from egma_train.train import own_random_numbers, short_run, train
 from egma_train.vocabulary import make_tokenizer
 from egma_train.weights import RANDOM, Start, cached_hub_weights, load_start
 
@@ -64,6 +64,7 @@ class Request:
     resume: bool
 
 
+@own_random_numbers()
 def run_training(request: Request, say: Say) -> RunFolder | None:
     """Train as asked.
 

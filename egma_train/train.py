@@ -2,6 +2,7 @@
 
 import math
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -111,6 +112,15 @@ class Trainer:
         self.scaler.update()
         self.model.clamp_scale()
         return norm
+
+
+@contextmanager
+def own_random_numbers() -> Iterator[None]:
+    """Leave the random numbers of who called as they were."""
+    # Before that there is nothing to keep, and asking would take memory.
+    begun = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(range(torch.cuda.device_count()) if begun else ()):
+        yield
 
 
 def train(
@@ -295,6 +305,9 @@ def _step_seed(seed: int, step: int, rank: int) -> int:
 def _asked_to_stop() -> Iterator[list[int]]:
     """Note Ctrl-C and SIGTERM instead of dying; a second one ends the process at once."""
     asked: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # signals never come here
+        yield asked
+        return
 
     def note(number: int, _: Any) -> None:
         if asked:

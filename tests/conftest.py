@@ -6,24 +6,48 @@ import shutil
 from collections import defaultdict, deque
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click import Command
 from click.testing import CliRunner, Result
+from hypothesis import HealthCheck, settings
 
 from egma_prep import run
 from egma_prep.cli import main
 from egma_prep.synth import write_tree
+
+# A machine that does other work is slow, no fault.
+settings.register_profile(
+    "loaded",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("loaded")
 
 MATRIX = pytest.StashKey[dict[tuple[str, str, str], list[str]]]()
 
 IN_THREADS = ("--set", "execution.processes=false", "--set", "execution.readings_per_part=8")
 
 
+def invoked(command: Command, *arguments: object) -> Result:
+    """Run a command in this process; click before 8.2 keeps stderr apart only when asked."""
+    apart = {"mix_stderr": False} if "mix_stderr" in signature(CliRunner).parameters else {}
+    result = CliRunner(**apart).invoke(command, [str(argument) for argument in arguments])
+    if apart:
+        result.__class__ = _BothStreams
+    return result
+
+
+class _BothStreams(Result):
+    output = property(lambda self: self.stdout + self.stderr)
+
+
 def egma_prep(*arguments: object) -> Result:
     """Run a command of the real CLI in this process."""
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+    return invoked(main, *arguments)
 
 
 def run_etl(data: Path, out: Path, *more: object) -> Result:

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import pydicom
 import torch
-from click.testing import CliRunner, Result
+from click.testing import Result
+from conftest import invoked
 from numpy.typing import NDArray
 from pydicom.uid import ExplicitVRLittleEndian
 
@@ -25,7 +26,7 @@ SMALL = {"model": {"swin_width": 12, "text_width": 32, "text_heads": 2, "project
 
 
 def egma_eval(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+    return invoked(main, *arguments)
 
 
 def written(out: Path, task: str, suffix: str = ".json", name: str = "untrained") -> Path:

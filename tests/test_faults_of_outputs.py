@@ -19,10 +19,11 @@ from tables import contents, rejects, shards, write_sealed
 from test_wounds import file_of
 
 from egma_prep import open_shards
+from egma_prep import run as run_module
 from egma_prep.errors import BadUsageError
 from egma_prep.whole_files import fingerprint_of
 from egma_train.errors import BadUsageError as BadTrainingUsageError
-from egma_train.shards import read_shard
+from egma_train.shards import find_shards, read_shard
 
 pytestmark = pytest.mark.usefixtures("no_cluster")
 
@@ -202,6 +203,86 @@ def test_files_that_do_not_belong_are_named_and_only_ours_removed(
     assert all((out / name).read_bytes() == b"stray" for name in theirs)
     (out / "tables" / "my.csv").unlink()
     assert verify(out).exit_code == 0
+    assert contents(out) == contents(clean_out)
+
+
+STRAYS = [
+    "state/part-00000.bak/record.json",
+    "state/part-/record.json",
+    "state/part-²/record.json",
+    "state/part-00000 (1)/words.parquet",
+    "state/notes.txt",
+    "shards/part-00000 (1).parquet",
+    "shards/part-00000.bak",
+    "images/part-x.parquet",
+    "tables/readings (1).parquet",
+]
+
+
+@pytest.mark.parametrize("command", ["run", "render-heatmaps", "verify", "report", "inspect"])
+def test_names_that_others_laid_there_stop_no_command(
+    command: str, out: Path, phantom: Path, clean_out: Path
+) -> None:
+    for name in STRAYS:
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_bytes(b"stray")
+    if command == "run":
+        sorted(out.glob("state/part-?????/record.json"))[0].unlink()
+        result = run_etl(phantom, out)
+    else:
+        result = egma_prep(command, "--out", out)
+    assert "Traceback" not in result.output and not isinstance(result.exception, ValueError)
+    assert result.exit_code == (command == "verify"), result.output
+    if command == "verify":
+        for name in STRAYS:
+            assert f"{name}: not of egma-prep; move it away" in result.output
+    if command != "render-heatmaps":  # which puts another folder of shards in the place of the old
+        assert all((out / name).read_bytes() == b"stray" for name in STRAYS)
+    assert len(open_shards(out)) == len(open_shards(clean_out))
+
+
+def test_a_copy_of_a_shard_counts_its_readings_once(out: Path, clean_out: Path) -> None:
+    first = sorted((out / "shards").iterdir())[0]
+    shutil.copy(first, first.with_name(f"{first.stem} (1).parquet"))
+    assert len(open_shards(out)) == len(open_shards(clean_out))
+    assert find_shards(out) == sorted((out / "shards").glob("part-?????.parquet"))
+
+
+@pytest.mark.fault(
+    "a share of a table that is damaged while it is merged",
+    "cut, swapped with another or gone after its part was made",
+    "told as damaged with how to mend it; the same command goes on",
+)
+@pytest.mark.parametrize(
+    ("harm", "why"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:-9]), "Parquet"),
+        (lambda path: shutil.copy(path.with_name("sentences.parquet"), path), "columns are others"),
+        (Path.unlink, "No such file"),
+    ],
+    ids=["cut", "swapped", "gone"],
+)
+def test_a_share_damaged_while_it_is_merged_is_told_as_damaged(
+    harm: Callable[[Path], object], why: str, phantom: Path, out: Path, clean_out: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    share = sorted(out.glob("state/part-*/words.parquet"))[1]
+    sorted(out.glob("state/part-*/record.json"))[0].unlink()
+    real = run_module.concatenate
+
+    def concatenate(paths: list[Path], target: Path, schema: pa.Schema) -> None:
+        if target.stem == "words":
+            harm(share)
+        real(paths, target, schema)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run_module, "concatenate", concatenate)
+        result = run_etl(phantom, out)
+    assert result.exit_code == 2
+    told = result.stderr.splitlines()[-1]
+    assert f"{share} is damaged (" in told and why in told and "repeat" in told
+    assert "cannot write" not in result.output
+    assert run_etl(phantom, out).exit_code == 0
     assert contents(out) == contents(clean_out)
 
 

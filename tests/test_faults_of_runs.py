@@ -9,8 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from conftest import egma_prep, run_etl
 from distributed import Client
 from tables import contents, rejects, shards
 
-from egma_prep import cluster, lock
+from egma_prep import cluster, lock, run
+from egma_prep import shards as shards_module
 
 COMMAND = (sys.executable, "-c", "from egma_prep.cli import main; main()")
 SMALL_PARTS = ("--workers", "2", "--set", "execution.readings_per_part=2")
@@ -146,21 +148,102 @@ def test_a_kill_at_a_rename_is_survived(
     nth: int,
     after: bool,
 ) -> None:
-    real, done = os.replace, []
+    real, done, one_at_a_time = os.replace, [], threading.Lock()
 
     def replace(old: Any, new: Any) -> None:
-        if len(done) == nth and not after:
-            raise Killed
-        real(old, new)
-        done.append(new)
-        if len(done) == nth + 1 and after:
-            raise Killed
+        with one_at_a_time:  # tables are merged in threads; dead, none of them goes on
+            if len(done) > nth or (len(done) == nth and not after):
+                raise Killed
+            real(old, new)
+            done.append(new)
+            if len(done) > nth:
+                raise Killed
 
     with monkeypatch.context() as patched, pytest.raises(Killed):
         patched.setattr(os, "replace", replace)
         run_etl(phantom, tmp_path / "out")
     assert run_etl(phantom, tmp_path / "out").exit_code == 0
     assert_as_undisturbed(tmp_path / "out", clean_out)
+
+
+# -- whom the death of a worker is laid to --------------------------------------------------------
+
+
+def workers_die(monkeypatch: pytest.MonkeyPatch, dies_at: Callable[[int], str]) -> list[str]:
+    """Let each attempt at a part die: "" not at all, "begin" before any work, else in a function.
+
+    Returns what became of each attempt, filled as they are made.
+    """
+    fates: list[str] = []
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    def each_done(client: object, work: Any, jobs: Any) -> Iterator[tuple[Any, Any]]:
+        while jobs:
+            job = jobs.popleft()
+            fates.append(fate := dies_at(len(fates)))
+            if not fate:
+                yield job, work(*job)
+                continue
+            if fate != "begin":
+                with monkeypatch.context() as patched, contextlib.suppress(Killed):
+                    patched.setattr(shards_module, fate, killed)
+                    work(*job)
+            yield job, cluster.WORKER_DIED
+
+    monkeypatch.setattr(run, "dask_client", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(run, "each_done", each_done)
+    return fates
+
+
+DEATHS = {
+    "at a reading once, then thrice before they begin": ["load_reading", *["begin"] * 3],
+    "four times while they write": ["write_tables"] * 4,
+}
+
+
+@pytest.mark.fault(
+    "workers that die, but of no reading",
+    "once at a reading and then before any work; while a part is written",
+    "no reading is blamed; the part is made",
+)
+@pytest.mark.parametrize("when", DEATHS)
+def test_no_reading_is_blamed_when_workers_die(
+    when: str, phantom: Path, clean_out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = DEATHS[when]
+    one_part = ("--set", "execution.readings_per_part=24")
+    fates = workers_die(monkeypatch, lambda n: planned[n] if n < len(planned) else "")
+    assert run_etl(phantom, tmp_path / "out", *one_part).exit_code == 0
+    assert fates == [*planned, ""]
+    assert "killed_worker" not in {row["reason"] for row in rejects(tmp_path / "out")}
+    assert not litter(tmp_path / "out")
+
+
+def test_a_note_of_an_earlier_run_blames_no_reading(
+    phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(run, "dask_client", lambda *_: contextlib.nullcontext())
+        patched.setattr(run, "each_done", lambda _, work, jobs: [work(*job) for job in jobs])
+        patched.setattr(shards_module, "load_reading", lambda *_: (_ for _ in ()).throw(Killed))
+        run_etl(phantom, out)
+    assert list(out.rglob("reading.json"))
+    workers_die(monkeypatch, lambda n: "begin" if n < 3 else "")
+    assert run_etl(phantom, out).exit_code == 0
+    assert "killed_worker" not in {row["reason"] for row in rejects(out)}
+
+
+def test_workers_that_always_die_at_no_reading_end_the_run_in_one_line(
+    phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fates = workers_die(monkeypatch, lambda _: "begin")
+    result = run_etl(phantom, tmp_path / "out")
+    assert result.exit_code == 2 and len(fates) < 100
+    assert "workers die time and again" in result.stderr.splitlines()[-1]
+    assert "fewer --workers" in result.stderr.splitlines()[-1]
 
 
 # -- readings that take their worker with them ----------------------------------------------------

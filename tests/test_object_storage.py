@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner
 from moto.core import set_initial_no_auth_action_count
 from moto.server import ThreadedMotoServer
 
@@ -27,7 +26,7 @@ from egma_prep.out_folder import OutFolder
 from egma_prep.places import place_of
 from egma_train import cache
 from egma_train.cli import main as train
-from tests.conftest import IN_THREADS, egma_prep, run_etl
+from tests.conftest import IN_THREADS, egma_prep, invoked, run_etl
 from tests.test_faults_of_runs import join, scheduler
 
 EGMA_PREP = str(Path(sys.executable).with_name("egma-prep"))
@@ -132,7 +131,7 @@ def test_training_fills_its_cache_from_a_store_once(
     done: str, clean_out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     short = ("--preset", "tiny", "--epochs", "1", "--init", "random")
-    result = CliRunner().invoke(train, ["--shards", done, "--out", str(tmp_path), *short])
+    result = invoked(train, "--shards", done, "--out", str(tmp_path), *short)
     assert result.exit_code == 0, result.output
     monkeypatch.setattr(cache, "copy_shards", lambda *_: pytest.fail("copied twice"))
     folder = tmp_path / "cache"
@@ -205,7 +204,7 @@ def test_a_swap_that_was_cut_is_finished_by_the_next_command(
         copy = fs.copy
         patch.setattr(fs, "copy", cut)
         assert egma_prep("render-heatmaps", "--out", out, *options).exit_code != 0
-    unfinished = CliRunner().invoke(train, ["--shards", out, "--out", str(tmp_path / "runs")])
+    unfinished = invoked(train, "--shards", out, "--out", str(tmp_path / "runs"))
     assert (unfinished.exit_code, "are being replaced" in unfinished.stderr) == (2, True)
     assert egma_prep("report", "--out", out).exit_code == 0
     assert not [name for name in objects(out) if "next" in name or "swap" in name]

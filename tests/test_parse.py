@@ -651,6 +651,39 @@ def test_an_image_without_a_fixation_row_is_refused(rows: list[str]) -> None:
         _eye_gaze(*rows)
 
 
+@pytest.mark.parametrize("excerpted", [False, True], ids=["the whole table", "its excerpt"])
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        (_gaze_row(begin="2.0", end="1.0"), "reversed_time"),
+        (_gaze_row(begin="1000", end="900000"), "implausible_time"),
+        (_gaze_row("?"), "bad_number"),  # type: ignore[arg-type]
+    ],
+    ids=["ends before it begins", "in milliseconds", "no number"],
+)
+def test_a_row_in_a_message_is_the_row_of_the_file(
+    broken: str, reason: str, excerpted: bool
+) -> None:
+    other, blink = _gaze_row(dicom=OTHER_DICOM), _gaze_row(valid="0")
+    table = _table("\n".join([GAZE, other, other, blink, _gaze_row(), other, broken]) + "\n")
+    if excerpted:
+        table = table.excerpts("DICOM_ID", [DICOM])[DICOM]
+        table = table.excerpts("FPOGV", ["1"])["1"]  # once more
+    with _rejected(reason) as caught:
+        eye_gaze.fixations(table, DICOM, *PORTRAIT, "released")
+    assert f"{PATH}, row 6" in str(caught.value)
+
+
+def test_a_time_in_a_message_about_a_transcript_is_of_its_phrase() -> None:
+    phrases = [
+        {"phrase": "The heart is normal.", "begin_time": 1.0, "end_time": 2.0},
+        {"phrase": "No effusion.", "begin_time": 3000.0, "end_time": 4000.0},
+    ]
+    with _rejected("implausible_time") as caught:
+        eye_gaze.words(json.dumps({"time_stamped_text": phrases}).encode(), PATH, 0.0)
+    assert f"{PATH}, phrase 2 runs from" in str(caught.value)
+
+
 def test_the_column_and_row_that_odd_sizes_are_padded_with_are_pulled_in() -> None:
     pads = eye_gaze.Pads(0, 0, 534, 534)
     found, notes = _eye_gaze(

@@ -162,6 +162,21 @@ def test_a_very_narrow_fixation_does_not_vanish(place: tuple[float, float], sigm
     assert abs(column - x) <= 0.5 and abs(row - y) <= 0.5
 
 
+@pytest.mark.parametrize("truncate", [3.0, 8.0, 30.0, 100.0, 1e6], ids="cut at {} sigma".format)
+@pytest.mark.parametrize("sigma", [0.3, 1e-3, 1e-9, 1e-300], ids="sigma {}".format)
+def test_a_narrow_fixation_between_pixels_has_a_map_however_far_it_reaches(
+    sigma: float, truncate: float
+) -> None:
+    one = np.array([1.0])
+    kernel = kernels(100.5 * one, 37.5 * one, sigma * one, sigma * one, truncate)
+    with np.errstate(over="ignore"):
+        found = heatmap(kernel, 0.01 * one)
+    assert found is not None and np.isfinite(found.peak_seconds)
+    lit = np.argwhere(found.values == 255)
+    assert {*map(tuple, lit.tolist())} <= {(r, c) for r in (37, 38) for c in (100, 101)}
+    assert len(lit) >= 1
+
+
 def test_a_very_narrow_fixation_does_not_vanish_beyond_the_last_pixels_centre() -> None:
     # Column 635.75 of 636 is on an image of a quarter of its metadata's size: 223.6 in the frame.
     found = _map([Fixation(223.6, 100.0, 0.05, 0.05, 1.0)])

@@ -1,8 +1,6 @@
 """Transcripts cut by hand, and what holds for every transcript."""
 
 import re
-import subprocess
-import sys
 
 import pytest
 from hypothesis import given, settings
@@ -250,18 +248,6 @@ def test_letters_and_digits_make_a_word(token: str) -> None:
 @pytest.mark.parametrize("token", [".", ",", "/", "?", "!", ":", "..", "🫁", "-"])
 def test_marks_alone_are_no_word(token: str) -> None:
     assert not is_word(token)
-
-
-def test_cutting_sentences_does_not_load_torch() -> None:
-    code = """
-import sys
-from egma_prep.sentences import _spans
-assert len(_spans(["Clear", ".", "Normal", "."], [0, 1, 2, 3], [1, 2, 3, 4], 0.5)) == 2
-assert "torch" not in sys.modules, "seconds and 190 MB of every worker"
-import torch
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from egma_prep.errors import BadInputError
 from egma_prep.images import image_size
 from egma_prep.input_files import InputFiles
 from egma_prep.options import SourceOptions
+from egma_prep.readings import typed_reading
 from egma_prep.sources import choose_source, sources
 from egma_prep.synth import LAYOUTS, write_tree
 
@@ -104,6 +105,7 @@ def assert_keeps_the_contract(name: str, tree: Path) -> None:
             except BadInputError:
                 continue
             loaded += 1
+            assert typed_reading(raw).notes == raw.notes  # nothing was left out
             assert (raw.dataset, raw.reading_id) == planned.key
             for one in (raw.reading_id, raw.subject_id, raw.study_id, raw.dicom_id):
                 assert SAFE_ID.fullmatch(one)
@@ -158,3 +160,54 @@ def test_an_unknown_source_lists_the_dropped_one_too(toy: Path, tmp_path: Path) 
     result = run_etl(toy, tmp_path / "out", "--source", "game")
     assert result.exit_code == 2
     assert "eye_gaze, mimic_cxr, mimic_eye, reflacx, toy" in result.stderr
+
+
+EXTRAS = {  # where in the source, what it gives there, what instead
+    "an int split": ("split=", "None", "7"),
+    "a split that pandas left blank": ("split=", "None", "np.nan"),
+    "an int view": ("view=", "None", "2"),
+    "an int study": ("study_id=", '"1"', "1"),
+    "a label that is text": ("labels=", "{}", "{'toy:Edema': '1.0'}"),
+    "a label that is no number": ("labels=", "{}", "{'toy:Edema': np.inf}"),
+    "a box with a corner as text": ("regions=", "[]", "[Region('chest', 'box', 0, '1', 2, 3)]"),
+}
+NEEDED = {
+    "an image's width as text": ("width=", "width", "str(width)", "width"),
+    "a number as a word": ("Words(", "[word]", "[7]", "words.text"),
+    "half a character": ("Words(", "[word]", "['bear\\ud800']", "words.text"),
+    "two times for one word": ("Words([word], ", "0 * one", "np.zeros(2)", "words"),
+    "a fixation nowhere": ("Fixations(0 * one, ", "one", "np.nan * one", "fixations"),
+    "a fixation as text": ("*middle, ", "50 * one", "['50px']", "fixations"),
+}
+
+
+def give_bear(toy: Path, where: str, usual: str, other: str) -> None:
+    """Let the source give one of its readings otherwise."""
+    path = toy.parent / "dropped" / "toy.py"
+    text = path.read_text().replace("import Fixations,", "import Fixations, Region,")
+    assert text.count(where + usual) == 1
+    chosen = f"({other} if planned.reading_id == 'bear' else {usual})"
+    path.write_text(text.replace(where + usual, where + chosen))
+
+
+@pytest.mark.parametrize("what", EXTRAS)
+def test_an_extra_of_another_type_costs_nothing_but_itself(
+    toy: Path, tmp_path: Path, what: str
+) -> None:
+    give_bear(toy, *EXTRAS[what])
+    result = run_etl(toy, tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "written 2 (toy 2)" in result.output
+    assert "noted: 1 labels, boxes, splits or views that their source gives" in result.output
+
+
+@pytest.mark.parametrize("what", NEEDED)
+def test_what_a_heatmap_needs_in_another_type_rejects_its_reading_by_name(
+    toy: Path, tmp_path: Path, what: str
+) -> None:
+    *change, name = NEEDED[what]
+    give_bear(toy, *change)
+    result = run_etl(toy, tmp_path / "out", "--max-reject-share", 1)
+    assert result.exit_code == 0, result.output
+    says = f"rejected bear (wrong_type): its source gives {name} of reading 'bear' in another type"
+    assert says in result.output and "written 1 (toy 1)" in result.output

@@ -145,7 +145,7 @@ def test_the_losses_know_tensors_only() -> None:
 
 # Each module of training knows only those before it.
 TRAIN_LAYERS = (
-    ("errors",), ("losses", "key_names", "vocabulary", "shards", "processes"),
+    ("errors",), ("own_process", "losses", "key_names", "vocabulary", "shards", "processes"),
     ("options", "store"), ("cache", "augment"), ("model", "sampling"),
     ("loading", "weights", "run_folder"), ("train",), ("start",), ("cli",), ("__main__",),
     *(tuple(f"evaluate.{one}" for one in names) for names in (
@@ -312,3 +312,11 @@ def test_outputs_are_not_committed() -> None:
 @pytest.mark.parametrize("package", ["egma_prep", "egma_train"])
 def test_a_package_says_that_it_is_typed(package: str) -> None:
     assert (ROOT / package / "py.typed").exists()
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_nothing_is_written_by_what_an_allowed_version_takes_for_data(name: str) -> None:
+    """As numpy before 2.2 does with ``allow_pickle`` of its savez."""
+    calls = [node for node in ast.walk(TREES[name]) if isinstance(node, ast.Call)]
+    saves = [one for one in calls if "savez" in ast.unparse(one.func)]
+    assert not [one for one in saves if "allow_pickle" in {word.arg for word in one.keywords}]

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import torch
 import torch.multiprocessing
-from click.testing import CliRunner, Result
+from click.testing import Result
+from conftest import invoked
 from safetensors.torch import load_file
 from transformers import get_cosine_schedule_with_warmup
 
@@ -35,7 +36,7 @@ SMALL = (
 
 
 def egma_train(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+    return invoked(main, *arguments)
 
 
 def metrics_of(run: Path) -> list[dict[str, str]]:

@@ -177,6 +177,20 @@ def test_a_damaged_cache_is_built_again(shards: Path, name: str, keep: int) -> N
     assert again.texts(range(5)) == texts
 
 
+def test_an_index_with_an_array_that_numpy_added_is_built_again(shards: Path) -> None:
+    open_cache(shards)
+    (place,) = (shards / "cache").iterdir()
+    with np.load(place / "index.npz") as stored:
+        arrays = dict(stored)
+    arrays["allow_pickle"] = np.array(False)
+    np.savez(place / "index.npz", **arrays)
+    said: list[str] = []
+    assert len(open_cache(shards, say=said.append)) and "is damaged" in said[0]
+    with np.load(place / "index.npz") as stored:
+        assert "allow_pickle" not in stored.files
+        assert {array.dtype.kind for array in stored.values()} <= set("biufU"), "no objects"
+
+
 def refusal(folder: Path) -> str:
     with pytest.raises(BadUsageError) as caught:
         open_cache(folder)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from click.testing import CliRunner
+from conftest import invoked
 from evaluation import (
     SMALL,
     OracleEncoder,
@@ -343,7 +343,7 @@ def test_the_command_takes_a_run_that_egma_train_wrote(
         "own",
     ]
     call += ["--epochs", 1, "--set", f'execution.cache="{tmp_path / "cache"}"', *sizes]
-    trained = CliRunner().invoke(egma_train, [str(one) for one in call])
+    trained = invoked(egma_train, *call)
     assert trained.exit_code == 0, trained.output
     images = ("--images", listed[1][0].parent, "--labels", own_csv, "--out", tmp_path)
     result = egma_eval("zero-shot", "--task", "csv", *images, tmp_path / "runs/own")

@@ -64,8 +64,13 @@ def finish(folder: Path, rows: Rows) -> Path:
 
 
 def _save(made: datasets.Dataset, folder: Path) -> None:
+    shown = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()  # ours shows the whole
-    made.save_to_disk(folder)
+    try:
+        made.save_to_disk(folder)
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
 
 
 def _row(reading: Reading) -> dict[str, Any]:

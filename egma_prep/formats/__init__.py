@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+import re
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -10,7 +11,7 @@ import pyarrow as pa
 from egma_prep.errors import BadUsageError
 from egma_prep.schema import SCHEMA_VERSION, SHARD
 
-PART = "part-*"
+_PART = re.compile(r"part-[0-9]+")
 
 
 class Format(Protocol):
@@ -65,8 +66,9 @@ def count_rows(path: Path) -> int:
 
 
 def shard_files(folder: Path) -> list[Path]:
-    """List a folder's shards of any format, sorted."""
-    return sorted(path for name in formats() for path in folder.glob(f"{PART}.{name}"))
+    """List a folder's shards of any format, sorted; a copy, ``part-00000 (1)``, is none."""
+    found = (path for name in formats() for path in folder.glob(f"part-*.{name}"))
+    return sorted(path for path in found if _PART.fullmatch(path.stem))
 
 
 def _format_of(path: Path) -> Format:

@@ -46,7 +46,8 @@ def save(table: pa.Table, path: Path) -> None:
     arrays["metadata_name"] = np.array([name.decode() for name, _ in metadata])
     arrays["metadata_value"] = np.array([value.decode() for _, value in metadata])
     with path.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+        # Not allow_pickle=False: numpy before 2.2 writes that as an array. None holds objects.
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
 def load(path: Path) -> pa.Table:

@@ -100,10 +100,14 @@ class Table:
 
     def place(self, row: int, name: str) -> str:
         """Name a cell as a user would look for it (row 1 follows the header)."""
-        return f"{self.path}, row {self.row_in_file(row)}, {name}"
+        return f"{self.place_of_row(row)}, {name}"
+
+    def place_of_row(self, row: int) -> str:
+        """Name a row by its number in the file, in an excerpt too."""
+        return f"{self.path}, row {self.row_in_file(row)}"
 
     def row_in_file(self, row: int) -> int:
-        """Tell a row's number in its file, where the one after the header is 1."""
+        """Count a row from 1 as in the file."""
         return 1 + (row if self.numbers_in_file is None else self.numbers_in_file[row])
 
 

@@ -188,7 +188,7 @@ def fixations(
     _check_one_session(table, valid, image)
     begin_s = table.numbers(names["begin"], valid)
     end_s = begin_s + table.numbers(names["duration"], valid)
-    check_intervals(begin_s, end_s, table.path)
+    check_intervals(begin_s, end_s, table.path, lambda at: table.place_of_row(valid[at]))
     x_px, y_px = table.numbers(names["x"], valid), table.numbers(names["y"], valid)
     late = np.abs(table.numbers(names["time"], valid) - end_s) >= _TIME_TOLERANCE_S
     rounded_up = (x_px == width) | (y_px == height)
@@ -261,6 +261,7 @@ def words(data: bytes, path: str, offset_s: float) -> Words:
     """
     text: list[str] = []
     edges_s: list[tuple[float, float]] = []
+    places: list[str] = []
     for index, phrase in enumerate(_phrases(data, path)):
         where = f"{path}, phrase {index + 1}"
         begin_s, end_s = (number(phrase[key], path, where) for key in ("begin_time", "end_time"))
@@ -269,10 +270,11 @@ def words(data: bytes, path: str, offset_s: float) -> Words:
             raise BadInputError("reversed_time", path, what)
         pieces = _pieces(phrase)
         text += pieces
+        places += [where] * len(pieces)
         edges_s += share_interval(pieces, begin_s, end_s)
     require_words(text, path)
     begin, end = np.array(edges_s, dtype=np.float64).T
-    check_intervals(begin, end, path)
+    check_intervals(begin, end, path, places.__getitem__)
     return Words(text, begin + offset_s, end + offset_s)
 
 

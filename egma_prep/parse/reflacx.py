@@ -169,7 +169,7 @@ def fixations(table: Table) -> Fixations:
         px_per_deg_x=table.numbers(names["px_per_deg_x"]),
         px_per_deg_y=table.numbers(names["px_per_deg_y"]),
     )
-    check_intervals(found.begin_s, found.end_s, table.path)
+    check_intervals(found.begin_s, found.end_s, table.path, table.place_of_row)
     return found
 
 
@@ -182,7 +182,7 @@ def words(table: Table) -> Words:
         where = table.place(text.index(""), names["text"])
         raise BadInputError("bad_csv", table.path, f"{where} is blank")
     begin_s, end_s = table.numbers(names["begin"]), table.numbers(names["end"])
-    check_intervals(begin_s, end_s, table.path)
+    check_intervals(begin_s, end_s, table.path, table.place_of_row)
     return Words(text, begin_s, end_s)
 
 

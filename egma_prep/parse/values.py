@@ -3,7 +3,7 @@
 import codecs
 import math
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,18 +139,28 @@ def dicom_id(text: str, path: str) -> str:
     return plain
 
 
-def check_intervals(begin_s: NDArray[np.float64], end_s: NDArray[np.float64], path: str) -> None:
-    """Reject an interval that ends before it begins, or lies hours away: milliseconds, a date."""
-    far = np.flatnonzero(np.maximum(np.abs(begin_s), np.abs(end_s)) > _LONGEST_S)
-    if far.size:
-        row = int(far[0])
-        what = f"{path}, row {row + 1} runs from {begin_s[row]:g} to {end_s[row]:g} s"
+def check_intervals(
+    begin_s: NDArray[np.float64],
+    end_s: NDArray[np.float64],
+    path: str,
+    place: Callable[[int], str],
+) -> None:
+    """Reject an interval that ends before it begins, or lies hours away: milliseconds, a date.
+
+    Parameters
+    ----------
+    place : callable
+        Names the place of the n-th interval in its file, which may hold others.
+    """
+    far = np.maximum(np.abs(begin_s), np.abs(end_s)) > _LONGEST_S
+    backwards = end_s < begin_s
+    if not (far | backwards).any():
+        return
+    at = int((far if far.any() else backwards).argmax())
+    what = f"{place(at)} runs from {begin_s[at]:g} to {end_s[at]:g} s"
+    if far.any():
         raise BadInputError("implausible_time", path, what)
-    reversed_rows = np.flatnonzero(end_s < begin_s)
-    if reversed_rows.size:
-        row = int(reversed_rows[0])
-        what = f"{path}, row {row + 1} runs from {begin_s[row]:g} to {end_s[row]:g} s"
-        raise BadInputError("reversed_time", path, what)
+    raise BadInputError("reversed_time", path, what)
 
 
 def _shown(value: object) -> str:

@@ -22,18 +22,26 @@ Changes = Mapping[str, Any]
 class _OneLineErrors(click.Group):
     """Says what is wrong with a command line in one line."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Show the help where nothing was asked for; click before 8.2 calls that a success."""
+        if not args and not ctx.resilient_parsing:
+            click.echo(ctx.get_help(), err=True)
+            sys.exit(_BAD)
+        return super().parse_args(ctx, args)
+
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run a command; exit 2 on bad usage, 130 when interrupted."""
-        try:
-            return super().main(*args, **(kwargs | {"standalone_mode": False}))
-        except click.exceptions.NoArgsIsHelpError as error:
-            error.show()
-        except click.ClickException as error:
-            click.echo(f"egma-eval: {error.format_message()}", err=True)
-        except click.Abort:
-            click.echo("egma-eval: stopped; repeat the command", err=True)
-            sys.exit(_INTERRUPTED)
-        sys.exit(_BAD)
+        from egma_train.own_process import own_process
+
+        with own_process():
+            try:
+                return super().main(*args, **(kwargs | {"standalone_mode": False}))
+            except click.ClickException as error:
+                click.echo(f"egma-eval: {error.format_message()}", err=True)
+            except click.Abort:
+                click.echo("egma-eval: stopped; repeat the command", err=True)
+                sys.exit(_INTERRUPTED)
+            sys.exit(_BAD)
 
 
 @click.group(cls=_OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
@@ -102,16 +110,21 @@ def _reports_errors(command: Command) -> Command:
     @click.option("--debug", is_flag=True, help="Show tracebacks.")
     @functools.wraps(command)
     def guarded(*, debug: bool, assignments: Sequence[str], **given: Any) -> None:
-        from egma_train.errors import BadUsageError
-        from egma_train.options import parse_assignments
+        from egma_train.errors import BadUsageError, broken_package
+        from egma_train.own_process import check_working_folder
 
         try:
+            check_working_folder()
+            from egma_train.options import parse_assignments
+
             _refuse_urls(given.values())
             code = command(changes=parse_assignments(assignments), **given)
-        except (BadUsageError, OSError) as error:
-            if debug:
+        except Exception as error:
+            known = isinstance(error, BadUsageError | OSError)
+            told = broken_package(error) or (error if known else None)
+            if debug or told is None:
                 raise
-            click.echo(f"egma-eval: {error}", err=True)
+            click.echo(f"egma-eval: {told}", err=True)
             sys.exit(_BAD)
         sys.exit(code or _DONE)
 

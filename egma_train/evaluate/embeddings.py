@@ -13,11 +13,8 @@ _PERPLEXITY = 30.0
 
 def write_embeddings(seen: Measured, stem: Path, seed: int) -> list[Path]:
     """Write path, label and unit feature as Parquet and their t-SNE, coloured by class."""
-    import matplotlib
+    from matplotlib.figure import Figure  # not pyplot: the user's backend stays
     from sklearn.manifold import TSNE
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
 
     stem.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     files = [stem.with_name(f"{stem.name}{suffix}") for suffix in (".parquet", "-tsne.png")]
@@ -29,12 +26,12 @@ def write_embeddings(seen: Measured, stem: Path, seed: int) -> list[Path]:
         return files[:1]
     perplexity = min(_PERPLEXITY, (len(labels) - 1) / 3)
     points = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(seen.values)
-    figure, axes = pyplot.subplots(figsize=(6, 5), layout="constrained")
+    figure = Figure(figsize=(6, 5), layout="constrained")
+    axes = figure.subplots()
     for name in dict.fromkeys(labels.tolist()):
         own = points[labels == name]
         axes.scatter(own[:, 0], own[:, 1], s=6, label=name)
     axes.set(title=f"{stem.name}: t-SNE of {len(labels)} images", xticks=[], yticks=[])
     axes.legend(markerscale=2, fontsize="small")
     figure.savefig(files[1], dpi=150)
-    pyplot.close(figure)
     return files
