@@ -54,7 +54,10 @@ def test_a_vocabulary_made_twice_is_the_same() -> None:
 def test_a_sentence_is_read_back_from_its_pieces(tokenizer: Any) -> None:
     numbers = tokenizer("The HEART, enlarged?")["input_ids"]
     assert tokenizer.convert_ids_to_tokens(numbers)[:: len(numbers) - 1] == ["[CLS]", "[SEP]"]
-    assert tokenizer.decode(numbers, skip_special_tokens=True) == "the heart , enlarged ?"
+    assert (
+        tokenizer.decode(numbers, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        == "the heart , enlarged ?"
+    )
     assert tokenizer.unk_token_id not in tokenizer("zygoma & vomer ##x")["input_ids"]
 
 
@@ -218,8 +221,11 @@ def test_a_medclip_checkpoint_fills_the_model_and_every_odd_key_is_reported(
     start = load_start([str(medclip)], SMALL)
     (report,) = start.reports
     assert report.missing == report.unexpected == []
-    assert len(report.left_out) == 4
-    assert "checkpoint: 0 missing, 0 unexpected, 4 left out" in report.lines()
+    # transformers 4 keeps relative_position_index in its state: there it is no odd key.
+    own = any(name.endswith("relative_position_index") for name in start.model.state_dict())
+    odd = 3 if own else 4
+    assert len(report.left_out) == odd
+    assert f"checkpoint: 0 missing, 0 unexpected, {odd} left out" in report.lines()
     assert "  left out: word_local_atten_layer.in_proj_weight" in report.lines()
     torch.testing.assert_close(
         start.model.eval().vision_model(images()), model.vision_model(images())
