@@ -417,7 +417,7 @@ def test_mistakes_on_the_command_line_end_with_2_and_one_line(model: Path, tmp_p
     call = ["zero-shot", "--task", "csv", "--images", tmp_path, "--labels", tmp_path / "own.csv"]
     for more, told in [
         ([model], "no prompts for ['Scoliosis']; there are: Atelectasis"),
-        ([tmp_path / "none"], "no such folder; name a run, a model or weights"),
+        ([tmp_path / "none"], "no such folder or file; name a run, a model or weights"),
         ([model, "--list", tmp_path / "none.txt"], "cannot read"),
         ([model, "--prompts", tmp_path / "own.csv"], "has no column Variable, Text"),
         ([model, "--bogus"], "No such option"),

@@ -461,7 +461,7 @@ WOUNDS = {
         "image", cut_in_half, "truncated_image", of=SHARED_IMAGE, reach="image"
     ),
     "an empty JPEG": wound("image", write(b""), "empty_file"),
-    "a PNG named jpg": wound("image", write(PNG), "not_an_image"),
+    "a PNG cut off, named jpg": wound("image", write(PNG), "truncated_image"),
     "an HTML page named jpg": wound("image", write(HTML), "not_an_image"),
     "a text named jpg": wound("image", write(b"not here\n"), "not_an_image"),
     "garbage in a JPEG's header": wound("image", garbage_in_the_header, "undecodable_image"),
