@@ -55,4 +55,5 @@ def golden_table() -> pa.Table:
 
 
 if __name__ == "__main__":
-    write_table(GOLDEN, golden_table())
+    for suffix in (".parquet", ".npz"):
+        write_table(GOLDEN.with_suffix(suffix), golden_table())
