@@ -27,6 +27,9 @@ settings.register_profile(
 )
 settings.load_profile("loaded")
 
+PATIENCE_S = 900
+"""Only what hangs takes so long: no test depends on the speed of the machine."""
+
 MATRIX = pytest.StashKey[dict[tuple[str, str, str], list[str]]]()
 
 IN_THREADS = ("--set", "execution.processes=false", "--set", "execution.readings_per_part=8")

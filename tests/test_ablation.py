@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import PATIENCE_S
 from evaluation import egma_eval, picture, write_dicom
 
 from egma_train.evaluate.table import tables
@@ -67,7 +68,7 @@ def test_an_ablation_goes_on_after_a_kill_and_trains_nothing_twice(place: Path) 
     ) as process:
         first = place / "out/runs/ablation-clip-gaze1-seed0/model/model.safetensors"
         second = place / "out/runs/ablation-egma-gaze1-seed0/run.json"
-        end = time.monotonic() + 100
+        end = time.monotonic() + PATIENCE_S
         while not second.exists() and time.monotonic() < end and process.poll() is None:
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import Result
-from conftest import IN_THREADS, egma_prep, run_etl
+from conftest import IN_THREADS, PATIENCE_S, egma_prep, run_etl
 from tables import write_sealed
 
 from egma_prep.cli import main
@@ -233,7 +233,9 @@ def unanswered(
     out = tmp_path_factory.mktemp("unanswered") / "out"
     command = [sys.executable, "-c", "from egma_prep.cli import main; main()", "run", str(phantom)]
     more = ["--out", str(out), "--scheduler", "tcp://127.0.0.1:9"]
-    return subprocess.run([*command, *more], capture_output=True, text=True, timeout=60), out
+    return subprocess.run(
+        [*command, *more], capture_output=True, text=True, timeout=PATIENCE_S
+    ), out
 
 
 def test_run_refuses_a_scheduler_that_does_not_answer(
@@ -401,7 +403,9 @@ finally:
     loaded = sorted(set(sys.modules) & set({HEAVY!r}))
     print("LOADED", *loaded, flush=True)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S
+    )
     assert done.stdout.splitlines()[-1] == "LOADED"
     if arguments:
         assert done.returncode == 0, done.stderr

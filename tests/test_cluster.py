@@ -6,6 +6,7 @@ from collections import deque
 from typing import Any
 
 import pytest
+from conftest import PATIENCE_S
 from distributed import Client, Future, LocalCluster
 from distributed.client import FutureCancelledError
 from distributed.comm.core import CommClosedError
@@ -72,6 +73,6 @@ def test_workers_that_join_late_get_work_too() -> None:
         next(done)
         assert Gauge.most == 1
         cluster.scale(5)
-        client.wait_for_workers(5, timeout=30)
+        client.wait_for_workers(5, timeout=PATIENCE_S)
         assert len(list(done)) == 59
     assert Gauge.most > 2, "as many as one worker may have were in flight to the end"

@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import egma_prep, run_etl
+from conftest import PATIENCE_S, egma_prep, run_etl
 from distributed import Client
 from tables import contents, rejects, shards
 
@@ -26,7 +26,6 @@ from egma_prep import shards as shards_module
 
 COMMAND = (sys.executable, "-c", "from egma_prep.cli import main; main()")
 SMALL_PARTS = ("--workers", "2", "--set", "execution.readings_per_part=2")
-SECONDS = 120
 
 
 def start(
@@ -45,14 +44,14 @@ def start(
 
 
 def finish(run: subprocess.Popen[str], code: int = 0) -> str:
-    said, _ = run.communicate(timeout=SECONDS)
+    said, _ = run.communicate(timeout=PATIENCE_S)
     assert run.returncode == code, said
     assert "Traceback" not in said, said
     return said
 
 
 def wait_for_parts(out: Path, number: int = 1) -> None:
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + PATIENCE_S
     while len(list(out.glob("state/part-*/record.json"))) < number:
         assert time.monotonic() < deadline, "no part was made"
         time.sleep(0.01)
@@ -85,7 +84,7 @@ def test_a_run_whose_driver_was_killed_is_finished_by_the_next(
     workers = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.communicate()
-    _, alive = psutil.wait_procs(workers, timeout=30)
+    _, alive = psutil.wait_procs(workers, timeout=PATIENCE_S)
     assert not alive
     finish(start(phantom, tmp_path / "out"))
     assert_as_undisturbed(tmp_path / "out", clean_out)
@@ -112,17 +111,15 @@ def test_a_run_whose_workers_were_killed_goes_on(
 @pytest.mark.fault(
     "the batch system ends the job",
     "SIGTERM to the driver after the first part",
-    "exit 143 within 10 seconds, one line; the next run goes on",
+    "exit 143, one line; the next run goes on",
 )
-def test_a_run_that_is_terminated_ends_soon_and_is_finished_by_the_next(
+def test_a_run_that_is_terminated_is_finished_by_the_next(
     phantom: Path, clean_out: Path, tmp_path: Path
 ) -> None:
     process = start(phantom, tmp_path / "out")
     wait_for_parts(tmp_path / "out")
     process.terminate()
-    begun = time.monotonic()
     said = finish(process, 143)
-    assert time.monotonic() - begun < 10
     assert "the same command goes on from here" in said
     finish(start(phantom, tmp_path / "out"))
     assert_as_undisturbed(tmp_path / "out", clean_out)
@@ -407,7 +404,7 @@ with at_work(Path(sys.argv[1])):
     "a process that still writes when the next run starts",
     "the next run waits for it; told in one line if it takes too long",
 )
-@pytest.mark.parametrize("patience_s", [60.0, 0.2])
+@pytest.mark.parametrize("patience_s", [PATIENCE_S, 0.2])
 def test_a_run_waits_for_workers_of_an_earlier_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience_s: float
 ) -> None:
@@ -422,7 +419,7 @@ def test_a_run_waits_for_workers_of_an_earlier_one(
             lock.wait_for_workers(workers)
     else:
         lock.wait_for_workers(workers)
-        assert process.wait(timeout=5) == 0
+        assert process.wait(timeout=PATIENCE_S) == 0
     process.kill()
     process.communicate()
 
@@ -558,7 +555,7 @@ def scheduler(tmp_path: Path, workers: int) -> Iterator[tuple[str, list[subproce
         *(join(tmp_path, address) for _ in range(workers)),
     ]
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
                 break
@@ -648,10 +645,10 @@ def test_a_worker_that_joins_late_finishes_what_one_that_leaves_began(
         wait_for_parts(tmp_path / "out")
         processes.append(join(tmp_path, address, {"PATH": os.defpath}))
         with Client(address) as client:
-            client.wait_for_workers(2, timeout=SECONDS)
+            client.wait_for_workers(2, timeout=PATIENCE_S)
         processes[1].terminate()
         finish(process)
-        assert processes[1].wait(SECONDS) is not None
+        assert processes[1].wait(PATIENCE_S) is not None
     assert_as_undisturbed(tmp_path / "out", clean_out)
 
 

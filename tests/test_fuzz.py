@@ -29,7 +29,7 @@ from egma_prep.whole_files import read_json
 from egma_train.errors import BadUsageError as BadTrainingUsageError
 from egma_train.shards import read_shard
 
-SECONDS_PER_INPUT = 20
+SECONDS_PER_INPUT = 300
 
 # -- damage ---------------------------------------------------------------------------------------
 

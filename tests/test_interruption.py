@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import PATIENCE_S
 from tables import contents
 
 _COMMAND = (sys.executable, "-c", "from egma_prep.cli import main; main()", "run")
-_SECONDS_TO_FIRST_PART = 120
 
 
 def _start(phantom: Path, out: Path) -> subprocess.Popen[str]:
@@ -28,7 +28,7 @@ def _start(phantom: Path, out: Path) -> subprocess.Popen[str]:
 
 
 def _wait_for_first_part(out: Path) -> None:
-    deadline = time.monotonic() + _SECONDS_TO_FIRST_PART
+    deadline = time.monotonic() + PATIENCE_S
     while not list(out.glob("state/part-*/record.json")):
         assert time.monotonic() < deadline, "no part was made"
         time.sleep(0.02)
@@ -42,7 +42,7 @@ def test_a_run_that_was_stopped_by_a_signal_is_finished_by_the_next(
     stopped = _start(phantom, out)
     _wait_for_first_part(out)
     os.killpg(stopped.pid, number)
-    said, _ = stopped.communicate(timeout=60)
+    said, _ = stopped.communicate(timeout=PATIENCE_S)
     if number == signal.SIGINT:
         assert stopped.returncode == 130
         assert "Traceback" not in said
@@ -50,7 +50,7 @@ def test_a_run_that_was_stopped_by_a_signal_is_finished_by_the_next(
     made = {path: path.stat().st_mtime_ns for path in out.glob("state/part-*/record.json")}
 
     resumed = _start(phantom, out)
-    said, _ = resumed.communicate(timeout=120)
+    said, _ = resumed.communicate(timeout=PATIENCE_S)
     assert resumed.returncode == 0, said
     assert (
         made.items()

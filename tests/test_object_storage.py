@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from conftest import PATIENCE_S
 from moto.core import set_initial_no_auth_action_count
 from moto.server import ThreadedMotoServer
 
@@ -94,7 +95,7 @@ def copy_of(out: str, target: str) -> str:
 
 
 def wait_until(happened: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + 60
+    deadline_s = time.monotonic() + PATIENCE_S
     while not happened():
         assert time.monotonic() < deadline_s
         time.sleep(0.05)

@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import IN_THREADS, egma_prep, run_etl
+from conftest import IN_THREADS, PATIENCE_S, egma_prep, run_etl
 from distributed import LocalCluster
 from tables import TABLES, contents, parts, rejects
 
@@ -34,7 +34,7 @@ def in_a_process_of_its_own(
         [sys.executable, "-c", code, *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         env={**os.environ, **env},
     )
 
@@ -507,7 +507,7 @@ def test_slurm_jobs_make_the_same(phantom: Path, clean_out: Path, tmp_path: Path
         [sys.executable, recipe, "2", phantom, "--out", tmp_path / "out"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         cwd=tmp_path,
         env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
     )

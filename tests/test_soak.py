@@ -12,8 +12,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import Campaign, run_etl
-from test_faults_of_runs import SECONDS, assert_as_undisturbed, finish, start, wait_for_parts
+from conftest import PATIENCE_S, Campaign, run_etl
+from test_faults_of_runs import assert_as_undisturbed, finish, start, wait_for_parts
 
 from egma_prep.verify import verify
 
@@ -66,7 +66,7 @@ def test_a_run_killed_at_any_moment_is_finished_by_the_next(
             "before the first part" if not made else "among the parts" if made < parts else "late"
         )
         seen[f"{whom} {when}"] += 1
-        run.communicate(timeout=SECONDS)
+        run.communicate(timeout=PATIENCE_S)
         assert run_etl(phantom, out).exit_code == 0
         assert_as_undisturbed(out, clean_out)
         shutil.rmtree(out)
@@ -82,7 +82,7 @@ def test_of_three_runs_at_once_one_runs(
     phantom: Path, clean_out: Path, tmp_path: Path, campaign: Campaign
 ) -> None:
     runs = [start(phantom, tmp_path / "out") for _ in range(3)]
-    said = [one.communicate(timeout=SECONDS)[0] for one in runs]
+    said = [one.communicate(timeout=PATIENCE_S)[0] for one in runs]
     codes = sorted(one.returncode for one in runs)
     assert codes == [0, 2, 2], said
     winner = next(one.pid for one in runs if one.returncode == 0)

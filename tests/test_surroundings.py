@@ -26,6 +26,7 @@ import pytest
 import sklearn.manifold  # noqa: F401 - it sets variables of the environment on import
 import torch
 import transformers
+from conftest import PATIENCE_S
 from distributed import Client
 
 from egma_prep import cluster, open_shards, own_process
@@ -135,7 +136,7 @@ def test_a_command_goes_on_when(how: str, package: str, tmp_path: Path) -> None:
     while b"out 0" not in said:
         said += os.read(listener, 1000)
     os.close(listener)
-    job.communicate(b"go on\n", timeout=60)
+    job.communicate(b"go on\n", timeout=PATIENCE_S)
     assert job.returncode == 0
     assert (tmp_path / "done").read_text() == "done"
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 import torch.multiprocessing
 from click.testing import Result
-from conftest import invoked
+from conftest import PATIENCE_S, invoked
 from safetensors.torch import load_file
 from transformers import get_cosine_schedule_with_warmup
 
@@ -382,7 +382,7 @@ def test_two_processes_equal_one_on_the_same_global_batch(
         processes = [context.Process(target=_steps, args=(rank, *fixed)) for rank in range(world)]
         for process in processes:
             process.start()
-        results.append(found.get(timeout=120))
+        results.append(found.get(timeout=PATIENCE_S))
         for process in processes:
             process.join()
             assert process.exitcode == 0

@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from conftest import PATIENCE_S
 from evaluation import picture, save_tiny_model, write_picture
 
 ROOT = Path(__file__).parent.parent
@@ -46,7 +47,7 @@ def python(site: Path, code: str, *arguments: object) -> subprocess.CompletedPro
         [sys.executable, "-S", "-c", code, *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         cwd=site.parent,
         env=env | {"PYTHONPATH": os.pathsep.join([str(site), *libraries])},
     )
