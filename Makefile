@@ -6,6 +6,8 @@ DEMO := $(OUT)/demo
 BIN := $(VENV)/bin
 LOWEST := .venv-lowest
 SOURCES := pyproject.toml constraints.txt
+# More processes than two cores have: many tests wait for others, and other work may load the machine.
+SIDE_BY_SIDE := -n 4 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo preprocess test test-lowest lint bench reliability soak study
@@ -33,10 +35,10 @@ preprocess: $(VENV)/.ready ## DATA=... [OUT=out]: the whole ETL on a raw tree
 	$(BIN)/egma-prep run "$(DATA)" --out "$(OUT)"
 
 test: lint ## set up, then lint, types and all tests; what CI runs
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 test-lowest: $(LOWEST)/.ready ## all tests with the lowest versions of the direct dependencies that pyproject.toml allows: 6 GB of disk
-	$(LOWEST)/bin/python -m pytest
+	$(LOWEST)/bin/python -m pytest $(SIDE_BY_SIDE)
 
 lint: $(VENV)/.ready-dev ## formatting, lint and types alone
 	$(BIN)/ruff format --check .
