@@ -127,7 +127,7 @@ def _window_share(
     if width < 1:
         # LINEAR has no such width. After a small rescale slope it can be meant all the same;
         # of whole values it would leave black and white.
-        several = np.count_nonzero(np.abs(values - centre) <= width / 2) > 1
+        several = len(np.unique(values[np.abs(values - centre) <= width / 2])) > 1
         return (values - centre) / width + 0.5 if several else None
     if width == 1:
         return (values > centre - 0.5).astype(np.float64)

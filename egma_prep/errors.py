@@ -52,6 +52,7 @@ NOTES = {
     "fixations_off_image": "fixations off the image, without weight",
     "image_size_differs": "readings whose image has another size than the metadata say, rescaled",
     "reports_without_sections": "reports without findings or impression: last paragraphs taken",
+    "report_paragraphs_left_out": "paragraphs below other sections of reports, left out",
     "report_headings_unknown": "unknown headings in other sections of reports, left out",
     "without_split": "readings without a split: no table tells train, validate or test",
     "without_view": "readings without a view: no metadata table of MIMIC-CXR-JPG tells it",

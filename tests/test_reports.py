@@ -123,7 +123,24 @@ def test_an_unknown_heading_that_hides_text_is_noted() -> None:
     report = b"TECHNIQUE: Upright.\n LEVOSCOLIOSIS: Mild.\n FINDINGS: Clear.\n OTHER: Old."
     found = report_words(report, "s1.txt")
     assert found.words.text == ["Clear.", "OTHER:", "Old."]
-    assert found.notes == {"report_headings_unknown": 1}
+    assert found.notes == {"report_headings_unknown": 1, "report_paragraphs_left_out": 0}
+
+
+def test_paragraphs_below_another_section_are_noted() -> None:
+    report = b"FINAL REPORT\n\n COMPARISON: ___.\n\n Large effusion.\n\n IMPRESSION: No change."
+    found = report_words(report, "s1.txt")
+    assert found.words.text == ["No", "change."]
+    assert found.notes["report_paragraphs_left_out"] == 1
+
+
+@pytest.mark.parametrize(
+    "heading",
+    ["SINCE PRIOR EXAM", "UNCHANGED FROM COMPARISON", "IN COMPARISON", "SURGICAL HISTORY", "DATED",
+     "AS SEEN IN COMPARISON", "CHEST", "HEART", "LUNG FINDINGS"],
+)  # fmt: skip
+def test_what_only_looks_like_another_section_does_not_end_findings(heading: str) -> None:
+    report = f"FINDINGS: Clear.\n {heading}: larger nodule.\n IMPRESSION: Nodule."
+    assert sentences(report)[1].endswith("larger nodule.")
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,9 @@ _WANTED: list[str] = _REPORT["sections"]
 _KIND_OF = {
     name: kind for kind in (*_WANTED, "other", "anatomy") for name in _REPORT["headings"][kind]
 }
-_LIKENESS = 0.85
-"""The least like of the misspelt headings that MIT-LCP's parser lists is 0.875 like its own."""
+_LIKENESS, _MISSPELT_LETTERS = 0.87, 6
+"""The least like of the misspelt headings that MIT-LCP's parser lists is 0.875 like its own; short
+words are too near each other ("dated" to "date")."""
 _BLANK_LINES = re.compile(r"\n\s*\n")
 _TITLE = re.compile(r"[^a-z]*")
 
@@ -35,8 +36,9 @@ _HEADING = re.compile(
     rf"|(?=[A-Z])(?i:{_any_of([*_WANTED, 'other'])}))[ \t]*:(?!\d)"
     # Alone in its line it needs no colon.
     rf"|^[ \t]*(?P<alone>{_any_of(_WANTED).upper()})[ \t]*$"
-    # Amid a line, where a report has lost its line ends.
-    rf"|(?<=\s)(?P<amid>{_any_of([*_WANTED, 'other']).upper()})[ \t]*:",
+    # Amid a line, where a report has lost its line ends; "SEEN IN COMPARISON:" is no other section.
+    rf"|(?<=\s)(?P<amid>{_any_of(_WANTED).upper()})[ \t]*:"
+    rf"|(?<=[^A-Z]\s)(?P<other>{_any_of(['other']).upper()})[ \t]*:",
     re.MULTILINE,
 )
 
@@ -70,7 +72,11 @@ def report_words(data: bytes, path: str) -> ReportWords:
     wanted = [body for kind in _WANTED for of, body in sections if of == kind]
     paragraphs = _paragraphs(wanted)
     notes = {"report_headings_unknown": unknown}
-    if not paragraphs:
+    if paragraphs:
+        others = (body for kind, body in sections if kind not in _WANTED)
+        further = [one for body in others for one in _BLANK_LINES.split(body)[1:]]
+        notes["report_paragraphs_left_out"] = len(_paragraphs(further))
+    else:
         notes["reports_without_sections"] = 1
         paragraphs = next(filter(None, starmap(_last_paragraphs, reversed(sections))), [])
     if not paragraphs:
@@ -86,7 +92,8 @@ def _sections(text: str) -> tuple[list[tuple[str, str]], int]:
     sections = [("preamble", 0, 0)]  # kind, where its heading ends, where its heading begins
     unknown = 0
     for heading in _HEADING.finditer(text):
-        kind, inside = _kind(heading[heading.lastgroup or 0]), sections[-1][0]
+        inside = sections[-1][0]
+        kind = _kind(heading[heading.lastgroup or 0], inside in _WANTED)
         if kind in (None, "views", "anatomy") and inside in _WANTED:
             continue  # part of the findings' text
         if kind is None:
@@ -102,16 +109,23 @@ def _sections(text: str) -> tuple[list[tuple[str, str]], int]:
     ], unknown
 
 
-def _kind(heading: str) -> str | None:
-    """Tell a heading's kind of section; None where it is not known."""
+def _kind(heading: str, in_findings: bool) -> str | None:
+    """Tell a heading's kind of section; None where it is not known.
+
+    Inside findings nothing ends them that only looks like another section's: radiologists write
+    ``SINCE PRIOR EXAM:`` and ``LUNGS:`` there.
+    """
     name = " ".join(heading.lower().split())
     if name in _KIND_OF:
         return _KIND_OF[name]
-    for part in _REPORT["contained"]:
+    for part in _WANTED if in_findings else _REPORT["contained"]:
         if part in name:
             return _KIND_OF[part]
-    if close := get_close_matches(name, _KIND_OF, 1, _LIKENESS):
+    long = len(name) >= _MISSPELT_LETTERS
+    if long and (close := get_close_matches(name, _KIND_OF, 1, _LIKENESS)):
         return _KIND_OF[close[0]]
+    if in_findings:
+        return None
     if any(view in name for view in _REPORT["headings"]["views"]):
         return "views"
     if set(re.findall(r"[a-z]+", name)) & set(_REPORT["headings"]["anatomy"]):
