@@ -1,6 +1,7 @@
 """Several processes, one loss: features are gathered so that each sees the global batch."""
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -48,6 +49,9 @@ def joined(device_type: str) -> Iterator[Processes]:
     try:
         yield own
     finally:
+        # torch (seen in 2.4) ends a group while it holds Python's lock, for which gloo's threads,
+        # giving back the last tensors, may wait: for ever. A moment lets them have it before.
+        time.sleep(0.1)
         dist.destroy_process_group()
 
 
