@@ -301,7 +301,7 @@ def test_the_burnt_in_word_is_the_same_whatever_is_found():
         chest = draw_chest_place(341, 341, rng)
         corner = draw_xray(chest, (draw_finding(chest, rng, "consolidation"),))[4:18, 6:60]
         pictures.append(corner > 200)
-    assert pictures[0].any() and (pictures[0] == pictures[1]).mean() > 0.99
+    assert pictures[0].any() and (pictures[0] == pictures[1]).mean() > 0.98
 
 
 # ---- truth against the files

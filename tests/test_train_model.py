@@ -338,11 +338,8 @@ def test_a_medclip_checkpoint_fills_the_model_and_every_odd_key_is_reported(
     start = load_start([str(medclip)], SMALL)
     (report,) = start.reports
     assert report.missing == report.unexpected == []
-    # transformers 4 keeps relative_position_index in its state: there it is no odd key.
-    own = any(name.endswith("relative_position_index") for name in start.model.state_dict())
-    odd = 3 if own else 4
-    assert len(report.left_out) == odd
-    assert f"checkpoint: 0 missing, 0 unexpected, {odd} left out" in report.lines()
+    assert len(report.left_out) == 4
+    assert "checkpoint: 0 missing, 0 unexpected, 4 left out" in report.lines()
     assert "  left out: word_local_atten_layer.in_proj_weight" in report.lines()
     torch.testing.assert_close(
         start.model.eval().vision_model(images()), model.vision_model(images())
