@@ -410,6 +410,81 @@ def test_a_fixation_that_ends_before_it_begins_is_refused() -> None:
         reflacx.fixations(_table(f"{FIXATIONS}\n0.8,0.5,10,20,0.9,99,98\n"))
 
 
+SHOWN = (
+    f"{FIXATIONS},xmin_shown_from_image,ymin_shown_from_image,xmax_shown_from_image,"
+    "ymax_shown_from_image"
+)
+ZOOMED = "0.5,0.8,1300,700,0.9,50,50,600,600,1900,2100"
+
+
+def _sized(
+    *shown: str, told: tuple[str, str] = ("", ""), image: tuple[int, int] = (1000, 1000)
+) -> tuple[int, int, set[str]]:
+    """Plan and load a reading; its size, and the notes that tell where it comes from."""
+    row = {
+        "id": "P300R912345", "eye_tracking_data_discarded": "False", "subject_id": "90000001",
+        "image": f"files/p90/p90000001/s95000001/{DICOM}.dcm", "dicom_id": DICOM,
+        "image_size_x": told[0], "image_size_y": told[1],
+    }  # fmt: skip
+    texts = {
+        "fixations.csv": "\n".join([SHOWN, *shown]) + "\n",
+        "timestamps_transcription.csv": f"{WORDS}\nheart,1,2\n",
+    }
+
+    def read_table(file: str, required: list[str]) -> Table:
+        if file not in texts:
+            raise BadInputError("missing_file", file, f"{file} is missing")
+        return parse_csv(texts[file].encode(), file, required)
+
+    planned = reflacx.plan_row(row, PATH)
+    raw = reflacx.raw_reading(planned, read_table, ImageFacts(), PATH, lambda: image)
+    return raw.width, raw.height, {name for name in +Counter(raw.notes) if "size" in name}
+
+
+def _shown(*sides: object) -> str:
+    return f"0.1,0.4,9,9,0.9,99,99,{','.join(map(str, sides))}"
+
+
+@pytest.mark.parametrize("image", [(3056, 3056), (1272, 1528), (5088, 6112)])
+def test_where_no_table_tells_the_size_it_is_what_the_reader_was_first_shown(
+    image: tuple[int, int],
+) -> None:
+    whole = _shown(0, 0, 2544, 3056)
+    assert _sized(whole, ZOOMED, image=image) == (2544, 3056, {"size_by_shown"})
+
+
+@pytest.mark.parametrize(
+    "told_nothing", [ZOOMED, _shown("", "", "", ""), _shown(0, 0, 2544, "wide"), _shown(0, 0, 0, 0)]
+)
+def test_where_a_part_or_nothing_was_shown_the_image_tells_its_size(told_nothing: str) -> None:
+    found = _sized(told_nothing, image=(2544, 3056))
+    assert found == (2544, 3056, {"size_by_image"})
+
+
+def test_an_image_smaller_than_a_part_that_was_shown_is_refused() -> None:
+    with _rejected("no_metadata_row") as caught:
+        _sized(ZOOMED, image=(1272, 1528))
+    assert "1272 x 1528" in str(caught.value) and "1900 x 2100" in str(caught.value)
+
+
+def test_a_tables_size_counts_unless_more_was_shown() -> None:
+    whole = _shown(0, 0, 2544, 3056)
+    assert _sized(whole, told=("2544", "3056")) == (2544, 3056, set())
+    assert _sized(_shown(0, 0, 1900, 2100), told=("2544", "3056")) == (2544, 3056, set())
+    of_a_copy = _sized(whole, told=("1272", "1528"), image=(1272, 1528))
+    assert of_a_copy == (2544, 3056, {"size_told_too_small", "size_by_shown"})
+
+
+@pytest.mark.parametrize("pixels", ["0", "-15", "1e300", "5000"])
+@pytest.mark.parametrize("column", [5, 6])
+def test_pixels_a_degree_that_no_screen_has_are_refused_by_row(column: int, pixels: str) -> None:
+    row = ["0.5", "0.8", "10", "20", "0.9", "99", "98"]
+    row[column] = pixels
+    with _rejected("bad_number") as caught:
+        reflacx.fixations(_table(f"{FIXATIONS}\n0.1,0.4,1,2,0.9,1,167\n{','.join(row)}\n"))
+    assert f"row 2, {FIXATIONS.split(',')[column]}" in str(caught.value)
+
+
 def test_reflacx_words_keep_punctuation_and_zero_lengths() -> None:
     found = reflacx.words(
         _table(f'{WORDS}\r\nno,1,1.2\r\n",",1.2,1.5\r\nmass,1.5,1.5\r\n.,1.5,2\r\n')
@@ -710,6 +785,22 @@ def test_rows_whose_time_is_not_the_fixations_end_are_counted() -> None:
 def test_two_sessions_of_one_image_are_refused() -> None:
     with _rejected("several_sessions"):
         _eye_gaze(_gaze_row(session="7"), _gaze_row(session="8"))
+
+
+def test_a_session_is_the_same_however_its_number_is_written() -> None:
+    found, _ = _eye_gaze(*(_gaze_row(x, session=s) for x, s in ((1, "7"), (2, "7.0"), (3, " 7"))))
+    assert found.x_px.tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("time", ["", "NaN", "?"])
+def test_the_time_of_writing_rejects_nothing(time: str) -> None:
+    damaged = _gaze_row(2).replace(",1.50000,", f",{time},")
+    late = _gaze_row(1, end="1.50000").replace(",1.50000,", ",1.56000,")
+    found, notes = _eye_gaze(damaged, late)
+    assert found.x_px.tolist() == [2, 1] and notes["time_is_not_fixation_end"] == 1
+    rows = "SESSION_ID,DICOM_ID,FPOGS,FPOGD,FPOGV,X_ORIGINAL,Y_ORIGINAL"
+    table = _table(f"{rows}\n7,{DICOM},1,0.5,1,3,4\n", *eye_gaze.required("fixations"))
+    assert eye_gaze.fixations(table, DICOM, *PORTRAIT, "released")[0].end_s.tolist() == [1.5]
 
 
 def test_sessions_of_other_images_do_not_matter() -> None:
