@@ -587,6 +587,36 @@ def test_a_damaged_ellipse_is_left_out_alone_and_counted(row: str, left: list[st
     assert +notes == Counter(regions_left_out=1)
 
 
+CHEST = "xmin,ymin,xmax,ymax\n1,2,3,4\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "left_out"),
+    [
+        pytest.param("xmin,ymin,xmax,ymax,certainty\n1,2,3,4,5\n5,6,7,8,1\n", 2, id="no labels"),
+        pytest.param("xmin,ymin,xmax,ymax,Lump,Mass\n1,2,3,4,True,False\n", 1, id="renamed"),
+        pytest.param("xmin,ymin,xmax,ymax,Other,Mass\n1,2,3,4,True,False\n", 0, id="another"),
+        pytest.param("xmin,ymin,xmax,ymax,Mass\n1,2,3,4,True\n1,2,3,4,False\n", 1, id="one of two"),
+    ],
+)
+def test_an_ellipse_whose_label_has_no_column_is_counted(text: str, left_out: int) -> None:
+    assert _regions(_table(text), _table(CHEST))[1]["regions_left_out"] == left_out
+
+
+def test_names_that_r_changed_are_read_as_released() -> None:
+    ellipses = _table("xmin,ymin,xmax,ymax,certainty,Pulmonary.edema\n1,2,3,4,5,TRUE\n")
+    found, notes = _regions(ellipses, _table(CHEST))
+    assert [one.name for one in found] == ["Pulmonary edema", "chest"] and not +notes
+    name = "High.lung.volume...emphysema"
+    labels, _ = reflacx.labels(_table(f"id,{name}\nP300R912345,3\n").row(0), PATH)
+    assert labels == {"reflacx:High lung volume / emphysema": 3}
+    assert set(_table("Time..in.secs.,X_ORIGINAL\n1,2\n").columns) == {
+        "Time (in secs)",
+        "X_ORIGINAL",
+    }
+    assert _table("Lung.Lesion,Lung Lesion\n1,1\n").repeated == {"Lung Lesion"}
+
+
 def test_an_ellipse_without_certainty_keeps_its_place() -> None:
     ellipses = _table("xmin,ymin,xmax,ymax,Mass\n1,2,3,4,True\n")
     found, _ = _regions(ellipses, _table("xmin,ymin,xmax,ymax\n1,2,3,4\n"))

@@ -10,12 +10,14 @@ import zlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 from egma_prep.errors import BadInputError
+from egma_prep.manifests import manifest
 from egma_prep.parse.values import decoded, is_blank, number
 
 MAX_TABLE_BYTES = 256 * 2**20
@@ -139,7 +141,8 @@ def parse_csv(
     """
     records = _records(decoded(_unpacked(data, path), path), path)
     # Patients' tables are kept while a run is planned; the names of their columns are the same.
-    header = [sys.intern(name.strip()) for name in next(records, [])]
+    first_row = [name.strip() for name in next(records, [])]
+    header = [sys.intern(_names_changed_by_r().get(name, name)) for name in first_row]
     named = [at for at, name in enumerate(header) if name and not name.startswith("Unnamed")]
     seen = Counter(header[at] for at in named)
     kept = {
@@ -171,6 +174,28 @@ def parse_csv(
     table = Table(path, columns, numbers, repeated)
     table.require(required)
     return table
+
+
+@cache
+def _names_changed_by_r() -> dict[str, str]:
+    """Map what R's ``check.names`` makes of the columns that are read to their released names."""
+    released = {
+        name
+        for dataset in ("reflacx", "eye-gaze", "mimic-cxr")
+        for name in _texts([manifest(dataset)[part] for part in ("tables", "labels")])
+    }
+    changed = {re.sub(r"[^A-Za-z0-9._]", ".", name): name for name in released}
+    return {name: told for name, told in changed.items() if name not in released}
+
+
+def _texts(declared: object) -> Iterator[str]:
+    if isinstance(declared, dict):
+        declared = list(declared.values())
+    if isinstance(declared, list):
+        for one in declared:
+            yield from _texts(one)
+    elif isinstance(declared, str):
+        yield declared
 
 
 def _is_blank_row(row: list[str], named: list[int]) -> bool:

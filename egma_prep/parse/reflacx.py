@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -288,7 +288,9 @@ def _ellipses(table: Table, notes: Counter[str]) -> list[Region]:
     found = []
     rows = extras.corners(table, names, range(len(table)), notes)
     there = [name for name in declared["certainty"] if name in table.columns]
-    for (row, corners), name in product(rows, there):
+    placed = list(rows)
+    notes["regions_left_out"] += _without_label(table, [row for row, _ in placed], declared)
+    for (row, corners), name in product(placed, there):
         cells = table.row(row)
         with noting(notes, "regions_left_out"):
             if flag(cells[name], table.path, table.place(row, name)):
@@ -296,3 +298,25 @@ def _ellipses(table: Table, notes: Counter[str]) -> list[Region]:
                 certainty = None if is_blank(cell) else label(cell, values, table.path, where)
                 found.append(Region(name, "ellipse", *corners, certainty))
     return found
+
+
+def _without_label(table: Table, rows: list[int], declared: Mapping[str, Any]) -> int:
+    """Count the ellipses of which nobody can tell what they show.
+
+    Each has a label that is true (FORMATS 1.6); its column was renamed or left out.
+    """
+    places = columns("ellipses").values()
+    known = {*declared["certainty"], *declared["flags"], declared["free_text"]}
+    flagged = [name for name in table.columns if name not in places]
+    lost = 0
+    for row in rows:
+        said = {name for name in flagged if not _is_false(table.columns[name][row])}
+        lost += not said & known
+    return lost
+
+
+def _is_false(cell: str) -> bool:
+    try:
+        return not flag(cell, "", "")
+    except BadInputError:  # counted where it is read
+        return False
