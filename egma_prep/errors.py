@@ -13,6 +13,7 @@ REASONS = {
     "nul_bytes": "the file is damaged; download it again",
     "not_utf8": "the file is damaged or was re-saved in another encoding; download it again",
     "bad_csv": "the file is damaged; download it again",
+    "short_header": "give the cell without a name one, or take it out of each row",
     "missing_column": "the table is not the released one; download it again",
     "repeated_column": "keep one column of that name, or download the table again",
     "bad_json": "the file is damaged; download it again",

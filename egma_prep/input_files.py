@@ -177,6 +177,10 @@ class InputFiles:
         found = sorted(tree.matching(inside, pattern)) or self._matching(home, pattern)
         return [home if path == "." else f"{home}{path}" for path in found]
 
+    def tables_matching(self, home: str, pattern: str) -> list[str]:
+        """List the tables that match a glob, plain ones and then those that were gzipped."""
+        return self.matching(home, pattern) + self.matching(home, f"{pattern}.gz")
+
     def _matching(self, home: str, pattern: str) -> list[str]:
         found = [""]
         for part in pattern.lower().split("/"):

@@ -185,6 +185,21 @@ def test_a_readings_own_table_may_be_gzipped(originals: dict[str, Path], reflacx
     assert readings(reflacx)[0] == readings(originals["reflacx"])[0]
 
 
+@pytest.mark.parametrize(
+    ("layout", "pattern"),
+    [("reflacx", "metadata_phase_*.csv"), ("eye_gaze", "master_sheet.csv")],
+)
+def test_a_native_tree_is_known_by_its_gzipped_table(
+    tmp_path: Path, layout: str, pattern: str
+) -> None:
+    write_tree(tmp_path, 6, small=True, seed=3, layout=layout)
+    expected = readings(tmp_path)[0]
+    for path in tmp_path.rglob(pattern):
+        path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    assert readings(tmp_path)[0].keys() == expected.keys() and expected
+
+
 def as_it_is(data: bytes) -> bytes:
     return data
 

@@ -79,6 +79,11 @@ def _rejected(*reasons: str) -> Any:
         pytest.param(",word,begin\n0,heart,1\n1,,\n2,normal,2\n", id="a blank row with an index"),
         pytest.param("word,begin\nheart,1\nNaN,NaN\nnormal,2\nNA,NA\n", id="pandas' blank rows"),
         pytest.param("word,begin,,\nheart,1,,\nnormal,2,,\n", id="columns without a name"),
+        pytest.param("word,begin,\nheart,1\nnormal,2\n", id="a last comma in the header"),
+        pytest.param("word,begin\nheart,1,\nnormal,2,\n", id="a last comma in the rows"),
+        pytest.param('"word","begin"\n"1","heart",1\n"2","normal",2\n', id="R's row names"),
+        pytest.param("word,begin\nheart,1\nword,begin\nnormal,2\n", id="the header again"),
+        pytest.param("word,begin\nheart,1\n\ufeffword,begin\nnormal,2\n", id="again, marked"),
     ],
 )
 @pytest.mark.parametrize("as_bytes", ["UTF-8", "UTF-16", "gzip"])
@@ -147,6 +152,21 @@ def test_words_that_look_like_blanks_stay_words(word: str) -> None:
 
 def test_a_header_alone_is_an_empty_table() -> None:
     assert len(_table("xmin,ymin\r\n", "xmin")) == 0
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        pytest.param("7,1,2\n", id="a row that may not be R's first"),
+        pytest.param("1,10,\n2,20,\n", id="row names or a last comma"),
+        pytest.param("5,1,2\n5,3,4\n", id="row names that stand twice"),
+        pytest.param("0.5,1,2\n0.7,3,4\n", id="times"),
+    ],
+)
+def test_a_header_a_name_short_of_rows_that_say_not_which_is_refused(rows: str) -> None:
+    with _rejected("short_header") as caught:
+        _table(f"a,b\n{rows}")
+    assert "2 names, each row 3 cells" in str(caught.value)
 
 
 @pytest.mark.parametrize("row", ["1", "1,2,3", "1,2,", '"1,2"'])

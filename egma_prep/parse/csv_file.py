@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import islice
+from itertools import chain, islice, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ MAX_TABLE_BYTES = 256 * 2**20
 _ROWS_AT_A_TIME = 4096
 _GZIP, _ZIP = b"\x1f\x8b", b"PK\x03\x04"
 _SEPARATORS = ",;\t"  # as released; Excel where a comma is the decimal sign; Excel's "Unicode text"
+_ROW_NAME = re.compile(r"[0-9]{1,9}")
 _TOLD_SEPARATOR = re.compile(r'"?sep=([,;\t])"?\s*')  # Excel's own first line
 
 
@@ -118,10 +119,12 @@ def parse_csv(
 ) -> Table:
     """Read a header and its rows, as released or as a spreadsheet, pandas or R saved them again.
 
-    Unnamed index columns are dropped, header names stripped, rows of nothing but blanks left out.
+    Unnamed index columns are dropped, header names stripped, rows of nothing but blanks left out,
+    and so is the header where it stands again, as in a table that was appended to itself.
     The bytes tell what the file is, not its name: gzip or not, UTF-8 or UTF-16 by its byte order
     mark, commas, semicolons or tabs by the header. Any line end is fine, and quoted newlines. Rows
-    of another length than the header are not.
+    of another length than the header are not, but where all rows have one cell that is surely R's
+    row name, or a last comma.
 
     Parameters
     ----------
@@ -143,6 +146,7 @@ def parse_csv(
     # Patients' tables are kept while a run is planned; the names of their columns are the same.
     first_row = [name.strip() for name in next(records, [])]
     header = [sys.intern(_names_changed_by_r().get(name, name)) for name in first_row]
+    header, records = _fitted(header, records, path)
     named = [at for at, name in enumerate(header) if name and not name.startswith("Unnamed")]
     seen = Counter(header[at] for at in named)
     kept = {
@@ -156,7 +160,7 @@ def parse_csv(
     while rows := list(islice(records, _ROWS_AT_A_TIME)):
         full = []
         for row_in_file, row in enumerate(rows, first):
-            if _is_blank_row(row, named):
+            if _is_blank_row(row, named) or _is_header_again(row, first_row):
                 blank_rows.append(row_in_file)
             elif len(row) != len(header):
                 what = (
@@ -208,6 +212,42 @@ def _is_blank_row(row: list[str], named: list[int]) -> bool:
         return False  # as nearly every row
     cells = {row[at].strip() for at in named if at < len(row)}
     return len(cells) <= 1 and all(map(is_blank, cells))
+
+
+def _is_header_again(row: list[str], first_row: list[str]) -> bool:
+    if not 2 <= len(row) == len(first_row) or row[-1].strip() != first_row[-1]:
+        return False  # as nearly every row
+    return [cell.strip("\ufeff ") for cell in row] == first_row
+
+
+def _fitted(
+    header: list[str], records: Iterator[list[str]], path: str
+) -> tuple[list[str], Iterator[list[str]]]:
+    """Give a header the name, or take from it the blank one, by which all rows differ from it.
+
+    R's ``write.table`` names no column for the row names that stand first. Who ends lines with a
+    comma may do so in the header alone, or in the rows alone.
+    """
+    first = next(records, None)
+    if first is None:
+        return header, records
+    records = chain([first], records)
+    more = len(first) - len(header)
+    if more == -1 and header[-1:] == [""] and "" not in header[:-1]:
+        return header[:-1], records
+    if more != 1 or "" in header:
+        return header, records
+    rows = list(records)
+    if any(len(row) != len(first) for row in rows):
+        return header, iter(rows)
+    numbers = [int(row[0]) if _ROW_NAME.fullmatch(row[0]) else 0 for row in rows]
+    counted = numbers[0] >= 1 and all(a < b for a, b in pairwise(numbers))
+    row_names = counted and (len(rows) > 1 or numbers == [1])
+    last_comma = not any(row[-1].strip() for row in rows)
+    if row_names == last_comma:
+        what = f"the header of {path} has {len(header)} names, each row {len(first)} cells"
+        raise BadInputError("short_header", path, what)
+    return (["", *header] if row_names else [*header, ""]), iter(rows)
 
 
 def _records(text: str, path: str) -> Iterator[list[str]]:
