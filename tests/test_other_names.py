@@ -274,6 +274,34 @@ def test_a_table_of_all_images_that_is_missing_is_named_with_what_stays_empty(
     assert "chexpert" not in said
 
 
+# -- what stands for a file ---------------------------------------------------------------------
+
+
+def test_a_pointer_of_git_lfs_is_called_one(reflacx: Path) -> None:
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    image = sorted(reflacx.glob("images/files/*/*/*/*.jpg"))[0]
+    gaze = sorted(reflacx.glob("main_data/*/fixations.csv"))[0]
+    for path in (image, gaze):
+        path.write_bytes(pointer)
+    found, _ = readings(reflacx)
+    assert found[gaze.parent.name].startswith("git_lfs_pointer")
+    said = [one for one in found.values() if isinstance(one, str) and image.name in one]
+    assert said and all("git lfs pull" in one for one in said)
+
+
+def test_a_file_that_is_there_in_another_format_is_named(tmp_path: Path) -> None:
+    for name in ("PHANTOM.webp", "fixations.xlsx", "Words.csv", "WORDS.csv"):
+        (tmp_path / name).touch()
+    files = InputFiles(tmp_path)
+    for missing, other in (("PHANTOM.jpg", "PHANTOM.webp"), ("fixations.csv", "fixations.xlsx")):
+        with pytest.raises(BadInputError, match=f"is missing; {other} lies there") as caught:
+            files.read(missing)
+        assert caught.value.reason == "missing_file"
+    for missing in ("words.csv", "other.jpg"):
+        with pytest.raises(BadInputError, match="is missing; download"):
+            files.read(missing)
+
+
 # -- archives --------------------------------------------------------------------------------------
 
 

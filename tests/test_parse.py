@@ -227,6 +227,9 @@ def test_a_missing_column_is_named_with_those_there() -> None:
     with _rejected("missing_column") as caught:
         _table("word,begin\nheart,1\n", "word", "end")
     assert "'end'" in str(caught.value) and "word, begin" in str(caught.value)
+    with _rejected("missing_column") as caught:
+        parse_csv(b"word,begin\nheart,1\n", PATH, ["end"], ["end"])  # and if none is kept
+    assert "word, begin" in str(caught.value)
 
 
 CELLS = st.text(st.sampled_from('a1,"\n\r .;é\ufeff\0'), max_size=40).map(str.encode)
@@ -770,10 +773,27 @@ def test_rows_without_a_valid_fixation_are_dropped(invalid: str) -> None:
     assert found.x_px.tolist() == [1, 3]
 
 
-@pytest.mark.parametrize("rows", [[], [_gaze_row(valid="0")], [_gaze_row(dicom=OTHER_DICOM)]])
-def test_an_image_without_a_fixation_row_is_refused(rows: list[str]) -> None:
-    with _rejected("no_fixations"):
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        ([], "no_gaze_rows"),
+        ([_gaze_row(valid="0")], "no_fixations"),
+        ([_gaze_row(dicom=OTHER_DICOM)], "no_gaze_rows"),
+    ],
+)
+def test_an_image_without_a_fixation_row_is_refused(rows: list[str], reason: str) -> None:
+    with _rejected(reason):
         _eye_gaze(*rows)
+
+
+@pytest.mark.parametrize("written", [DICOM.upper(), f" {DICOM}.dcm", f"{DICOM}.JPG"])
+def test_an_id_is_the_same_in_capitals_and_with_a_suffix(written: str) -> None:
+    table = _table("\n".join([GAZE, _gaze_row(1, dicom=written)]) + "\n")
+    for given_rows in (table, table.excerpts("DICOM_ID", [DICOM])[DICOM]):
+        found, _ = eye_gaze.fixations(given_rows, DICOM, *PORTRAIT, "released")
+        assert found.x_px.tolist() == [1]
+    assert _facts(split=f"dicom_id,split\n{written},train\n").split == "train"
+    assert dicom_id(written, PATH).lower() == DICOM
 
 
 @pytest.mark.parametrize("excerpted", [False, True], ids=["the whole table", "its excerpt"])

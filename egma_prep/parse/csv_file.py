@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from egma_prep.errors import BadInputError
 from egma_prep.manifests import manifest
-from egma_prep.parse.values import decoded, is_blank, number
+from egma_prep.parse.values import decoded, id_key, is_blank, number
 
 MAX_TABLE_BYTES = 256 * 2**20
 """Six times the largest table that is read whole."""
@@ -43,12 +43,15 @@ class Table:
     repeated : frozenset of str
         Names that stand in the header more than once: nobody can tell which column is meant, so
         `columns` has none of them.
+    header : sequence of str
+        All names of the file, for messages.
     """
 
     path: str
     columns: dict[str, list[str]]
     numbers_in_file: Sequence[int] | None = field(default=None, compare=False)
     repeated: frozenset[str] = frozenset()
+    header: Sequence[str] = field(default=(), compare=False)
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), ()))
@@ -60,7 +63,7 @@ class Table:
                 what = f"{self.path} has the column {name!r} more than once"
                 raise BadInputError("repeated_column", self.path, what)
             if name not in self.columns:
-                there = ", ".join(list(self.columns)[:8])
+                there = ", ".join(list(self.header or self.columns)[:8]) or "no named column"
                 raise BadInputError(
                     "missing_column", self.path, f"{self.path} has no column {name!r}, but {there}"
                 )
@@ -70,23 +73,25 @@ class Table:
         return {name: cells[index] for name, cells in self.columns.items()}
 
     def rows_where(self, name: str, value: str) -> list[int]:
-        """Find the rows whose cell, stripped, equals `value`."""
-        return [index for index, cell in enumerate(self.columns[name]) if cell.strip() == value]
+        """Find the rows of an id, however it is written there."""
+        key = id_key(value)
+        return [index for index, cell in enumerate(self.columns[name]) if id_key(cell) == key]
 
     def excerpts(self, name: str, wanted: Collection[str]) -> dict[str, "Table"]:
-        """Group the rows by a column's stripped cells; wanted values without rows get none."""
-        rows: dict[str, list[int]] = {value: [] for value in wanted}
+        """Group the rows by a column of ids; wanted ones without rows get none."""
+        rows: dict[str, list[int]] = {id_key(value): [] for value in wanted}
         for row, cell in enumerate(self.columns[name]):
-            if (value := cell.strip()) in rows:
-                rows[value].append(row)
+            if (key := id_key(cell)) in rows:
+                rows[key].append(row)
         return {
             value: Table(
                 self.path,
                 {column: [cells[row] for row in chosen] for column, cells in self.columns.items()},
                 [self.row_in_file(row) - 1 for row in chosen],
                 self.repeated,
+                self.header,
             )
-            for value, chosen in rows.items()
+            for value, chosen in ((value, rows[id_key(value)]) for value in wanted)
         }
 
     def numbers(self, name: str, rows: Sequence[int] | None = None) -> NDArray[np.float64]:
@@ -175,7 +180,7 @@ def parse_csv(
         first += len(rows)
     numbers = sorted(set(range(first)) - set(blank_rows)) if blank_rows else None
     repeated = frozenset(name for name, times in seen.items() if times > 1)
-    table = Table(path, columns, numbers, repeated)
+    table = Table(path, columns, numbers, repeated, [header[at] for at in named])
     table.require(required)
     return table
 

@@ -331,6 +331,8 @@ def boxes(table: Table | None, image: str, notes: Counter[str]) -> list[Region]:
 
 
 def _check_one_session(table: Table, rows: list[int], image: str) -> None:
+    if not table.rows_where(columns("fixations")["dicom_id"], image):
+        raise BadInputError("no_gaze_rows", table.path, f"{table.path} has no row of {image}")
     if not rows:
         what = f"{table.path} has no valid fixation of {image}"
         raise BadInputError("no_fixations", table.path, what)
