@@ -274,6 +274,18 @@ def test_a_table_of_all_images_that_is_missing_is_named_with_what_stays_empty(
     assert "chexpert" not in said
 
 
+def test_ids_with_a_suffix_in_the_master_sheet_are_the_folders(
+    originals: dict[str, Path], tmp_path: Path
+) -> None:
+    data = shutil.copytree(originals["eye_gaze"], tmp_path / "data")
+    expected, sheet = readings(data)[0], data / "master_sheet.csv"
+    text = sheet.read_text()
+    for dicom_id in expected:
+        text = text.replace(f"\n{dicom_id},", f"\n{dicom_id}.dcm,")
+    sheet.write_text(text)
+    assert text.count(".dcm,") >= len(expected) and readings(data)[0] == expected
+
+
 # -- what stands for a file ---------------------------------------------------------------------
 
 
