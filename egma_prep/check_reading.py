@@ -32,6 +32,9 @@ _SHORTEST_MEAN_S, _ENOUGH = 0.005, 10
 _CORNER, _EDGE, _FEW = 1 / 8 - 1e-9, 1 / 100 - 1e-9, 3
 # Odd: all gaze in a quarter of the image, or in a patch of it; words or gaze far longer.
 _QUARTER, _PATCH, _TIMES_LONGER = 1 / 2, 1 / 4, 5.0
+# Times count from the recording's start, or from when the image was shown: earlier gaze is rounding
+# at most, or a clock that was shifted.
+_EARLY_S = 1.0
 _CANVAS_ERROR = 0.02  # of EYE GAZE's pads, whose rounding is known from code alone
 
 MENDED = (
@@ -288,6 +291,7 @@ def _odd(raw: RawReading, image_px: Size) -> dict[str, int]:
         first, last = gaze.begin_s.min(), gaze.end_s.max()
         said, silent = words.begin_s.min(), words.end_s.max()
         lengths = sorted([last - first, silent - said])
+        notes["gaze_before_the_recording"] = bool(first < -_EARLY_S)
         notes["words_and_gaze_apart"] = bool(silent < first or said > last)
         notes["words_and_gaze_lengths"] = bool(lengths[1] > _TIMES_LONGER * lengths[0])
     return {name: int(value) for name, value in notes.items()}

@@ -41,7 +41,9 @@ class CxrTree(NamedTuple):
             try:
                 table = files.columns(path, read_columns(kind), required(kind))
             except BadInputError as error:
-                files.remark(path, f"passed over, so that no reading has its {told} ({error})")
+                files.remark(
+                    path, f"passed over, so that no reading has its {told} from there ({error})"
+                )
                 continue
             found[kind] = table
             for name in sorted(table.repeated & {*read_columns(kind)}):
@@ -61,8 +63,8 @@ class CxrTree(NamedTuple):
         wanted = _LAYOUT["native_tables"][0].format(table=kind)
         files.remark(
             f"{files.images or files.root}",
-            f"no table {wanted}, so that no reading has its {told}; copy it there from"
-            f" MIMIC-CXR-JPG{', or mend the name of ' + alike[0] if alike else ''}",
+            f"no table {wanted}, so that no reading has its {told} from there; copy it there"
+            f" from MIMIC-CXR-JPG{', or mend the name of ' + alike[0] if alike else ''}",
         )
 
     def patients(self, files: InputFiles) -> set[str]:

@@ -22,6 +22,7 @@ IMAGES = "images:"
 _ITEMS_AHEAD, _MOST_BYTES_AHEAD = 8, 32 * 2**20
 _PATIENTS = "p[0-9][0-9]"
 _PACKED = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 NOT_UNPACKED = "still packed, so that nothing in it is read; unpack it there"
 Item = TypeVar("Item")
 
@@ -134,13 +135,18 @@ class InputFiles:
             tree, inside = self._at(found)
             data = tree.fetch(inside) if self._is_ahead else tree.read(inside)
         except (FileNotFoundError, NotADirectoryError):
-            packed = self._packed(path)
-            what = f"is still in {packed}, which is not unpacked" if packed else "is missing"
+            what = "is missing"
+            if packed := self._packed(path):
+                what = f"is still in {packed}, which is not unpacked"
+            elif other := self._under_another_suffix(path):
+                what += f"; {other} lies there, but such files are not read: convert it"
             raise BadInputError("missing_file", path, f"{path} {what}") from None
         except OSError as error:
             what = f"{path} cannot be read ({error.strerror or error})"
             raise BadInputError("unreadable_file", path, what) from None
         known |= {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        if data.startswith(_LFS_POINTER):
+            raise BadInputError("git_lfs_pointer", path, f"{path} is a pointer of git LFS")
         return data
 
     def _look(self, path: str) -> Seen:
@@ -176,6 +182,10 @@ class InputFiles:
         tree, inside = self._at(home)
         found = sorted(tree.matching(inside, pattern)) or self._matching(home, pattern)
         return [home if path == "." else f"{home}{path}" for path in found]
+
+    def tables_matching(self, home: str, pattern: str) -> list[str]:
+        """List the tables that match a glob, plain ones and then those that were gzipped."""
+        return self.matching(home, pattern) + self.matching(home, f"{pattern}.gz")
 
     def _matching(self, home: str, pattern: str) -> list[str]:
         found = [""]
@@ -248,6 +258,16 @@ class InputFiles:
             name for suffix in _PACKED for name in there.get(f"{missing[0]}{suffix}".lower(), ())
         )
         return next((_join(here, name) for name in names), None)
+
+    def _under_another_suffix(self, path: str) -> str | None:
+        """Find a file of a missing one's name that somebody saved in another format."""
+        here, missing = self._deepest(path)
+        name = missing[0].lower()
+        stem = name.rpartition(".")[0]
+        names = self._names_in(here) if len(missing) == 1 and stem else {}
+        return next(
+            (names[one][0] for one in names if one != name and one.rpartition(".")[0] == stem), None
+        )
 
     def packed_in(self, folder: str) -> list[str]:
         """List the archives in a folder that nobody unpacked beside them."""

@@ -8,6 +8,7 @@ from egma_prep.errors import BadInputError, Reject
 from egma_prep.input_files import InputFiles
 from egma_prep.parse.csv_file import Table
 from egma_prep.parse.mimic_cxr import ImageTables
+from egma_prep.parse.values import id_key
 from egma_prep.readings import PlannedReading
 from egma_prep.sources import SubjectPlan
 
@@ -60,7 +61,8 @@ def plan_tables(
         read.append(table)
         for name in sorted(table.repeated):
             files.remark(path, f"the column {name!r} stands there twice, and is left out")
-        without_row -= {cell.strip() for cell in table.columns[names[parser.ID]]}
+        listed = {id_key(cell) for cell in table.columns[names[parser.ID]]}
+        without_row = {name for name in without_row if id_key(name) not in listed}
         for cells in map(table.row, range(len(table))):
             try:
                 yield parser.plan_row(cells, path)

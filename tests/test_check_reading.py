@@ -309,6 +309,10 @@ ODD = {
         reading(looks(5), [(text, b + 600, e + 600) for text, b, e in SAID]),
         {"words_and_gaze_apart"},
     ),
+    "gaze five seconds early": (
+        reading([(b - 5, e - 5, x, y) for b, e, x, y in looks(20)]),
+        {"gaze_before_the_recording"},
+    ),
     "words over two minutes": (
         reading(looks(5), [*SAID, ("effusion", 120.0, 121.0)]),
         {"words_and_gaze_lengths"},
@@ -319,7 +323,7 @@ ODD = {
     ),
     "fixations before the recording, of no length": (
         reading([(b - 2, b - 2, x, y) for b, _, x, y in looks(5)]),
-        {"readings_without_gaze", "words_and_gaze_apart"},
+        {"readings_without_gaze", "words_and_gaze_apart", "gaze_before_the_recording"},
     ),
 }
 

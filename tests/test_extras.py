@@ -49,6 +49,11 @@ COLUMNS = {
         "dicom_id", "study_id", "patient_id", "image_top_pad", "image_bottom_pad",
         "image_left_pad", "image_right_pad",
     ),
+    "fixations": (
+        "timestamp_start_fixation", "timestamp_end_fixation", "x_position", "y_position",
+        "angular_resolution_x_pixels_per_degree", "angular_resolution_y_pixels_per_degree",
+        "SESSION_ID", "DICOM_ID", "FPOGS", "FPOGD", "FPOGV", "X_ORIGINAL", "Y_ORIGINAL",
+    ),
     "mimic-cxr-2": ("dicom_id", "subject_id", "study_id"),
 }  # fmt: skip
 
@@ -68,7 +73,7 @@ def rows_of(path: Path) -> list[str]:
 
 def keep_columns(path: Path, names: tuple[str, ...]) -> None:
     header, *rows = csv.reader(io.StringIO(unpacked(path).decode(), newline=""))
-    at = [header.index(name) for name in names]
+    at = [header.index(name) for name in names if name in header]
     text = io.StringIO()
     csv.writer(text).writerows([row[column] for column in at] for row in (header, *rows))
     path.write_bytes(packed(path, text.getvalue().encode()))

@@ -185,6 +185,21 @@ def test_a_readings_own_table_may_be_gzipped(originals: dict[str, Path], reflacx
     assert readings(reflacx)[0] == readings(originals["reflacx"])[0]
 
 
+@pytest.mark.parametrize(
+    ("layout", "pattern"),
+    [("reflacx", "metadata_phase_*.csv"), ("eye_gaze", "master_sheet.csv")],
+)
+def test_a_native_tree_is_known_by_its_gzipped_table(
+    tmp_path: Path, layout: str, pattern: str
+) -> None:
+    write_tree(tmp_path, 6, small=True, seed=3, layout=layout)
+    expected = readings(tmp_path)[0]
+    for path in tmp_path.rglob(pattern):
+        path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    assert readings(tmp_path)[0].keys() == expected.keys() and expected
+
+
 def as_it_is(data: bytes) -> bytes:
     return data
 
@@ -257,6 +272,46 @@ def test_a_table_of_all_images_that_is_missing_is_named_with_what_stays_empty(
     assert "mimic-cxr-2.0.0-split (1).csv.gz" in said
     assert "no table mimic-cxr-2.*-metadata.csv.gz, so that no reading has its view" in said
     assert "chexpert" not in said
+
+
+def test_ids_with_a_suffix_in_the_master_sheet_are_the_folders(
+    originals: dict[str, Path], tmp_path: Path
+) -> None:
+    data = shutil.copytree(originals["eye_gaze"], tmp_path / "data")
+    expected, sheet = readings(data)[0], data / "master_sheet.csv"
+    text = sheet.read_text()
+    for dicom_id in expected:
+        text = text.replace(f"\n{dicom_id},", f"\n{dicom_id}.dcm,")
+    sheet.write_text(text)
+    assert text.count(".dcm,") >= len(expected) and readings(data)[0] == expected
+
+
+# -- what stands for a file ---------------------------------------------------------------------
+
+
+def test_a_pointer_of_git_lfs_is_called_one(reflacx: Path) -> None:
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    image = sorted(reflacx.glob("images/files/*/*/*/*.jpg"))[0]
+    gaze = sorted(reflacx.glob("main_data/*/fixations.csv"))[0]
+    for path in (image, gaze):
+        path.write_bytes(pointer)
+    found, _ = readings(reflacx)
+    assert found[gaze.parent.name].startswith("git_lfs_pointer")
+    said = [one for one in found.values() if isinstance(one, str) and image.name in one]
+    assert said and all("git lfs pull" in one for one in said)
+
+
+def test_a_file_that_is_there_in_another_format_is_named(tmp_path: Path) -> None:
+    for name in ("PHANTOM.webp", "fixations.xlsx", "Words.csv", "WORDS.csv"):
+        (tmp_path / name).touch()
+    files = InputFiles(tmp_path)
+    for missing, other in (("PHANTOM.jpg", "PHANTOM.webp"), ("fixations.csv", "fixations.xlsx")):
+        with pytest.raises(BadInputError, match=f"is missing; {other} lies there") as caught:
+            files.read(missing)
+        assert caught.value.reason == "missing_file"
+    for missing in ("words.csv", "other.jpg"):
+        with pytest.raises(BadInputError, match="is missing; download"):
+            files.read(missing)
 
 
 # -- archives --------------------------------------------------------------------------------------

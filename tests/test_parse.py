@@ -79,6 +79,11 @@ def _rejected(*reasons: str) -> Any:
         pytest.param(",word,begin\n0,heart,1\n1,,\n2,normal,2\n", id="a blank row with an index"),
         pytest.param("word,begin\nheart,1\nNaN,NaN\nnormal,2\nNA,NA\n", id="pandas' blank rows"),
         pytest.param("word,begin,,\nheart,1,,\nnormal,2,,\n", id="columns without a name"),
+        pytest.param("word,begin,\nheart,1\nnormal,2\n", id="a last comma in the header"),
+        pytest.param("word,begin\nheart,1,\nnormal,2,\n", id="a last comma in the rows"),
+        pytest.param('"word","begin"\n"1","heart",1\n"2","normal",2\n', id="R's row names"),
+        pytest.param("word,begin\nheart,1\nword,begin\nnormal,2\n", id="the header again"),
+        pytest.param("word,begin\nheart,1\n\ufeffword,begin\nnormal,2\n", id="again, marked"),
     ],
 )
 @pytest.mark.parametrize("as_bytes", ["UTF-8", "UTF-16", "gzip"])
@@ -149,6 +154,21 @@ def test_a_header_alone_is_an_empty_table() -> None:
     assert len(_table("xmin,ymin\r\n", "xmin")) == 0
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [
+        pytest.param("7,1,2\n", id="a row that may not be R's first"),
+        pytest.param("1,10,\n2,20,\n", id="row names or a last comma"),
+        pytest.param("5,1,2\n5,3,4\n", id="row names that stand twice"),
+        pytest.param("0.5,1,2\n0.7,3,4\n", id="times"),
+    ],
+)
+def test_a_header_a_name_short_of_rows_that_say_not_which_is_refused(rows: str) -> None:
+    with _rejected("short_header") as caught:
+        _table(f"a,b\n{rows}")
+    assert "2 names, each row 3 cells" in str(caught.value)
+
+
 @pytest.mark.parametrize("row", ["1", "1,2,3", "1,2,", '"1,2"'])
 def test_ragged_rows_are_refused_by_their_number(row: str) -> None:
     with _rejected("bad_csv") as caught:
@@ -207,6 +227,9 @@ def test_a_missing_column_is_named_with_those_there() -> None:
     with _rejected("missing_column") as caught:
         _table("word,begin\nheart,1\n", "word", "end")
     assert "'end'" in str(caught.value) and "word, begin" in str(caught.value)
+    with _rejected("missing_column") as caught:
+        parse_csv(b"word,begin\nheart,1\n", PATH, ["end"], ["end"])  # and if none is kept
+    assert "word, begin" in str(caught.value)
 
 
 CELLS = st.text(st.sampled_from('a1,"\n\r .;é\ufeff\0'), max_size=40).map(str.encode)
@@ -410,6 +433,81 @@ def test_a_fixation_that_ends_before_it_begins_is_refused() -> None:
         reflacx.fixations(_table(f"{FIXATIONS}\n0.8,0.5,10,20,0.9,99,98\n"))
 
 
+SHOWN = (
+    f"{FIXATIONS},xmin_shown_from_image,ymin_shown_from_image,xmax_shown_from_image,"
+    "ymax_shown_from_image"
+)
+ZOOMED = "0.5,0.8,1300,700,0.9,50,50,600,600,1900,2100"
+
+
+def _sized(
+    *shown: str, told: tuple[str, str] = ("", ""), image: tuple[int, int] = (1000, 1000)
+) -> tuple[int, int, set[str]]:
+    """Plan and load a reading; its size, and the notes that tell where it comes from."""
+    row = {
+        "id": "P300R912345", "eye_tracking_data_discarded": "False", "subject_id": "90000001",
+        "image": f"files/p90/p90000001/s95000001/{DICOM}.dcm", "dicom_id": DICOM,
+        "image_size_x": told[0], "image_size_y": told[1],
+    }  # fmt: skip
+    texts = {
+        "fixations.csv": "\n".join([SHOWN, *shown]) + "\n",
+        "timestamps_transcription.csv": f"{WORDS}\nheart,1,2\n",
+    }
+
+    def read_table(file: str, required: list[str]) -> Table:
+        if file not in texts:
+            raise BadInputError("missing_file", file, f"{file} is missing")
+        return parse_csv(texts[file].encode(), file, required)
+
+    planned = reflacx.plan_row(row, PATH)
+    raw = reflacx.raw_reading(planned, read_table, ImageFacts(), PATH, lambda: image)
+    return raw.width, raw.height, {name for name in +Counter(raw.notes) if "size" in name}
+
+
+def _shown(*sides: object) -> str:
+    return f"0.1,0.4,9,9,0.9,99,99,{','.join(map(str, sides))}"
+
+
+@pytest.mark.parametrize("image", [(3056, 3056), (1272, 1528), (5088, 6112)])
+def test_where_no_table_tells_the_size_it_is_what_the_reader_was_first_shown(
+    image: tuple[int, int],
+) -> None:
+    whole = _shown(0, 0, 2544, 3056)
+    assert _sized(whole, ZOOMED, image=image) == (2544, 3056, {"size_by_shown"})
+
+
+@pytest.mark.parametrize(
+    "told_nothing", [ZOOMED, _shown("", "", "", ""), _shown(0, 0, 2544, "wide"), _shown(0, 0, 0, 0)]
+)
+def test_where_a_part_or_nothing_was_shown_the_image_tells_its_size(told_nothing: str) -> None:
+    found = _sized(told_nothing, image=(2544, 3056))
+    assert found == (2544, 3056, {"size_by_image"})
+
+
+def test_an_image_smaller_than_a_part_that_was_shown_is_refused() -> None:
+    with _rejected("no_metadata_row") as caught:
+        _sized(ZOOMED, image=(1272, 1528))
+    assert "1272 x 1528" in str(caught.value) and "1900 x 2100" in str(caught.value)
+
+
+def test_a_tables_size_counts_unless_more_was_shown() -> None:
+    whole = _shown(0, 0, 2544, 3056)
+    assert _sized(whole, told=("2544", "3056")) == (2544, 3056, set())
+    assert _sized(_shown(0, 0, 1900, 2100), told=("2544", "3056")) == (2544, 3056, set())
+    of_a_copy = _sized(whole, told=("1272", "1528"), image=(1272, 1528))
+    assert of_a_copy == (2544, 3056, {"size_told_too_small", "size_by_shown"})
+
+
+@pytest.mark.parametrize("pixels", ["0", "-15", "1e300", "5000"])
+@pytest.mark.parametrize("column", [5, 6])
+def test_pixels_a_degree_that_no_screen_has_are_refused_by_row(column: int, pixels: str) -> None:
+    row = ["0.5", "0.8", "10", "20", "0.9", "99", "98"]
+    row[column] = pixels
+    with _rejected("bad_number") as caught:
+        reflacx.fixations(_table(f"{FIXATIONS}\n0.1,0.4,1,2,0.9,1,167\n{','.join(row)}\n"))
+    assert f"row 2, {FIXATIONS.split(',')[column]}" in str(caught.value)
+
+
 def test_reflacx_words_keep_punctuation_and_zero_lengths() -> None:
     found = reflacx.words(
         _table(f'{WORDS}\r\nno,1,1.2\r\n",",1.2,1.5\r\nmass,1.5,1.5\r\n.,1.5,2\r\n')
@@ -510,6 +608,36 @@ def test_a_damaged_ellipse_is_left_out_alone_and_counted(row: str, left: list[st
     found, notes = _regions(ellipses, _table("xmin,ymin,xmax,ymax\n1,2,3,4\n"))
     assert [one.name for one in found] == [*left, "Mass", "chest"]
     assert +notes == Counter(regions_left_out=1)
+
+
+CHEST = "xmin,ymin,xmax,ymax\n1,2,3,4\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "left_out"),
+    [
+        pytest.param("xmin,ymin,xmax,ymax,certainty\n1,2,3,4,5\n5,6,7,8,1\n", 2, id="no labels"),
+        pytest.param("xmin,ymin,xmax,ymax,Lump,Mass\n1,2,3,4,True,False\n", 1, id="renamed"),
+        pytest.param("xmin,ymin,xmax,ymax,Other,Mass\n1,2,3,4,True,False\n", 0, id="another"),
+        pytest.param("xmin,ymin,xmax,ymax,Mass\n1,2,3,4,True\n1,2,3,4,False\n", 1, id="one of two"),
+    ],
+)
+def test_an_ellipse_whose_label_has_no_column_is_counted(text: str, left_out: int) -> None:
+    assert _regions(_table(text), _table(CHEST))[1]["regions_left_out"] == left_out
+
+
+def test_names_that_r_changed_are_read_as_released() -> None:
+    ellipses = _table("xmin,ymin,xmax,ymax,certainty,Pulmonary.edema\n1,2,3,4,5,TRUE\n")
+    found, notes = _regions(ellipses, _table(CHEST))
+    assert [one.name for one in found] == ["Pulmonary edema", "chest"] and not +notes
+    name = "High.lung.volume...emphysema"
+    labels, _ = reflacx.labels(_table(f"id,{name}\nP300R912345,3\n").row(0), PATH)
+    assert labels == {"reflacx:High lung volume / emphysema": 3}
+    assert set(_table("Time..in.secs.,X_ORIGINAL\n1,2\n").columns) == {
+        "Time (in secs)",
+        "X_ORIGINAL",
+    }
+    assert _table("Lung.Lesion,Lung Lesion\n1,1\n").repeated == {"Lung Lesion"}
 
 
 def test_an_ellipse_without_certainty_keeps_its_place() -> None:
@@ -645,10 +773,27 @@ def test_rows_without_a_valid_fixation_are_dropped(invalid: str) -> None:
     assert found.x_px.tolist() == [1, 3]
 
 
-@pytest.mark.parametrize("rows", [[], [_gaze_row(valid="0")], [_gaze_row(dicom=OTHER_DICOM)]])
-def test_an_image_without_a_fixation_row_is_refused(rows: list[str]) -> None:
-    with _rejected("no_fixations"):
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        ([], "no_gaze_rows"),
+        ([_gaze_row(valid="0")], "no_fixations"),
+        ([_gaze_row(dicom=OTHER_DICOM)], "no_gaze_rows"),
+    ],
+)
+def test_an_image_without_a_fixation_row_is_refused(rows: list[str], reason: str) -> None:
+    with _rejected(reason):
         _eye_gaze(*rows)
+
+
+@pytest.mark.parametrize("written", [DICOM.upper(), f" {DICOM}.dcm", f"{DICOM}.JPG"])
+def test_an_id_is_the_same_in_capitals_and_with_a_suffix(written: str) -> None:
+    table = _table("\n".join([GAZE, _gaze_row(1, dicom=written)]) + "\n")
+    for given_rows in (table, table.excerpts("DICOM_ID", [DICOM])[DICOM]):
+        found, _ = eye_gaze.fixations(given_rows, DICOM, *PORTRAIT, "released")
+        assert found.x_px.tolist() == [1]
+    assert _facts(split=f"dicom_id,split\n{written},train\n").split == "train"
+    assert dicom_id(written, PATH).lower() == DICOM
 
 
 @pytest.mark.parametrize("excerpted", [False, True], ids=["the whole table", "its excerpt"])
@@ -710,6 +855,22 @@ def test_rows_whose_time_is_not_the_fixations_end_are_counted() -> None:
 def test_two_sessions_of_one_image_are_refused() -> None:
     with _rejected("several_sessions"):
         _eye_gaze(_gaze_row(session="7"), _gaze_row(session="8"))
+
+
+def test_a_session_is_the_same_however_its_number_is_written() -> None:
+    found, _ = _eye_gaze(*(_gaze_row(x, session=s) for x, s in ((1, "7"), (2, "7.0"), (3, " 7"))))
+    assert found.x_px.tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("time", ["", "NaN", "?"])
+def test_the_time_of_writing_rejects_nothing(time: str) -> None:
+    damaged = _gaze_row(2).replace(",1.50000,", f",{time},")
+    late = _gaze_row(1, end="1.50000").replace(",1.50000,", ",1.56000,")
+    found, notes = _eye_gaze(damaged, late)
+    assert found.x_px.tolist() == [2, 1] and notes["time_is_not_fixation_end"] == 1
+    rows = "SESSION_ID,DICOM_ID,FPOGS,FPOGD,FPOGV,X_ORIGINAL,Y_ORIGINAL"
+    table = _table(f"{rows}\n7,{DICOM},1,0.5,1,3,4\n", *eye_gaze.required("fixations"))
+    assert eye_gaze.fixations(table, DICOM, *PORTRAIT, "released")[0].end_s.tolist() == [1.5]
 
 
 def test_sessions_of_other_images_do_not_matter() -> None:

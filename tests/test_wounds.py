@@ -540,7 +540,7 @@ WOUNDS = {
     # EYE GAZE
     "no EYE GAZE fixations": wound(FIXATIONS, remove, "missing_file", of=BOTH, reach="dataset"),
     "EYE GAZE fixations with a header only": wound(
-        FIXATIONS, header_only, "no_fixations", of=ONE_EYE_GAZE
+        FIXATIONS, header_only, "no_gaze_rows", of=ONE_EYE_GAZE
     ),
     "EYE GAZE fixations without a column": wound(
         FIXATIONS, drop_column("Y_ORIGINAL"), "missing_column", of=ONE_EYE_GAZE

@@ -10,13 +10,15 @@ import zlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from functools import cache
+from itertools import chain, islice, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from egma_prep.errors import BadInputError
-from egma_prep.parse.values import decoded, is_blank, number
+from egma_prep.manifests import manifest
+from egma_prep.parse.values import decoded, id_key, is_blank, number
 
 MAX_TABLE_BYTES = 256 * 2**20
 """Six times the largest table that is read whole."""
@@ -24,6 +26,7 @@ MAX_TABLE_BYTES = 256 * 2**20
 _ROWS_AT_A_TIME = 4096
 _GZIP, _ZIP = b"\x1f\x8b", b"PK\x03\x04"
 _SEPARATORS = ",;\t"  # as released; Excel where a comma is the decimal sign; Excel's "Unicode text"
+_ROW_NAME = re.compile(r"[0-9]{1,9}")
 _TOLD_SEPARATOR = re.compile(r'"?sep=([,;\t])"?\s*')  # Excel's own first line
 
 
@@ -40,12 +43,15 @@ class Table:
     repeated : frozenset of str
         Names that stand in the header more than once: nobody can tell which column is meant, so
         `columns` has none of them.
+    header : sequence of str
+        All names of the file, for messages.
     """
 
     path: str
     columns: dict[str, list[str]]
     numbers_in_file: Sequence[int] | None = field(default=None, compare=False)
     repeated: frozenset[str] = frozenset()
+    header: Sequence[str] = field(default=(), compare=False)
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), ()))
@@ -57,7 +63,7 @@ class Table:
                 what = f"{self.path} has the column {name!r} more than once"
                 raise BadInputError("repeated_column", self.path, what)
             if name not in self.columns:
-                there = ", ".join(list(self.columns)[:8])
+                there = ", ".join(list(self.header or self.columns)[:8]) or "no named column"
                 raise BadInputError(
                     "missing_column", self.path, f"{self.path} has no column {name!r}, but {there}"
                 )
@@ -67,23 +73,25 @@ class Table:
         return {name: cells[index] for name, cells in self.columns.items()}
 
     def rows_where(self, name: str, value: str) -> list[int]:
-        """Find the rows whose cell, stripped, equals `value`."""
-        return [index for index, cell in enumerate(self.columns[name]) if cell.strip() == value]
+        """Find the rows of an id, however it is written there."""
+        key = id_key(value)
+        return [index for index, cell in enumerate(self.columns[name]) if id_key(cell) == key]
 
     def excerpts(self, name: str, wanted: Collection[str]) -> dict[str, "Table"]:
-        """Group the rows by a column's stripped cells; wanted values without rows get none."""
-        rows: dict[str, list[int]] = {value: [] for value in wanted}
+        """Group the rows by a column of ids; wanted ones without rows get none."""
+        rows: dict[str, list[int]] = {id_key(value): [] for value in wanted}
         for row, cell in enumerate(self.columns[name]):
-            if (value := cell.strip()) in rows:
-                rows[value].append(row)
+            if (key := id_key(cell)) in rows:
+                rows[key].append(row)
         return {
             value: Table(
                 self.path,
                 {column: [cells[row] for row in chosen] for column, cells in self.columns.items()},
                 [self.row_in_file(row) - 1 for row in chosen],
                 self.repeated,
+                self.header,
             )
-            for value, chosen in rows.items()
+            for value, chosen in ((value, rows[id_key(value)]) for value in wanted)
         }
 
     def numbers(self, name: str, rows: Sequence[int] | None = None) -> NDArray[np.float64]:
@@ -116,10 +124,12 @@ def parse_csv(
 ) -> Table:
     """Read a header and its rows, as released or as a spreadsheet, pandas or R saved them again.
 
-    Unnamed index columns are dropped, header names stripped, rows of nothing but blanks left out.
+    Unnamed index columns are dropped, header names stripped, rows of nothing but blanks left out,
+    and so is the header where it stands again, as in a table that was appended to itself.
     The bytes tell what the file is, not its name: gzip or not, UTF-8 or UTF-16 by its byte order
     mark, commas, semicolons or tabs by the header. Any line end is fine, and quoted newlines. Rows
-    of another length than the header are not.
+    of another length than the header are not, but where all rows have one cell that is surely R's
+    row name, or a last comma.
 
     Parameters
     ----------
@@ -139,7 +149,9 @@ def parse_csv(
     """
     records = _records(decoded(_unpacked(data, path), path), path)
     # Patients' tables are kept while a run is planned; the names of their columns are the same.
-    header = [sys.intern(name.strip()) for name in next(records, [])]
+    first_row = [name.strip() for name in next(records, [])]
+    header = [sys.intern(_names_changed_by_r().get(name, name)) for name in first_row]
+    header, records = _fitted(header, records, path)
     named = [at for at, name in enumerate(header) if name and not name.startswith("Unnamed")]
     seen = Counter(header[at] for at in named)
     kept = {
@@ -153,7 +165,7 @@ def parse_csv(
     while rows := list(islice(records, _ROWS_AT_A_TIME)):
         full = []
         for row_in_file, row in enumerate(rows, first):
-            if _is_blank_row(row, named):
+            if _is_blank_row(row, named) or _is_header_again(row, first_row):
                 blank_rows.append(row_in_file)
             elif len(row) != len(header):
                 what = (
@@ -168,9 +180,31 @@ def parse_csv(
         first += len(rows)
     numbers = sorted(set(range(first)) - set(blank_rows)) if blank_rows else None
     repeated = frozenset(name for name, times in seen.items() if times > 1)
-    table = Table(path, columns, numbers, repeated)
+    table = Table(path, columns, numbers, repeated, [header[at] for at in named])
     table.require(required)
     return table
+
+
+@cache
+def _names_changed_by_r() -> dict[str, str]:
+    """Map what R's ``check.names`` makes of the columns that are read to their released names."""
+    released = {
+        name
+        for dataset in ("reflacx", "eye-gaze", "mimic-cxr")
+        for name in _texts([manifest(dataset)[part] for part in ("tables", "labels")])
+    }
+    changed = {re.sub(r"[^A-Za-z0-9._]", ".", name): name for name in released}
+    return {name: told for name, told in changed.items() if name not in released}
+
+
+def _texts(declared: object) -> Iterator[str]:
+    if isinstance(declared, dict):
+        declared = list(declared.values())
+    if isinstance(declared, list):
+        for one in declared:
+            yield from _texts(one)
+    elif isinstance(declared, str):
+        yield declared
 
 
 def _is_blank_row(row: list[str], named: list[int]) -> bool:
@@ -183,6 +217,42 @@ def _is_blank_row(row: list[str], named: list[int]) -> bool:
         return False  # as nearly every row
     cells = {row[at].strip() for at in named if at < len(row)}
     return len(cells) <= 1 and all(map(is_blank, cells))
+
+
+def _is_header_again(row: list[str], first_row: list[str]) -> bool:
+    if not 2 <= len(row) == len(first_row) or row[-1].strip() != first_row[-1]:
+        return False  # as nearly every row
+    return [cell.strip("\ufeff ") for cell in row] == first_row
+
+
+def _fitted(
+    header: list[str], records: Iterator[list[str]], path: str
+) -> tuple[list[str], Iterator[list[str]]]:
+    """Give a header the name, or take from it the blank one, by which all rows differ from it.
+
+    R's ``write.table`` names no column for the row names that stand first. Who ends lines with a
+    comma may do so in the header alone, or in the rows alone.
+    """
+    first = next(records, None)
+    if first is None:
+        return header, records
+    records = chain([first], records)
+    more = len(first) - len(header)
+    if more == -1 and header[-1:] == [""] and "" not in header[:-1]:
+        return header[:-1], records
+    if more != 1 or "" in header:
+        return header, records
+    rows = list(records)
+    if any(len(row) != len(first) for row in rows):
+        return header, iter(rows)
+    numbers = [int(row[0]) if _ROW_NAME.fullmatch(row[0]) else 0 for row in rows]
+    counted = numbers[0] >= 1 and all(a < b for a, b in pairwise(numbers))
+    row_names = counted and (len(rows) > 1 or numbers == [1])
+    last_comma = not any(row[-1].strip() for row in rows)
+    if row_names == last_comma:
+        what = f"the header of {path} has {len(header)} names, each row {len(first)} cells"
+        raise BadInputError("short_header", path, what)
+    return (["", *header] if row_names else [*header, ""]), iter(rows)
 
 
 def _records(text: str, path: str) -> Iterator[list[str]]:

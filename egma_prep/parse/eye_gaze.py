@@ -1,5 +1,6 @@
 """An EYE GAZE reading's rows and transcript (FORMATS, sections 2 and 5.2)."""
 
+import contextlib
 import json
 import re
 from collections import Counter
@@ -190,7 +191,7 @@ def fixations(
     end_s = begin_s + table.numbers(names["duration"], valid)
     check_intervals(begin_s, end_s, table.path, lambda at: table.place_of_row(valid[at]))
     x_px, y_px = table.numbers(names["x"], valid), table.numbers(names["y"], valid)
-    late = np.abs(table.numbers(names["time"], valid) - end_s) >= _TIME_TOLERANCE_S
+    late = np.abs(_times_s(table, valid) - end_s) >= _TIME_TOLERANCE_S
     rounded_up = (x_px == width) | (y_px == height)
     x_px, y_px = np.where(x_px == width, x_px - 1, x_px), np.where(y_px == height, y_px - 1, y_px)
     scale_x, scale_y = px_per_screen_px(width, height, border)
@@ -210,6 +211,17 @@ def valid_rows(table: Table, image: str) -> list[int]:
     shown = table.rows_where(names["dicom_id"], image)
     is_valid = table.numbers(names["valid"], shown) != 0
     return [row for row, keep in zip(shown, is_valid, strict=True) if keep]
+
+
+def _times_s(table: Table, rows: Sequence[int]) -> FloatArray:
+    """Read when rows were written; NaN where that is absent or damaged, as no heatmap needs it."""
+    name = columns("fixations")["time"]
+    cells = table.columns.get(name)
+    found = np.full(len(rows), np.nan)
+    for at, row in enumerate(rows if cells else ()):
+        with contextlib.suppress(BadInputError):
+            found[at] = number(table.columns[name][row], table.path, name)
+    return found
 
 
 def shown_px(border: Pads) -> tuple[float, float]:
@@ -319,10 +331,13 @@ def boxes(table: Table | None, image: str, notes: Counter[str]) -> list[Region]:
 
 
 def _check_one_session(table: Table, rows: list[int], image: str) -> None:
+    if not table.rows_where(columns("fixations")["dicom_id"], image):
+        raise BadInputError("no_gaze_rows", table.path, f"{table.path} has no row of {image}")
     if not rows:
         what = f"{table.path} has no valid fixation of {image}"
         raise BadInputError("no_fixations", table.path, what)
-    sessions = sorted({table.columns[columns("fixations")["session"]][row] for row in rows})
+    said = table.columns[columns("fixations")["session"]]
+    sessions = sorted({said[row].strip().removesuffix(".0") for row in rows})
     if len(sessions) > 1:
         what = f"{table.path} has {image} in sessions {', '.join(sessions)}"
         raise BadInputError("several_sessions", table.path, what)

@@ -10,7 +10,7 @@ from egma_prep.manifests import manifest, required_columns
 from egma_prep.parse import extras
 from egma_prep.parse.csv_file import Table
 from egma_prep.parse.report import report_words
-from egma_prep.parse.values import dicom_id, pixels, safe_id
+from egma_prep.parse.values import dicom_id, id_key, pixels, safe_id
 from egma_prep.readings import Fixations, ImageFacts, PlannedReading, RawReading
 
 DATASET = "mimic_cxr"
@@ -126,7 +126,7 @@ class ImageTables:
             return None
         if kind not in self._rows:
             self._rows[kind] = _rows_by_id(table, columns(kind)[key])
-        row = self._rows[kind].get(value)
+        row = self._rows[kind].get(id_key(value))
         return None if row is None else (table, row)
 
     def _size(self, dicom_id: str) -> tuple[int, int] | None:
@@ -163,9 +163,7 @@ class ImageTables:
 
 def _rows_by_id(table: Table, key: str) -> dict[str, int]:
     """Map ids to their rows; an id whose rows contradict each other has none."""
-    numbered = [
-        (cell.strip().removesuffix(".0"), row) for row, cell in enumerate(table.columns[key])
-    ]
+    numbered = [(id_key(cell), row) for row, cell in enumerate(table.columns[key])]
     rows = dict(reversed(numbered))
     if len(rows) < len(numbered):
         contradicted = {one for one, row in numbered if table.row(row) != table.row(rows[one])}

@@ -2,8 +2,11 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from egma_prep.errors import BadInputError
 from egma_prep.manifests import manifest, required_columns
@@ -11,6 +14,7 @@ from egma_prep.parse import extras
 from egma_prep.parse.csv_file import Table
 from egma_prep.parse.extras import noting
 from egma_prep.parse.values import (
+    MOST_PX,
     check_intervals,
     dicom_id,
     flag,
@@ -27,12 +31,16 @@ from egma_prep.readings import (
     RawReading,
     Region,
     RowsOfFile,
+    Size,
     Words,
 )
 
 DATASET = "reflacx"
 METADATA, ID = "metadata", "reading_id"
 
+# An unzoomed screen shows 2,500 x 3,000 pixels at about 100 a degree, and small images at 15;
+# zooming by up to 70 makes it less. No screen is so narrow that an image has ten times as many.
+_MOST_PX_PER_DEG = 1000.0
 _STUDY = re.compile(r"/s(\d+)/[^/]*$")
 
 
@@ -73,7 +81,7 @@ def raw_reading(
     read_table: Callable[[str, list[str]], Table],
     cxr: ImageFacts,
     image_path: str,
-    measured: Callable[[], tuple[int, int]],
+    measured: Callable[[], Size],
 ) -> RawReading:
     """Read one reading's four tables; those of ellipses and of the chest box are extras.
 
@@ -96,14 +104,13 @@ def raw_reading(
     found, notes = labels(row, metadata)
     notes.update(cxr.notes)
     notes.update(extras.absent(split, cxr.view))
-    size = _size(row, metadata) or cxr.size
-    if size is None:
-        size, notes["size_by_image"] = measured(), 1
 
     def table(kind: str) -> Table:
         return read_table(manifest("reflacx")["tables"][kind]["file"], required(kind))
 
     gaze, spoken = table("fixations"), table("words")
+    looks = fixations(gaze)
+    size = _size([_size_told(row, metadata), cxr.size], shown(gaze), image_path, measured, notes)
     return RawReading(
         *planned.key,
         subject_id=planned.subject_id,
@@ -114,7 +121,7 @@ def raw_reading(
         image_path=image_path,
         width=size[0],
         height=size[1],
-        fixations=fixations(gaze),
+        fixations=looks,
         words=words(spoken),
         labels=dict(cxr.labels) | found,
         regions=regions(table, notes),
@@ -132,7 +139,68 @@ def study_id(image: str, path: str) -> str:
     return safe_id(found[1], path, "the study id")
 
 
-def _size(row: Mapping[str, str], path: str) -> tuple[int, int] | None:
+class Shown(NamedTuple):
+    """What a reader was shown of an image, in its pixels; `is_whole` if surely all of it."""
+
+    width: float
+    height: float
+    is_whole: bool
+
+
+def shown(table: Table) -> Shown | None:
+    """Take how far the parts of the image reach that were on the screen; None if not told.
+
+    The first is the whole image and none lies outside it (FORMATS 1.2), so that none that reaches
+    the farthest both ways from the corner at the origin is a part.
+    """
+    names = columns("fixations")
+    sides = [names[f"shown_{side}"] for side in ("x0", "y0", "x1", "y1")]
+    try:
+        table.require(sides)
+        x0, y0, x1, y1 = (table.numbers(side) for side in sides)
+    except BadInputError:
+        return None
+    width, height = float(x1.max(initial=0)), float(y1.max(initial=0))
+    if not (1 <= width <= MOST_PX and 1 <= height <= MOST_PX):
+        return None
+    whole = (x0 == 0) & (y0 == 0) & (x1 == width) & (y1 == height)
+    return Shown(width, height, bool(whole.any()))
+
+
+def _size(
+    told: Sequence[Size | None],
+    seen: Shown | None,
+    image_path: str,
+    measured: Callable[[], Size],
+    notes: Counter[str],
+) -> Size:
+    """Choose the size that positions refer to: the tables', what was shown, the image's own.
+
+    A size smaller than what was shown is that of a copy, in whose pixels no position is.
+    """
+
+    def holds(size: Size) -> bool:
+        return seen is None or (seen.width <= size[0] + 1 and seen.height <= size[1] + 1)
+
+    known = [size for size in told if size is not None]
+    fitting = [size for size in known if holds(size)]
+    notes["size_told_too_small"] = len(fitting) < len(known)
+    if fitting:
+        return fitting[0]
+    if seen is not None and seen.is_whole:
+        notes["size_by_shown"] = 1
+        return round(seen.width), round(seen.height)
+    size, notes["size_by_image"] = measured(), 1
+    if seen is not None and not holds(size):
+        what = (
+            f"{image_path} has {size[0]} x {size[1]} pixels, its reader was shown"
+            f" {seen.width:g} x {seen.height:g}: it was made smaller"
+        )
+        raise BadInputError("no_metadata_row", image_path, what)
+    return size
+
+
+def _size_told(row: Mapping[str, str], path: str) -> Size | None:
     names = columns("metadata")
     try:
         width, height = (
@@ -170,6 +238,13 @@ def fixations(table: Table) -> Fixations:
         px_per_deg_y=table.numbers(names["px_per_deg_y"]),
     )
     check_intervals(found.begin_s, found.end_s, table.path, table.place_of_row)
+    for name in ("px_per_deg_x", "px_per_deg_y"):
+        px = getattr(found, name)
+        wrong = np.flatnonzero(~((px > 0) & (px <= _MOST_PX_PER_DEG)))
+        if wrong.size:
+            at = int(wrong[0])
+            what = f"{table.place(at, names[name])} is {px[at]:g}, no image pixels per degree"
+            raise BadInputError("bad_number", table.path, what)
     return found
 
 
@@ -213,7 +288,9 @@ def _ellipses(table: Table, notes: Counter[str]) -> list[Region]:
     found = []
     rows = extras.corners(table, names, range(len(table)), notes)
     there = [name for name in declared["certainty"] if name in table.columns]
-    for (row, corners), name in product(rows, there):
+    placed = list(rows)
+    notes["regions_left_out"] += _without_label(table, [row for row, _ in placed], declared)
+    for (row, corners), name in product(placed, there):
         cells = table.row(row)
         with noting(notes, "regions_left_out"):
             if flag(cells[name], table.path, table.place(row, name)):
@@ -221,3 +298,25 @@ def _ellipses(table: Table, notes: Counter[str]) -> list[Region]:
                 certainty = None if is_blank(cell) else label(cell, values, table.path, where)
                 found.append(Region(name, "ellipse", *corners, certainty))
     return found
+
+
+def _without_label(table: Table, rows: list[int], declared: Mapping[str, Any]) -> int:
+    """Count the ellipses of which nobody can tell what they show.
+
+    Each has a label that is true (FORMATS 1.6); its column was renamed or left out.
+    """
+    places = columns("ellipses").values()
+    known = {*declared["certainty"], *declared["flags"], declared["free_text"]}
+    flagged = [name for name in table.columns if name not in places]
+    lost = 0
+    for row in rows:
+        said = {name for name in flagged if not _is_false(table.columns[name][row])}
+        lost += not said & known
+    return lost
+
+
+def _is_false(cell: str) -> bool:
+    try:
+        return not flag(cell, "", "")
+    except BadInputError:  # counted where it is read
+        return False

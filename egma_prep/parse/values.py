@@ -19,6 +19,7 @@ _FLAGS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0
 _BLANKS = frozenset(["", "nan", "na", "n/a", "#n/a", "<na>", "null", "none"])
 """How spreadsheets, pandas, R and databases write nothing, in small letters."""
 _WITH_COMMA = re.compile(r"-?[\d.]*,[\d.,]*")
+_ID_SUFFIX = re.compile(r"\.(0|dcm|dicom|jpe?g|png)$", re.IGNORECASE)
 _ROUNDED_ID = re.compile(r"\d+([.,]\d+)?[eE][+-]?\d+")
 _GLUED_SENTENCES = re.compile(r"(?<=[A-Za-z]{2}[.?!])(?=[A-Za-z]{2})")  # "normal.there"
 
@@ -129,9 +130,15 @@ def safe_id(text: str, path: str, what: str) -> str:
     return plain
 
 
+def id_key(text: str) -> str:
+    """Make one key of an id with and without capitals, an image's suffix, a float's zero."""
+    key = text.strip().lower()
+    return _ID_SUFFIX.sub("", key) if "." in key else key
+
+
 def dicom_id(text: str, path: str) -> str:
     """Accept a whole DICOM id; calibration slides have 39 characters."""
-    plain = safe_id(text, path, "the DICOM id")
+    plain = _ID_SUFFIX.sub("", safe_id(text, path, "the DICOM id"))
     if len(plain) != _DICOM_ID_LENGTH:
         raise BadInputError(
             "bad_dicom_id", path, f"the DICOM id {_shown(plain)} has {len(plain)} characters"

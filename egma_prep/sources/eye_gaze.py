@@ -27,7 +27,7 @@ class EyeGaze:
 
     def recognises(self, files: InputFiles) -> bool:
         """Look for the master sheet."""
-        return files.has(_SHEET)
+        return bool(files.tables_matching("", _SHEET))
 
     def plan(self, files: InputFiles) -> Iterable[SubjectPlan]:
         """Read the master sheet, and hand each reading its rows of the tables of all readings."""

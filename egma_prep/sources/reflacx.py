@@ -23,12 +23,12 @@ class Reflacx:
 
     def recognises(self, files: InputFiles) -> bool:
         """Look for a phase's metadata."""
-        return bool(files.matching("", _LAYOUT["metadata"]))
+        return bool(files.tables_matching("", _LAYOUT["metadata"]))
 
     def plan(self, files: InputFiles) -> Iterable[SubjectPlan]:
         """Read the phases' metadata."""
         tables = cxr_tree(files).tables(files)
-        paths = files.matching("", _LAYOUT["metadata"])
+        paths = files.tables_matching("", _LAYOUT["metadata"])
         plans = plan_tables(files, paths, reflacx, files.folders(_LAYOUT["readings"]))
         return by_subject(with_image_facts(plans, reflacx, tables))
 
