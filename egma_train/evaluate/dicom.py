@@ -393,8 +393,12 @@ def _lookup(header: Any, name: str, greatest_input: float) -> _Lookup | None:
             continue
         count, first, bits = (int(one) for one in descriptor)
         count = count or 65536
-        if bits <= 8 and len(words) < count:  # two entries a word
+        # Makers say 16 bits of packed bytes too: the length tells, unless the data ends too early.
+        missing, pairs = count - len(words), len(words) * 2 in (count, count + 1)
+        if pairs or (missing > 0 and bits <= 8 and words.max() > 255):  # two entries a word
             words = np.stack([words & 255, words >> 8], 1).ravel()
+        elif missing > count / 2:
+            continue
         if first > 32767 and first > greatest_input:
             first -= 65536
         entries = words[:count].astype(np.float64)
