@@ -3,11 +3,13 @@
 import contextlib
 import io
 import logging
+import re
 import struct
 import threading
 import warnings
 import zlib
 from collections.abc import Iterator
+from typing import Any, cast
 
 import gdcm
 import numpy as np
@@ -59,13 +61,17 @@ _READ = (
 _JPEG_END = b"\xff\xd9"
 _JPEG_FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE, _LOSSLESS = 0xC2, 0xC3
+# As `warnings.simplefilter` adds; the comment, which matches all, tells it from the user's own.
+_IGNORE = ("ignore", re.compile("(?#while egma_prep reads DICOM)"), Warning, None, 0)
 
 
 class _Quiet:
     """Silence pydicom while anyone reads: what it says becomes the reject's text.
 
     Its settings and Python's warnings belong to the whole process, so to the user's program too:
-    the first thread that reads changes them, the last restores what the first found.
+    the first thread that reads changes them, the last restores what the first found. Of the
+    warnings' filters it takes out its own alone: `warnings.catch_warnings` brings back a whole
+    list, with what another thread had set for a moment, or without what it has set for good.
     """
 
     def __init__(self) -> None:
@@ -90,10 +96,21 @@ class _Quiet:
         mode, level = settings.reading_validation_mode, logger.level
         self._undo.callback(setattr, settings, "reading_validation_mode", mode)
         self._undo.callback(logger.setLevel, level)
-        self._undo.enter_context(warnings.catch_warnings())
+        self._undo.callback(_unfilter, filters := _filters())
         settings.reading_validation_mode = pydicom.config.IGNORE
         logger.setLevel(logging.CRITICAL + 1)
-        warnings.simplefilter("ignore")
+        filters.insert(0, _IGNORE)
+
+
+def _filters() -> list[Any]:
+    return cast(list[Any], warnings.filters)
+
+
+def _unfilter(filters: list[Any]) -> None:
+    """Take `_IGNORE` out of the list it was put into, and out of a copy that is now in use."""
+    for one in (filters, _filters()):
+        with contextlib.suppress(ValueError):
+            one.remove(_IGNORE)
 
 
 _quiet = _Quiet()

@@ -7,6 +7,7 @@ import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import jpeg_ls
@@ -34,6 +35,7 @@ from pydicom.uid import (
 )
 
 import egma_prep.dicom
+import egma_train.evaluate.dicom
 from egma_prep.dicom import dicom_size
 from egma_prep.dicom_bytes import looks_like_dicom
 from egma_prep.errors import REASONS, BadInputError
@@ -419,6 +421,36 @@ def test_settings_of_pydicom_are_as_before_after_calls_in_threads() -> None:
         found = list(threads.map(tried, [WHOLE, WHOLE[:300], b"", WHOLE[:-9]] * 20))
     assert {"opens", "truncated_image"} <= set(found)
     assert state() == before
+
+
+@pytest.mark.parametrize("package", [egma_prep.dicom, egma_train.evaluate.dicom])
+@pytest.mark.parametrize("first_in", ["reader", "user"])
+def test_what_another_thread_does_to_the_filters_of_warnings_meanwhile_stays_so(
+    package: ModuleType, first_in: str
+) -> None:
+    quiet = package._quiet if package is egma_prep.dicom else package._quiet()
+    before = list(warnings.filters)
+    others = warnings.catch_warnings()
+    contexts = [quiet, others] if first_in == "reader" else [others, quiet]
+    for one in contexts:
+        one.__enter__()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.warn("PHANTOM", UserWarning, stacklevel=1)
+    assert not caught
+    warnings.filterwarnings("error", "PHANTOM")
+    for one in contexts:
+        one.__exit__(None, None, None)
+    assert list(warnings.filters) == before
+
+
+def test_a_filter_set_while_another_thread_reads_is_kept() -> None:
+    with warnings.catch_warnings():
+        before = list(warnings.filters)
+        with egma_prep.dicom._quiet, egma_train.evaluate.dicom._quiet():
+            warnings.filterwarnings("error", "PHANTOM")
+        assert list(warnings.filters)[1:] == before
+        with pytest.raises(UserWarning, match="PHANTOM"):
+            warnings.warn("PHANTOM", UserWarning, stacklevel=1)
 
 
 def test_the_size_is_known_without_decoding() -> None:

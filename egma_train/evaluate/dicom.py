@@ -7,11 +7,12 @@ alone, MIMIC-CXR-JPG's equalised histograms, has no place here.
 import contextlib
 import io
 import logging
+import re
 import struct
 import threading
 import warnings
 import zlib
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,8 @@ _COLOURS = (_PALETTE, "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _LONG = b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split()
 _SHORT = b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split()
 
+# As `warnings.simplefilter` adds; the comment, which matches all, tells it from the user's own.
+_IGNORE = ("ignore", re.compile("(?#while egma_train reads DICOM)"), Warning, None, 0)
 _lock, _undo, _readers = threading.Lock(), contextlib.ExitStack(), 0
 
 
@@ -89,10 +92,10 @@ def _quiet() -> Any:
             mode, level = settings.reading_validation_mode, logger.level
             _undo.callback(setattr, settings, "reading_validation_mode", mode)
             _undo.callback(logger.setLevel, level)
-            _undo.enter_context(warnings.catch_warnings())
+            _undo.callback(_unfilter, filters := cast(list[Any], warnings.filters))
             settings.reading_validation_mode = pydicom.config.IGNORE
             logger.setLevel(logging.CRITICAL + 1)
-            warnings.simplefilter("ignore")
+            filters.insert(0, _IGNORE)
         _readers += 1
     try:
         yield
@@ -101,6 +104,13 @@ def _quiet() -> Any:
             _readers -= 1
             if not _readers:
                 _undo.close()
+
+
+def _unfilter(filters: list[Any]) -> None:
+    """Take out `_IGNORE` alone: `catch_warnings` would undo what other threads set meanwhile."""
+    for one in (filters, cast(list[Any], warnings.filters)):  # the latter may be a copy
+        with contextlib.suppress(ValueError):
+            one.remove(_IGNORE)
 
 
 # -- the file -------------------------------------------------------------------------------------
