@@ -54,10 +54,12 @@ _DCT_JPEG = (
     UID("1.2.840.10008.1.2.4.55"),
 )
 _LOSSLESS_JPEG = (JPEGLossless, JPEGLosslessSV1)
+_JPEG_2000 = (JPEG2000Lossless, JPEG2000)
 _READ = (
     *(*_NATIVE, RLELossless, *_DCT_JPEG, *_LOSSLESS_JPEG),
-    *(*JPEGLSTransferSyntaxes, JPEG2000Lossless, JPEG2000),
+    *(*JPEGLSTransferSyntaxes, *_JPEG_2000),
 )
+_SIZ = b"\xff\x4f\xff\x51"  # with the start of the codestream, whose first segment it is
 _JPEG_END = b"\xff\xd9"
 _JPEG_FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE, _LOSSLESS = 0xC2, 0xC3
@@ -158,11 +160,19 @@ def decode_dicom(
             header = _header(data, path)
             _check_length(header, path)
             notes = _completed(header)
-        name = UID(header.file_meta.TransferSyntaxUID).name
-        with _damage_named(path, f"its pixels cannot be decoded ({name})"):
+        syntax = UID(header.file_meta.TransferSyntaxUID)
+        with _damage_named(path, f"its pixels cannot be decoded ({syntax.name})"):
+            if syntax in _JPEG_2000:
+                _check_jpeg2000(_first_frame(header), header)
             if (interpretation := _interpretation(header)) in COLOURS:
-                if UID(header.file_meta.TransferSyntaxUID) in (*_DCT_JPEG, *_LOSSLESS_JPEG):
-                    _check_jpeg(_first_frame(header), header, path)
+                if syntax in (*_DCT_JPEG, *_LOSSLESS_JPEG):
+                    precision, _ = _check_jpeg(_first_frame(header), header, path)
+                    if syntax in _DCT_JPEG[2:] or (syntax in _DCT_JPEG and precision != 8):
+                        kind = f"colours of {precision} bits compressed as {syntax.name}"
+                        how = "decompress them (dcmconv, gdcmconv --raw)"
+                        raise BadInputError(
+                            "unsupported_image", path, f"{path} holds {kind}: {how}"
+                        )
                 return decode_colours(header, interpretation), tuple(notes)
             stored, unused = _without_unused_bits(header, _stored_words(header, path))
         notes += ["dicom_unused_bits"] * unused
@@ -351,6 +361,29 @@ def _check_jpeg(frame: bytes, header: pydicom.Dataset, path: str) -> tuple[int, 
     if (process == _LOSSLESS) != lossless or precision not in precisions:
         raise ValueError(f"a JPEG of process {process:x} and {precision} bits")
     return precision, process
+
+
+def _check_jpeg2000(frame: bytes, header: pydicom.Dataset) -> None:
+    """Refuse a JPEG 2000 whose SIZ segment (ISO 15444-1, A.5.1) is not of the header's image.
+
+    gdcm ends the whole process at a precision beyond 32 bits, at missing tiles and the like.
+    """
+    at = frame.index(_SIZ)  # some makers keep a JP2 file's boxes before it
+    length, width, height, *offsets, n = struct.unpack_from(">4xH2x8IH", frame, at)
+    left, top, tile_width, tile_height, tiles_left, tiles_top = offsets
+    depths, *steps = (frame[at + 42 + one : at + 42 + 3 * n : 3] for one in range(3))
+    of_header = [whole(header, name) for name in ("Columns", "Rows", "SamplesPerPixel")]
+    deepest = whole(header, "BitsAllocated")
+    if not (
+        [width - left, height - top, n] == of_header
+        and length == 38 + 3 * n
+        and tiles_left <= left < tiles_left + tile_width
+        and tiles_top <= top < tiles_top + tile_height
+        and -(-(width - tiles_left) // tile_width) * -(-(height - tiles_top) // tile_height) < 2**16
+        and all(depth % 128 < deepest for depth in depths)  # less one, below a bit for the sign
+        and all(step == b"\1" * n for step in steps)
+    ):
+        raise ValueError(f"a JPEG 2000 of {[width - left, height - top, n]}")
 
 
 def _jpeg_frames(data: bytes) -> list[int]:

@@ -340,8 +340,8 @@ JPEGS = {
 }
 
 
-def in_jpeg(frame: bytes, syntax: UID = JPEGBaseline8Bit) -> bytes:
-    data = image(TEXTURE.astype(np.uint8))
+def in_jpeg(frame: bytes, syntax: UID = JPEGBaseline8Bit, **facts: object) -> bytes:
+    data = image(TEXTURE.astype(np.uint8), **facts)
     data.file_meta.TransferSyntaxUID = syntax
     data.PixelData = encapsulate([frame])
     data["PixelData"].is_undefined_length = True
@@ -353,6 +353,68 @@ def test_a_jpeg_that_would_end_the_process_is_refused_before(name: str) -> None:
     data = in_jpeg(JPEGS[name])
     assert tried(data) == "undecodable_image"
     with pytest.raises(UnreadableImageError, match="pixels that cannot be decoded"):
+        grey_of_dicom(data)
+
+
+JP2 = cv2.imencode(
+    ".jp2", (TEXTURE // 16).astype(np.uint8), [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000]
+)[1].tobytes()
+CODESTREAM = JP2[JP2.index(b"\xff\x4f\xff\x51") :]
+SIZ = {
+    "55 bits": (42, b"\x36"),
+    "more bits than its words": (42, b"\x08"),
+    "two samples a pixel": (40, b"\x00\x02"),
+    "another width": (8, b"\x01"),
+    "another height": (12, b"\x01"),
+    "tiles of no width": (24, bytes(4)),
+    "more tiles than there may be": (24, b"\0\0\0\1\0\0\0\1\xf0"),
+    "its first tile to the right of it": (32, b"\x01"),
+    "no pixel a step": (43, b"\0"),
+    "another length": (5, b"\xff"),
+}
+
+
+@pytest.mark.parametrize("name", SIZ)
+def test_a_jpeg_2000_that_would_end_the_process_is_refused_before(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask(*_: object, **__: object) -> None:
+        pytest.exit("a decoder was asked")
+
+    monkeypatch.setattr("pydicom.pixels.decoders.gdcm._decode_frame", ask)
+    at, new = SIZ[name]
+    data = in_jpeg(CODESTREAM[:at] + new + CODESTREAM[at + len(new) :], JPEG2000Lossless)
+    assert tried(data) == "undecodable_image"
+    with pytest.raises(UnreadableImageError, match="pixels that cannot be decoded"):
+        grey_of_dicom(data)
+
+
+@pytest.mark.parametrize("frame", [CODESTREAM, JP2], ids=["bare", "in the boxes of a JP2 file"])
+def test_a_jpeg_2000_is_the_picture_that_was_compressed(frame: bytes) -> None:
+    data = in_jpeg(frame, JPEG2000Lossless)
+    assert (decode_dicom(data, "x.dcm") == TEXTURE // 16).all()
+    assert (grey_of_dicom(data) == TEXTURE // 16).all()
+
+
+def test_a_jpeg_2000_in_colour_whose_tiles_alternate_opens() -> None:
+    """Pillow, whose decoder reads tile by tile, calls it broken; OpenCV's reads it."""
+    (path,) = (path for path in CORPUS if path.name == "GDCMJ2K_TextGBR.dcm")
+    data = path.read_bytes()
+    codestream = np.frombuffer(data[data.index(b"\xff\x4f\xff\x51") :], np.uint8)
+    assert (decode_dicom(data, "x.dcm") == cv2.imdecode(codestream, cv2.IMREAD_COLOR)).all()
+    with pytest.raises(UnreadableImageError, match="in colour, not grey"):
+        grey_of_dicom(data)
+
+
+def test_colours_in_a_jpeg_of_a_retired_process_are_whole_but_not_read() -> None:
+    frame = cv2.imencode(".jpg", np.dstack([TEXTURE // 16] * 3).astype(np.uint8))[1].tobytes()
+    facts = {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}
+    data = in_jpeg(frame, UID("1.2.840.10008.1.2.4.53"), **facts)
+    with pytest.raises(BadInputError, match="colours of 8 bits compressed as") as caught:
+        decode_dicom(data, "x.dcm")
+    assert caught.value.reason == "unsupported_image"
+    assert "download" not in str(caught.value)
+    with pytest.raises(UnreadableImageError, match="colours of 8 bits compressed as"):
         grey_of_dicom(data)
 
 

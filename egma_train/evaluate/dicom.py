@@ -67,6 +67,8 @@ def grey_of_dicom(data: bytes) -> Frame:
         except Exception:  # pydicom has many
             raise UnreadableImageError("a DICOM header that cannot be read") from None
         try:
+            if header.file_meta.TransferSyntaxUID in _JPEG_2000:
+                _check_jpeg2000(header, 3 if kind in _COLOURS and kind != _PALETTE else 1)
             if kind in _COLOURS:
                 return grey_of_colours(_colours(header, kind))
             stored = _stored(header)
@@ -215,12 +217,16 @@ def _colours(header: Any, kind: str) -> Frame:
     if not header.file_meta.TransferSyntaxUID.is_compressed and len(header.PixelData) < wanted:
         raise UnreadableImageError(f"cut off: {len(header.PixelData):,} of {wanted:,} bytes")
     if header.file_meta.TransferSyntaxUID in _DCT_JPEG | _LOSSLESS_JPEG:
-        _checked_jpeg(header, 1 if kind == _PALETTE else 3)
+        _, _, bits = _checked_jpeg(header, 1 if kind == _PALETTE else 3)
     syntax = header.file_meta.TransferSyntaxUID
-    # gdcm, which pydicom would ask first, ends the whole process at some damage.
-    decoder = (
-        "pyjpegls" if syntax in _JPEG_LS else "pillow" if syntax in _DCT_JPEG | _JPEG_2000 else ""
-    )
+    if syntax in _DCT_JPEG and (bits != 8 or syntax[-2:] in ("53", "55")):
+        raise UnreadableImageError(
+            f"DICOM colours of {bits} bits compressed as {syntax.name}: decompress them"
+            " (dcmconv, gdcmconv --raw)"
+        )
+    # gdcm, which pydicom asks first, ends the whole process at some damage; of JPEG 2000 it alone
+    # reads tiles whose parts alternate, and what ends it has been checked.
+    decoder = "pyjpegls" if syntax in _JPEG_LS else "pillow" if syntax in _DCT_JPEG else ""
     pixels = pixel_array(header, raw=kind == _PALETTE, decoding_plugin=decoder)
     if kind == _PALETTE:
         pixels = apply_color_lut(pixels, header)
@@ -284,6 +290,26 @@ def _checked_jpeg(header: Any, samples: int) -> tuple[bytes, int, int]:
     if found != [*size, samples] or bits not in precisions or (process == 0xC3) != lossless:
         raise ValueError(f"a JPEG of process {process:x}, {bits} bits and size {found}")
     return frame, process, bits
+
+
+def _check_jpeg2000(header: Any, samples: int) -> None:
+    """Refuse a JPEG 2000 whose SIZ segment (ISO 15444-1, A.5.1) is not of the header's image."""
+    from pydicom.encaps import generate_frames
+
+    frame = next(generate_frames(header.PixelData, number_of_frames=1))
+    at = frame.index(b"\xff\x4f\xff\x51")  # perhaps after the boxes of a JP2 file
+    length, *axes, n = struct.unpack_from(">4xH2x8IH", frame, at)
+    size, tiles = (_whole(header, "Columns"), _whole(header, "Rows")), 1
+    sound = n == samples and length == 38 + 3 * n
+    for wanted, end, begin, tile, first in zip(
+        size, *np.reshape(axes, (4, 2)).tolist(), strict=True
+    ):
+        sound &= end - begin == wanted and first <= begin < first + tile
+        tiles *= -(-(end - first) // max(tile, 1))
+    for bits, across, down in np.reshape([*frame[at + 42 : at + 42 + 3 * n]], (-1, 3)):
+        sound &= across == down == 1 and bits % 128 < _whole(header, "BitsAllocated")
+    if not sound or tiles >= 65536:  # gdcm ends the whole process at some of these
+        raise ValueError(f"a JPEG 2000 of {axes}")
 
 
 def _jpeg(header: Any) -> Values:
