@@ -15,6 +15,7 @@ import gdcm
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
+from pydicom.dataelem import RawDataElement
 from pydicom.encaps import generate_frames
 from pydicom.uid import (
     JPEG2000,
@@ -128,7 +129,7 @@ def dicom_size(data: bytes, path: str) -> tuple[int, int]:
     """
     with _quiet, _damage_named(path, "its header cannot be read"):
         header = _header(data, path)
-        _check_kind(header, path)
+        _check_kind(header, path, ends_whole=_ends_whole(header, data))
         return whole(header, "Columns"), whole(header, "Rows")
 
 
@@ -218,13 +219,26 @@ def _damage_named(path: str, what: str) -> Iterator[None]:
         raise BadInputError("undecodable_image", path, f"{path}: {what}") from None
 
 
-def _check_kind(header: pydicom.Dataset, path: str) -> None:
+def _ends_whole(header: pydicom.Dataset, data: bytes) -> bool:
+    """Tell whether the last element, not yet looked at, ends where the file does."""
+    last = header.get_item(max(header.keys())) if len(header) else None
+    if not isinstance(last, RawDataElement):
+        return False
+    stray = 1 if elements_begin(data) == 1 else 0
+    return stray + last.value_tell + last.length == len(data)
+
+
+def _check_kind(header: pydicom.Dataset, path: str, *, ends_whole: bool) -> None:
     """Refuse what is no single frame of whole numbers that a decoder here reads."""
     width, height = whole(header, "Columns"), whole(header, "Rows")
     if unread := _unread_kind(header):
         raise BadInputError("unsupported_image", path, f"{path} holds {unread}")
     kind = UID(str(header.get("SOPClassUID") or "")).name or "of no class"
-    if "PixelData" not in header and (width * height > 0 or "Image Storage" in kind):
+    pictured = width * height > 0 or "Image Storage" in kind
+    if "PixelData" not in header and pictured and ends_whole:
+        what = f"{path} is the header of a DICOM image ({kind}) whose pixels were taken out"
+        raise BadInputError("not_an_image", path, what)
+    if "PixelData" not in header and pictured:
         what = f"{path} ends before its pixels or amid them"
         raise BadInputError("truncated_image", path, what)
     if "PixelData" not in header or width < 1 or height < 1:

@@ -309,6 +309,18 @@ def test_what_is_no_image_asks_for_no_download_either() -> None:
     assert "download" not in str(caught.value)
 
 
+@pytest.mark.parametrize("cut", [0, 1])
+def test_pixels_that_were_taken_out_are_told_from_a_file_cut_off(cut: int) -> None:
+    data = kind(without="PixelData")
+    data = data[: len(data) - cut]
+    with pytest.raises(BadInputError) as caught:
+        image_size(data, "x.dcm")
+    assert caught.value.reason == ("truncated_image" if cut else "not_an_image")
+    assert ("download" in str(caught.value)) == bool(cut)
+    with pytest.raises(UnreadableImageError, match="cut off" if cut else "taken out"):
+        grey_of_dicom(data)
+
+
 def test_no_message_of_python_or_of_a_library_is_a_reason() -> None:
     broken = packed(image(BitsStored=77)), kind(JPEGExtended12Bit), kind(JPEG2000Lossless)
     for data in broken:

@@ -61,7 +61,7 @@ def grey_of_dicom(data: bytes) -> Frame:
     with _quiet():
         try:
             header = _header(data)
-            kind = _checked_kind(header)
+            kind = _checked_kind(header, _ends_whole(header, data))
         except UnreadableImageError:
             raise
         except Exception:  # pydicom has many
@@ -173,7 +173,14 @@ def _header(data: bytes) -> Any:
     return header
 
 
-def _checked_kind(header: Any) -> str:
+def _ends_whole(header: Any, data: bytes) -> bool:
+    """Tell whether the last element, not yet looked at, ends where the file does."""
+    last = header.get_item(max(header.keys())) if len(header) else None
+    end = getattr(last, "value_tell", -1) + getattr(last, "length", 0)
+    return bool((_begin(data) or 0) % 2 + end == len(data))
+
+
+def _checked_kind(header: Any, ends_whole: bool) -> str:
     """Return how the pixels are to be understood; refuse what is no frame of whole numbers."""
     syntax = header.file_meta.TransferSyntaxUID
     kind = str(header.get("PhotometricInterpretation") or "").strip("\0 ").upper()
@@ -183,6 +190,8 @@ def _checked_kind(header: Any) -> str:
     if "EncapsulatedDocument" in header:
         raise UnreadableImageError("DICOM of a document: save its picture as a JPEG")
     pixels = _whole(header, "Rows") * _whole(header, "Columns")
+    if "PixelData" not in header and pixels and ends_whole:
+        raise UnreadableImageError("DICOM of no image: its pixels were taken out")
     if "PixelData" not in header and pixels:
         raise UnreadableImageError("cut off: a DICOM that ends before its pixels or amid them")
     if "PixelData" not in header or not pixels:
