@@ -3,16 +3,19 @@
 import contextlib
 import io
 import logging
+import re
 import struct
 import threading
 import warnings
 import zlib
 from collections.abc import Iterator
+from typing import Any, cast
 
 import gdcm
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
+from pydicom.dataelem import RawDataElement
 from pydicom.encaps import generate_frames
 from pydicom.uid import (
     JPEG2000,
@@ -52,20 +55,26 @@ _DCT_JPEG = (
     UID("1.2.840.10008.1.2.4.55"),
 )
 _LOSSLESS_JPEG = (JPEGLossless, JPEGLosslessSV1)
+_JPEG_2000 = (JPEG2000Lossless, JPEG2000)
 _READ = (
     *(*_NATIVE, RLELossless, *_DCT_JPEG, *_LOSSLESS_JPEG),
-    *(*JPEGLSTransferSyntaxes, JPEG2000Lossless, JPEG2000),
+    *(*JPEGLSTransferSyntaxes, *_JPEG_2000),
 )
+_SIZ = b"\xff\x4f\xff\x51"  # with the start of the codestream, whose first segment it is
 _JPEG_END = b"\xff\xd9"
 _JPEG_FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE, _LOSSLESS = 0xC2, 0xC3
+# As `warnings.simplefilter` adds; the comment, which matches all, tells it from the user's own.
+_IGNORE = ("ignore", re.compile("(?#while egma_prep reads DICOM)"), Warning, None, 0)
 
 
 class _Quiet:
     """Silence pydicom while anyone reads: what it says becomes the reject's text.
 
     Its settings and Python's warnings belong to the whole process, so to the user's program too:
-    the first thread that reads changes them, the last restores what the first found.
+    the first thread that reads changes them, the last restores what the first found. Of the
+    warnings' filters it takes out its own alone: `warnings.catch_warnings` brings back a whole
+    list, with what another thread had set for a moment, or without what it has set for good.
     """
 
     def __init__(self) -> None:
@@ -90,10 +99,21 @@ class _Quiet:
         mode, level = settings.reading_validation_mode, logger.level
         self._undo.callback(setattr, settings, "reading_validation_mode", mode)
         self._undo.callback(logger.setLevel, level)
-        self._undo.enter_context(warnings.catch_warnings())
+        self._undo.callback(_unfilter, filters := _filters())
         settings.reading_validation_mode = pydicom.config.IGNORE
         logger.setLevel(logging.CRITICAL + 1)
-        warnings.simplefilter("ignore")
+        filters.insert(0, _IGNORE)
+
+
+def _filters() -> list[Any]:
+    return cast(list[Any], warnings.filters)
+
+
+def _unfilter(filters: list[Any]) -> None:
+    """Take `_IGNORE` out of the list it was put into, and out of a copy that is now in use."""
+    for one in (filters, _filters()):
+        with contextlib.suppress(ValueError):
+            one.remove(_IGNORE)
 
 
 _quiet = _Quiet()
@@ -109,7 +129,7 @@ def dicom_size(data: bytes, path: str) -> tuple[int, int]:
     """
     with _quiet, _damage_named(path, "its header cannot be read"):
         header = _header(data, path)
-        _check_kind(header, path)
+        _check_kind(header, path, ends_whole=_ends_whole(header, data))
         return whole(header, "Columns"), whole(header, "Rows")
 
 
@@ -141,11 +161,19 @@ def decode_dicom(
             header = _header(data, path)
             _check_length(header, path)
             notes = _completed(header)
-        name = UID(header.file_meta.TransferSyntaxUID).name
-        with _damage_named(path, f"its pixels cannot be decoded ({name})"):
+        syntax = UID(header.file_meta.TransferSyntaxUID)
+        with _damage_named(path, f"its pixels cannot be decoded ({syntax.name})"):
+            if syntax in _JPEG_2000:
+                _check_jpeg2000(_first_frame(header), header)
             if (interpretation := _interpretation(header)) in COLOURS:
-                if UID(header.file_meta.TransferSyntaxUID) in (*_DCT_JPEG, *_LOSSLESS_JPEG):
-                    _check_jpeg(_first_frame(header), header, path)
+                if syntax in (*_DCT_JPEG, *_LOSSLESS_JPEG):
+                    precision, _ = _check_jpeg(_first_frame(header), header, path)
+                    if syntax in _DCT_JPEG[2:] or (syntax in _DCT_JPEG and precision != 8):
+                        kind = f"colours of {precision} bits compressed as {syntax.name}"
+                        how = "decompress them (dcmconv, gdcmconv --raw)"
+                        raise BadInputError(
+                            "unsupported_image", path, f"{path} holds {kind}: {how}"
+                        )
                 return decode_colours(header, interpretation), tuple(notes)
             stored, unused = _without_unused_bits(header, _stored_words(header, path))
         notes += ["dicom_unused_bits"] * unused
@@ -191,13 +219,26 @@ def _damage_named(path: str, what: str) -> Iterator[None]:
         raise BadInputError("undecodable_image", path, f"{path}: {what}") from None
 
 
-def _check_kind(header: pydicom.Dataset, path: str) -> None:
+def _ends_whole(header: pydicom.Dataset, data: bytes) -> bool:
+    """Tell whether the last element, not yet looked at, ends where the file does."""
+    last = header.get_item(max(header.keys())) if len(header) else None
+    if not isinstance(last, RawDataElement):
+        return False
+    stray = 1 if elements_begin(data) == 1 else 0
+    return stray + last.value_tell + last.length == len(data)
+
+
+def _check_kind(header: pydicom.Dataset, path: str, *, ends_whole: bool) -> None:
     """Refuse what is no single frame of whole numbers that a decoder here reads."""
     width, height = whole(header, "Columns"), whole(header, "Rows")
     if unread := _unread_kind(header):
         raise BadInputError("unsupported_image", path, f"{path} holds {unread}")
     kind = UID(str(header.get("SOPClassUID") or "")).name or "of no class"
-    if "PixelData" not in header and (width * height > 0 or "Image Storage" in kind):
+    pictured = width * height > 0 or "Image Storage" in kind
+    if "PixelData" not in header and pictured and ends_whole:
+        what = f"{path} is the header of a DICOM image ({kind}) whose pixels were taken out"
+        raise BadInputError("not_an_image", path, what)
+    if "PixelData" not in header and pictured:
         what = f"{path} ends before its pixels or amid them"
         raise BadInputError("truncated_image", path, what)
     if "PixelData" not in header or width < 1 or height < 1:
@@ -334,6 +375,29 @@ def _check_jpeg(frame: bytes, header: pydicom.Dataset, path: str) -> tuple[int, 
     if (process == _LOSSLESS) != lossless or precision not in precisions:
         raise ValueError(f"a JPEG of process {process:x} and {precision} bits")
     return precision, process
+
+
+def _check_jpeg2000(frame: bytes, header: pydicom.Dataset) -> None:
+    """Refuse a JPEG 2000 whose SIZ segment (ISO 15444-1, A.5.1) is not of the header's image.
+
+    gdcm ends the whole process at a precision beyond 32 bits, at missing tiles and the like.
+    """
+    at = frame.index(_SIZ)  # some makers keep a JP2 file's boxes before it
+    length, width, height, *offsets, n = struct.unpack_from(">4xH2x8IH", frame, at)
+    left, top, tile_width, tile_height, tiles_left, tiles_top = offsets
+    depths, *steps = (frame[at + 42 + one : at + 42 + 3 * n : 3] for one in range(3))
+    of_header = [whole(header, name) for name in ("Columns", "Rows", "SamplesPerPixel")]
+    deepest = whole(header, "BitsAllocated")
+    if not (
+        [width - left, height - top, n] == of_header
+        and length == 38 + 3 * n
+        and tiles_left <= left < tiles_left + tile_width
+        and tiles_top <= top < tiles_top + tile_height
+        and -(-(width - tiles_left) // tile_width) * -(-(height - tiles_top) // tile_height) < 2**16
+        and all(depth % 128 < deepest for depth in depths)  # less one, below a bit for the sign
+        and all(step == b"\1" * n for step in steps)
+    ):
+        raise ValueError(f"a JPEG 2000 of {[width - left, height - top, n]}")
 
 
 def _jpeg_frames(data: bytes) -> list[int]:

@@ -7,7 +7,6 @@ from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import (
     UID,
-    JPEG2000TransferSyntaxes,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
     JPEGLSTransferSyntaxes,
@@ -17,9 +16,10 @@ from egma_prep.dicom_grey import whole
 
 PALETTE = "PALETTE COLOR"
 COLOURS = (PALETTE, "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
-# gdcm, which pydicom would ask first, ends the whole process at some damage.
+# gdcm, which pydicom asks first, ends the whole process at some damage; of JPEG 2000 it alone reads
+# tiles whose parts alternate, and the caller has checked what ends it.
 _DECODERS = dict.fromkeys(JPEGLSTransferSyntaxes, "pyjpegls") | dict.fromkeys(
-    (JPEGBaseline8Bit, JPEGExtended12Bit, *JPEG2000TransferSyntaxes), "pillow"
+    (JPEGBaseline8Bit, JPEGExtended12Bit), "pillow"
 )
 
 

@@ -190,19 +190,34 @@ def read_lut(item: pydicom.Dataset, greatest_input: float, little_endian: bool) 
     Returns
     -------
     Lut or None
-        None if descriptor or data are missing, or all entries are one.
+        None if descriptor or data are missing, more than half of the entries are, or all are one.
     """
     descriptor = _words(item, "LUTDescriptor", little_endian)
     words = _words(item, "LUTData", little_endian)
     if len(descriptor) != 3 or not len(words):
         return None
     n_entries, first, bits = (int(value) for value in descriptor)
-    n_entries = n_entries or 2**16
-    if bits <= 8 and len(words) < n_entries:  # two entries a word, the first in the lower byte
-        words = words.astype("<u2").view(np.uint8)
-    entries = words[:n_entries].astype(np.float64)
+    entries = _entries(words, n_entries or 2**16, bits)
+    if entries is None:
+        return None
     first -= 2**16 * (first >= 2**15 and first > greatest_input)
     return Lut(first, entries) if np.ptp(entries) else None
+
+
+def _entries(words: NDArray[np.integer], n_entries: int, bits: int) -> FloatArray | None:
+    """Tell bytes from words by the length of the data: makers say 16 bits of packed bytes too.
+
+    Data of neither length ends too early: entries of 8 bits that leave no upper byte in use come
+    one a word.
+    """
+    n_bytes = 2 * len(words)
+    packed = n_entries <= n_bytes <= n_entries + 1
+    if not packed and n_bytes < 2 * n_entries:
+        packed = bits <= 8 and bool((words >> 8).any())
+        if not packed and n_bytes < n_entries:
+            return None
+    entries = words.astype("<u2").view(np.uint8) if packed else words  # the lower byte first
+    return entries[:n_entries].astype(np.float64)
 
 
 def _words(item: pydicom.Dataset, name: str, little_endian: bool) -> NDArray[np.integer]:

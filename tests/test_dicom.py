@@ -7,6 +7,7 @@ import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import jpeg_ls
@@ -34,6 +35,7 @@ from pydicom.uid import (
 )
 
 import egma_prep.dicom
+import egma_train.evaluate.dicom
 from egma_prep.dicom import dicom_size
 from egma_prep.dicom_bytes import looks_like_dicom
 from egma_prep.errors import REASONS, BadInputError
@@ -307,6 +309,18 @@ def test_what_is_no_image_asks_for_no_download_either() -> None:
     assert "download" not in str(caught.value)
 
 
+@pytest.mark.parametrize("cut", [0, 1])
+def test_pixels_that_were_taken_out_are_told_from_a_file_cut_off(cut: int) -> None:
+    data = kind(without="PixelData")
+    data = data[: len(data) - cut]
+    with pytest.raises(BadInputError) as caught:
+        image_size(data, "x.dcm")
+    assert caught.value.reason == ("truncated_image" if cut else "not_an_image")
+    assert ("download" in str(caught.value)) == bool(cut)
+    with pytest.raises(UnreadableImageError, match="cut off" if cut else "taken out"):
+        grey_of_dicom(data)
+
+
 def test_no_message_of_python_or_of_a_library_is_a_reason() -> None:
     broken = packed(image(BitsStored=77)), kind(JPEGExtended12Bit), kind(JPEG2000Lossless)
     for data in broken:
@@ -338,8 +352,8 @@ JPEGS = {
 }
 
 
-def in_jpeg(frame: bytes, syntax: UID = JPEGBaseline8Bit) -> bytes:
-    data = image(TEXTURE.astype(np.uint8))
+def in_jpeg(frame: bytes, syntax: UID = JPEGBaseline8Bit, **facts: object) -> bytes:
+    data = image(TEXTURE.astype(np.uint8), **facts)
     data.file_meta.TransferSyntaxUID = syntax
     data.PixelData = encapsulate([frame])
     data["PixelData"].is_undefined_length = True
@@ -351,6 +365,68 @@ def test_a_jpeg_that_would_end_the_process_is_refused_before(name: str) -> None:
     data = in_jpeg(JPEGS[name])
     assert tried(data) == "undecodable_image"
     with pytest.raises(UnreadableImageError, match="pixels that cannot be decoded"):
+        grey_of_dicom(data)
+
+
+JP2 = cv2.imencode(
+    ".jp2", (TEXTURE // 16).astype(np.uint8), [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000]
+)[1].tobytes()
+CODESTREAM = JP2[JP2.index(b"\xff\x4f\xff\x51") :]
+SIZ = {
+    "55 bits": (42, b"\x36"),
+    "more bits than its words": (42, b"\x08"),
+    "two samples a pixel": (40, b"\x00\x02"),
+    "another width": (8, b"\x01"),
+    "another height": (12, b"\x01"),
+    "tiles of no width": (24, bytes(4)),
+    "more tiles than there may be": (24, b"\0\0\0\1\0\0\0\1\xf0"),
+    "its first tile to the right of it": (32, b"\x01"),
+    "no pixel a step": (43, b"\0"),
+    "another length": (5, b"\xff"),
+}
+
+
+@pytest.mark.parametrize("name", SIZ)
+def test_a_jpeg_2000_that_would_end_the_process_is_refused_before(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask(*_: object, **__: object) -> None:
+        pytest.exit("a decoder was asked")
+
+    monkeypatch.setattr("pydicom.pixels.decoders.gdcm._decode_frame", ask)
+    at, new = SIZ[name]
+    data = in_jpeg(CODESTREAM[:at] + new + CODESTREAM[at + len(new) :], JPEG2000Lossless)
+    assert tried(data) == "undecodable_image"
+    with pytest.raises(UnreadableImageError, match="pixels that cannot be decoded"):
+        grey_of_dicom(data)
+
+
+@pytest.mark.parametrize("frame", [CODESTREAM, JP2], ids=["bare", "in the boxes of a JP2 file"])
+def test_a_jpeg_2000_is_the_picture_that_was_compressed(frame: bytes) -> None:
+    data = in_jpeg(frame, JPEG2000Lossless)
+    assert (decode_dicom(data, "x.dcm") == TEXTURE // 16).all()
+    assert (grey_of_dicom(data) == TEXTURE // 16).all()
+
+
+def test_a_jpeg_2000_in_colour_whose_tiles_alternate_opens() -> None:
+    """Pillow, whose decoder reads tile by tile, calls it broken; OpenCV's reads it."""
+    (path,) = (path for path in CORPUS if path.name == "GDCMJ2K_TextGBR.dcm")
+    data = path.read_bytes()
+    codestream = np.frombuffer(data[data.index(b"\xff\x4f\xff\x51") :], np.uint8)
+    assert (decode_dicom(data, "x.dcm") == cv2.imdecode(codestream, cv2.IMREAD_COLOR)).all()
+    with pytest.raises(UnreadableImageError, match="in colour, not grey"):
+        grey_of_dicom(data)
+
+
+def test_colours_in_a_jpeg_of_a_retired_process_are_whole_but_not_read() -> None:
+    frame = cv2.imencode(".jpg", np.dstack([TEXTURE // 16] * 3).astype(np.uint8))[1].tobytes()
+    facts = {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}
+    data = in_jpeg(frame, UID("1.2.840.10008.1.2.4.53"), **facts)
+    with pytest.raises(BadInputError, match="colours of 8 bits compressed as") as caught:
+        decode_dicom(data, "x.dcm")
+    assert caught.value.reason == "unsupported_image"
+    assert "download" not in str(caught.value)
+    with pytest.raises(UnreadableImageError, match="colours of 8 bits compressed as"):
         grey_of_dicom(data)
 
 
@@ -419,6 +495,36 @@ def test_settings_of_pydicom_are_as_before_after_calls_in_threads() -> None:
         found = list(threads.map(tried, [WHOLE, WHOLE[:300], b"", WHOLE[:-9]] * 20))
     assert {"opens", "truncated_image"} <= set(found)
     assert state() == before
+
+
+@pytest.mark.parametrize("package", [egma_prep.dicom, egma_train.evaluate.dicom])
+@pytest.mark.parametrize("first_in", ["reader", "user"])
+def test_what_another_thread_does_to_the_filters_of_warnings_meanwhile_stays_so(
+    package: ModuleType, first_in: str
+) -> None:
+    quiet = package._quiet if package is egma_prep.dicom else package._quiet()
+    before = list(warnings.filters)
+    others = warnings.catch_warnings()
+    contexts = [quiet, others] if first_in == "reader" else [others, quiet]
+    for one in contexts:
+        one.__enter__()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.warn("PHANTOM", UserWarning, stacklevel=1)
+    assert not caught
+    warnings.filterwarnings("error", "PHANTOM")
+    for one in contexts:
+        one.__exit__(None, None, None)
+    assert list(warnings.filters) == before
+
+
+def test_a_filter_set_while_another_thread_reads_is_kept() -> None:
+    with warnings.catch_warnings():
+        before = list(warnings.filters)
+        with egma_prep.dicom._quiet, egma_train.evaluate.dicom._quiet():
+            warnings.filterwarnings("error", "PHANTOM")
+        assert list(warnings.filters)[1:] == before
+        with pytest.raises(UserWarning, match="PHANTOM"):
+            warnings.warn("PHANTOM", UserWarning, stacklevel=1)
 
 
 def test_the_size_is_known_without_decoding() -> None:

@@ -20,6 +20,7 @@ from egma_prep.options import Options
 from egma_prep.sources import sources, with_defaults_of
 from egma_prep.synth import write_tree
 from egma_prep.synth.dicom import equalised
+from egma_train.evaluate.dicom import grey_of_dicom
 
 RAMP = np.tile(np.arange(4096, dtype=np.uint16), (3, 1))
 BYTES = (TEXTURE // 23).astype(np.uint8)  # 0 to about 120
@@ -143,6 +144,18 @@ TABLES = {
     "8 bits, two a word, as numbers": (
         table(4096, 0, 8, EIGHT.astype(np.uint8).view("<u2")), RAMP, 0, EIGHT,
     ),
+    "16 bits by name, bytes by length": (
+        table(4096, 0, 16, EIGHT.astype(np.uint8), "OW"), RAMP, 0, EIGHT,
+    ),
+    "16 bits by name, an odd number of bytes": (
+        table(4095, 0, 16, EIGHT[:4095].astype(np.uint8), "OW"), RAMP, 0, EIGHT[:4095],
+    ),
+    "8 bits, one a word, that end too early": (
+        table(4096, 0, 8, EIGHT[:4000]), RAMP, 0, EIGHT[:4000],
+    ),
+    "8 bits, two a word, that end too early": (
+        table(4096, 0, 8, EIGHT[:4000].astype(np.uint8), "OW"), RAMP, 0, EIGHT[:4000],
+    ),
     "an odd number of bytes": (
         table(4095, 0, 8, EIGHT[:4095].astype(np.uint8), "OW"), RAMP, 0, EIGHT[:4095],
     ),
@@ -161,6 +174,7 @@ def test_a_voi_table_is_read_by_its_own_length_sign_and_maximum(name: str) -> No
     found, notes = shown(voi(item, pixels, BitsStored=16, HighBit=15))
     assert close(found, looked_up(pixels, first, entries))
     assert notes == ()
+    assert (grey_of_dicom(packed(voi(item, pixels, BitsStored=16, HighBit=15))) == found).all()
 
 
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian])
@@ -191,13 +205,19 @@ def without(name: str) -> Dataset:
 
 @pytest.mark.parametrize(
     "item",
-    [without("LUTDescriptor"), without("LUTData"), table(4096, 0, 16, CURVE * 0), Dataset()],
-    ids=["no descriptor", "no data", "all zeros", "nothing"],
+    [
+        *(without("LUTDescriptor"), without("LUTData"), Dataset()),
+        *(table(4096, 0, 16, CURVE * 0), table(4096, 0, 16, CURVE[:2000])),
+    ],
+    ids=["no descriptor", "no data", "nothing", "all zeros", "less than half of its entries"],
 )
 def test_an_unusable_table_gives_way_to_the_window(item: Dataset) -> None:
     found, notes = shown(voi(item, TEXTURE, WindowCenter=2000, WindowWidth=3000))
     assert close(found, expected(TEXTURE, window=(2000, 3000)))
     assert notes == ("dicom_table_passed_over",)
+    assert close(
+        grey_of_dicom(packed(voi(item, TEXTURE, WindowCenter=2000, WindowWidth=3000))), found
+    )
 
 
 def test_an_unusable_table_gives_way_to_the_next() -> None:

@@ -7,11 +7,12 @@ alone, MIMIC-CXR-JPG's equalised histograms, has no place here.
 import contextlib
 import io
 import logging
+import re
 import struct
 import threading
 import warnings
 import zlib
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,8 @@ _COLOURS = (_PALETTE, "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _LONG = b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split()
 _SHORT = b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split()
 
+# As `warnings.simplefilter` adds; the comment, which matches all, tells it from the user's own.
+_IGNORE = ("ignore", re.compile("(?#while egma_train reads DICOM)"), Warning, None, 0)
 _lock, _undo, _readers = threading.Lock(), contextlib.ExitStack(), 0
 
 
@@ -58,12 +61,14 @@ def grey_of_dicom(data: bytes) -> Frame:
     with _quiet():
         try:
             header = _header(data)
-            kind = _checked_kind(header)
+            kind = _checked_kind(header, _ends_whole(header, data))
         except UnreadableImageError:
             raise
         except Exception:  # pydicom has many
             raise UnreadableImageError("a DICOM header that cannot be read") from None
         try:
+            if header.file_meta.TransferSyntaxUID in _JPEG_2000:
+                _check_jpeg2000(header, 3 if kind in _COLOURS and kind != _PALETTE else 1)
             if kind in _COLOURS:
                 return grey_of_colours(_colours(header, kind))
             stored = _stored(header)
@@ -89,10 +94,10 @@ def _quiet() -> Any:
             mode, level = settings.reading_validation_mode, logger.level
             _undo.callback(setattr, settings, "reading_validation_mode", mode)
             _undo.callback(logger.setLevel, level)
-            _undo.enter_context(warnings.catch_warnings())
+            _undo.callback(_unfilter, filters := cast(list[Any], warnings.filters))
             settings.reading_validation_mode = pydicom.config.IGNORE
             logger.setLevel(logging.CRITICAL + 1)
-            warnings.simplefilter("ignore")
+            filters.insert(0, _IGNORE)
         _readers += 1
     try:
         yield
@@ -101,6 +106,13 @@ def _quiet() -> Any:
             _readers -= 1
             if not _readers:
                 _undo.close()
+
+
+def _unfilter(filters: list[Any]) -> None:
+    """Take out `_IGNORE` alone: `catch_warnings` would undo what other threads set meanwhile."""
+    for one in (filters, cast(list[Any], warnings.filters)):  # the latter may be a copy
+        with contextlib.suppress(ValueError):
+            one.remove(_IGNORE)
 
 
 # -- the file -------------------------------------------------------------------------------------
@@ -161,7 +173,14 @@ def _header(data: bytes) -> Any:
     return header
 
 
-def _checked_kind(header: Any) -> str:
+def _ends_whole(header: Any, data: bytes) -> bool:
+    """Tell whether the last element, not yet looked at, ends where the file does."""
+    last = header.get_item(max(header.keys())) if len(header) else None
+    end = getattr(last, "value_tell", -1) + getattr(last, "length", 0)
+    return bool((_begin(data) or 0) % 2 + end == len(data))
+
+
+def _checked_kind(header: Any, ends_whole: bool) -> str:
     """Return how the pixels are to be understood; refuse what is no frame of whole numbers."""
     syntax = header.file_meta.TransferSyntaxUID
     kind = str(header.get("PhotometricInterpretation") or "").strip("\0 ").upper()
@@ -171,6 +190,8 @@ def _checked_kind(header: Any) -> str:
     if "EncapsulatedDocument" in header:
         raise UnreadableImageError("DICOM of a document: save its picture as a JPEG")
     pixels = _whole(header, "Rows") * _whole(header, "Columns")
+    if "PixelData" not in header and pixels and ends_whole:
+        raise UnreadableImageError("DICOM of no image: its pixels were taken out")
     if "PixelData" not in header and pixels:
         raise UnreadableImageError("cut off: a DICOM that ends before its pixels or amid them")
     if "PixelData" not in header or not pixels:
@@ -205,12 +226,16 @@ def _colours(header: Any, kind: str) -> Frame:
     if not header.file_meta.TransferSyntaxUID.is_compressed and len(header.PixelData) < wanted:
         raise UnreadableImageError(f"cut off: {len(header.PixelData):,} of {wanted:,} bytes")
     if header.file_meta.TransferSyntaxUID in _DCT_JPEG | _LOSSLESS_JPEG:
-        _checked_jpeg(header, 1 if kind == _PALETTE else 3)
+        _, _, bits = _checked_jpeg(header, 1 if kind == _PALETTE else 3)
     syntax = header.file_meta.TransferSyntaxUID
-    # gdcm, which pydicom would ask first, ends the whole process at some damage.
-    decoder = (
-        "pyjpegls" if syntax in _JPEG_LS else "pillow" if syntax in _DCT_JPEG | _JPEG_2000 else ""
-    )
+    if syntax in _DCT_JPEG and (bits != 8 or syntax[-2:] in ("53", "55")):
+        raise UnreadableImageError(
+            f"DICOM colours of {bits} bits compressed as {syntax.name}: decompress them"
+            " (dcmconv, gdcmconv --raw)"
+        )
+    # gdcm, which pydicom asks first, ends the whole process at some damage; of JPEG 2000 it alone
+    # reads tiles whose parts alternate, and what ends it has been checked.
+    decoder = "pyjpegls" if syntax in _JPEG_LS else "pillow" if syntax in _DCT_JPEG else ""
     pixels = pixel_array(header, raw=kind == _PALETTE, decoding_plugin=decoder)
     if kind == _PALETTE:
         pixels = apply_color_lut(pixels, header)
@@ -274,6 +299,26 @@ def _checked_jpeg(header: Any, samples: int) -> tuple[bytes, int, int]:
     if found != [*size, samples] or bits not in precisions or (process == 0xC3) != lossless:
         raise ValueError(f"a JPEG of process {process:x}, {bits} bits and size {found}")
     return frame, process, bits
+
+
+def _check_jpeg2000(header: Any, samples: int) -> None:
+    """Refuse a JPEG 2000 whose SIZ segment (ISO 15444-1, A.5.1) is not of the header's image."""
+    from pydicom.encaps import generate_frames
+
+    frame = next(generate_frames(header.PixelData, number_of_frames=1))
+    at = frame.index(b"\xff\x4f\xff\x51")  # perhaps after the boxes of a JP2 file
+    length, *axes, n = struct.unpack_from(">4xH2x8IH", frame, at)
+    size, tiles = (_whole(header, "Columns"), _whole(header, "Rows")), 1
+    sound = n == samples and length == 38 + 3 * n
+    for wanted, end, begin, tile, first in zip(
+        size, *np.reshape(axes, (4, 2)).tolist(), strict=True
+    ):
+        sound &= end - begin == wanted and first <= begin < first + tile
+        tiles *= -(-(end - first) // max(tile, 1))
+    for bits, across, down in np.reshape([*frame[at + 42 : at + 42 + 3 * n]], (-1, 3)):
+        sound &= across == down == 1 and bits % 128 < _whole(header, "BitsAllocated")
+    if not sound or tiles >= 65536:  # gdcm ends the whole process at some of these
+        raise ValueError(f"a JPEG 2000 of {axes}")
 
 
 def _jpeg(header: Any) -> Values:
@@ -393,8 +438,12 @@ def _lookup(header: Any, name: str, greatest_input: float) -> _Lookup | None:
             continue
         count, first, bits = (int(one) for one in descriptor)
         count = count or 65536
-        if bits <= 8 and len(words) < count:  # two entries a word
+        # Makers say 16 bits of packed bytes too: the length tells, unless the data ends too early.
+        missing, pairs = count - len(words), len(words) * 2 in (count, count + 1)
+        if pairs or (missing > 0 and bits <= 8 and words.max() > 255):  # two entries a word
             words = np.stack([words & 255, words >> 8], 1).ravel()
+        elif missing > count / 2:
+            continue
         if first > 32767 and first > greatest_input:
             first -= 65536
         entries = words[:count].astype(np.float64)
