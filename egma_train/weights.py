@@ -6,12 +6,15 @@ missing or that has more than is read is refused, and so is another kind than Sw
 
 import re
 import zipfile
+from argparse import Namespace
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from logging import getLogger
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -105,7 +108,9 @@ class KeyReport:
     def check_complete(self) -> None:
         """Refuse what starts untrained: its features would be others each time."""
         if lacking := [key for key in self.missing if key != _SCALE]:
-            odd = f" ({self.unexpected[0]} is unknown)" if self.unexpected else ""
+            tower = lacking[0].partition(".")[0]
+            others = sorted(self.unexpected, key=lambda key: not key.startswith(tower))
+            odd = f" ({others[0]} is unknown)" if others else ""
             raise BadUsageError(
                 f"{self.part}: {lacking[0]} is missing{odd}, and untrained weights give no figure;"
                 " name weights that have it, or train first"
@@ -114,7 +119,7 @@ class KeyReport:
     def cautions(self) -> list[str]:
         """Tell what changes figures of a checkpoint that is complete."""
         no_scale = f"{_SCALE} is missing; 1/0.07 is taken" if _SCALE in self.missing else ""
-        return [f"{self.part}: {told}" for told in (no_scale, self.note) if told]
+        return [told for told in (no_scale, self.note) if told]
 
 
 @dataclass(frozen=True)
@@ -236,7 +241,8 @@ def _read_state(place: Path) -> State:
         if path.suffix == ".safetensors":
             stored: Any = load_file(path)
         else:
-            stored = torch.load(path, map_location="cpu", weights_only=True)
+            with _plain_values():
+                stored = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise BadUsageError(
             f"{path} holds no plain weights ({_what_else(path) or type(error).__name__}); save"
@@ -256,6 +262,16 @@ def _read_state(place: Path) -> State:
         )
     prefix = prefixes.pop() if prefixes else ""  # such as "module." or Lightning's "model."
     return {name.removeprefix(prefix): value for name, value in stored.items()}
+
+
+def _plain_values() -> AbstractContextManager[Any]:
+    """Let what Lightning keeps beside weights be read: options and NumPy's numbers run no code."""
+    if torch.__version__ < (2, 7):  # type: ignore[operator]  # takes no names of its own
+        return nullcontext()
+    scalar: Any = np.float64(0).__reduce__()[0]
+    old_and_new = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    kinds = [type(np.dtype(code)) for code in "?bhilqBHILQefd"]
+    return torch.serialization.safe_globals([Namespace, np.dtype, *kinds, *old_and_new])
 
 
 def _what_else(path: Path) -> str:

@@ -152,7 +152,7 @@ def load_encoder(checkpoint: Path, changes: Mapping[str, Any]) -> Encoder:
         start = load_start([str(place)], replace(options.model, **medclip))
         model, tokenizer = start.model, start.tokenizer
         for report in start.reports:
-            report.check_complete()
+            replace(report, part=str(named)).check_complete()
             cautions += report.cautions()
     for name, weights in model.named_parameters():
         if not bool(weights.isfinite().all()):
