@@ -83,6 +83,7 @@ def main(
     try:
         check_working_folder()
         changes = _changes(**flags)
+        from egma_train.processes import this_process
         from egma_train.start import Request, run_training
 
         if "://" in out:
@@ -99,7 +100,8 @@ def main(
         sys.exit(_BAD)
     if run is None:
         sys.exit(_INTERRUPTED)
-    click.echo(f"model {run.model}, metrics {run.metrics_file}, card {run.card}")
+    if this_process().first:
+        click.echo(f"model {run.model}, metrics {run.metrics_file}, card {run.card}")
     sys.exit(_DONE)
 
 

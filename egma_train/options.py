@@ -27,7 +27,8 @@ class DataOptions:
     """Which readings are trained on, and what is seen of them."""
 
     splits: tuple[str, ...] = ()
-    """Such as ``["train"]``; none: every reading, as the paper, whose tests are other datasets."""
+    """Such as ``["train"]``, ``unknown`` where the shards name none; none: every reading, as the
+    paper, whose tests are other datasets."""
     one_reading_per_image: bool = True
     """Of an image that several radiologists read, take the first reading with gaze (paper)."""
     gaze_fraction: float = 1.0
@@ -176,7 +177,7 @@ class TrainOptions:
     first_rate_zero: bool = False
     """Warm up from 0, so that the first step moves nothing, as in the published code."""
     clip_norm: float = 1.0
-    """Largest norm of the gradient."""
+    """Largest norm of the gradient; 0: not clipped."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -185,8 +186,11 @@ class TrainOptions:
         _in_range("train.batch_size", self.batch_size, 1, 10**6)
         _in_range("train.epochs", self.epochs, 1, 10**6)
         _in_range("train.seed", self.seed, 0, 2**31)
-        for name in ("learning_rate", "weight_decay", "warmup_epochs", "clip_norm"):
+        for name in ("warmup_epochs", "clip_norm"):
             _in_range(f"train.{name}", getattr(self, name), 0, 1e300)
+        # Their product is a float32 in torch; a rate that diverges is told of by its loss.
+        _in_range("train.learning_rate", self.learning_rate, 0, 1e30)
+        _in_range("train.weight_decay", self.weight_decay, 0, 1e6)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egma_train.cache import ReadingCache
-from egma_train.errors import BadUsageError
+from egma_train.errors import unknown_name
 from egma_train.options import DataOptions
 
 Numbers = NDArray[np.int64]
@@ -18,14 +18,16 @@ def chosen_readings(cache: ReadingCache, options: DataOptions) -> Numbers:
     Raises
     ------
     BadUsageError
-        If none is left.
+        If a named split has none.
     """
     chosen = np.arange(len(cache))
     if options.splits:
-        chosen = chosen[np.isin(cache.split, options.splits)]
-    if not len(chosen):
-        known = ", ".join(sorted(set(cache.split.tolist()) - {""})) or "none"
-        raise BadUsageError(f"no reading in data.splits {list(options.splits)}; there are: {known}")
+        split = np.where(cache.split == "", "unknown", cache.split)  # as egma-eval names it
+        known = set(split.tolist())
+        for name in options.splits:
+            if name not in known:
+                raise unknown_name("split (data.splits)", name, known)
+        chosen = chosen[np.isin(split, options.splits)]
     if options.one_reading_per_image:
         by_key = np.lexsort(
             (cache.reading_id[chosen], cache.dataset[chosen], ~cache.readings_with_gaze()[chosen])

@@ -163,6 +163,8 @@ def usable_device(name: str, own: Processes = ALONE) -> torch.device:
                 f"execution.device={name} is one GPU for {own.world} processes;"
                 " each takes its own of execution.device=cuda"
             )
+        if device.type == "meta":  # torch computes shapes there
+            raise RuntimeError("it holds no numbers")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise BadUsageError(

@@ -106,7 +106,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimizer)
-        longest = self.options.train.clip_norm
+        longest = self.options.train.clip_norm or math.inf
         norm = nn.utils.clip_grad_norm_(self.parallel.parameters(), longest)
         self.scaler.step(self.optimizer)
         self.scaler.update()

@@ -1,17 +1,20 @@
 """Pretrained weights for the towers: MedCLIP or EGMA checkpoints, Hugging Face folders, hub names.
 
 Every key that is missing, unexpected or left out is reported; a tower of which more than 2 % is
-missing is refused, and so is what is of another kind than Swin and BERT.
+missing or that has more than is read is refused, and so is another kind than Swin and BERT.
 """
 
 import re
 import zipfile
+from argparse import Namespace
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from logging import getLogger
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -34,7 +37,7 @@ BERT_NAME = "emilyalsentzer/Bio_ClinicalBERT"
 RANDOM = "random"
 
 _FILES = ("model.safetensors", "pytorch_model.bin")
-_CONTAINERS = ("state_dict", "model_state_dict", "model")  # Lightning's and others'
+_CONTAINERS = ("state_dict", "model_state_dict", "model", "module")  # Lightning's, DeepSpeed's
 _MOST_MISSING = 0.02
 _MOST_SPARE_ROWS = 127
 """Embeddings are padded to multiples of up to 128; more rows are another vocabulary's."""
@@ -42,11 +45,16 @@ _LEFT_OUT = re.compile(
     rf"{BUFFERS.pattern}"
     r"|^word_local_atten_layer\.|\.projection_head[12]\."  # of the published code, unused
     r"|\.pooler\.|^text_model\.model\.cls\.|num_batches_tracked$"
+    r"|\bembeddings\.mask_token$"  # of Swin's own pre-training
 )
+_OF_A_TOWER = re.compile(r"(^|\.)(embeddings|encoder|layernorm)\.")
+"""Of its features; a classifier or another head is not."""
 _TOWER = re.compile(r"^(.*?)(?:vision|text)_model\.model\.")
 _KINDS = {SwinConfig: {"swin"}, BertConfig: {"bert", "cxr-bert"}}
 """By `model_type`; CXR-BERT is a BERT with a head that is not used here."""
 _BERT_LAYER = re.compile(r"^text_model\.model\.encoder\.layer\.(\d+)\.")
+_BERT_BASE_LAYERS = 12
+_SCALE = "logit_scale"
 
 State = Mapping[str, Tensor]
 
@@ -63,6 +71,8 @@ class KeyReport:
         Of a tower's numbers, or of its tensors if that is more.
     example : str
         A key of that tower that is missing.
+    note : str
+        What else is to be known of it.
     """
 
     part: str
@@ -71,23 +81,45 @@ class KeyReport:
     left_out: list[str]
     missing_share: float = 0.0
     example: str = ""
+    note: str = ""
 
     def lines(self) -> list[str]:
         """Tell in words, every key by name."""
         told = {"missing": self.missing, "unexpected": self.unexpected, "left out": self.left_out}
         head = ", ".join(f"{len(keys)} {kind}" for kind, keys in told.items())
-        return [f"{self.part}: {head}"] + [
-            f"  {kind}: {key}" for kind, keys in told.items() for key in keys
-        ]
+        anew = {"missing": " (starts untrained)"}
+        keys = [f"  {kind}: {key}{anew.get(kind, '')}" for kind in told for key in told[kind]]
+        return [f"{self.part}: {head}", *keys, *([f"  {self.note}"] if self.note else [])]
 
     def check(self) -> None:
-        """Refuse a checkpoint that fills too little."""
+        """Refuse a checkpoint that fills too little, or of which a tower's part would be lost."""
         if self.missing_share > _MOST_MISSING:
             odd = f", and {self.unexpected[0]} is unknown" if self.unexpected else ""
             raise BadUsageError(
                 f"{self.part}: {self.missing_share:.0%} of the tower is missing, such as"
                 f" {self.example}{odd}; is this checkpoint of Swin-T and BERT?"
             )
+        if lost := [key for key in self.unexpected if _OF_A_TOWER.search(key)]:
+            raise BadUsageError(
+                f"{self.part}: {len(lost)} weights have no place in the tower, such as {lost[0]};"
+                " it has more layers or other parts than its sizes say"
+            )
+
+    def check_complete(self) -> None:
+        """Refuse what starts untrained: its features would be others each time."""
+        if lacking := [key for key in self.missing if key != _SCALE]:
+            tower = lacking[0].partition(".")[0]
+            others = sorted(self.unexpected, key=lambda key: not key.startswith(tower))
+            odd = f" ({others[0]} is unknown)" if others else ""
+            raise BadUsageError(
+                f"{self.part}: {lacking[0]} is missing{odd}, and untrained weights give no figure;"
+                " name weights that have it, or train first"
+            )
+
+    def cautions(self) -> list[str]:
+        """Tell what changes figures of a checkpoint that is complete."""
+        no_scale = f"{_SCALE} is missing; 1/0.07 is taken" if _SCALE in self.missing else ""
+        return [told for told in (no_scale, self.note) if told]
 
 
 @dataclass(frozen=True)
@@ -128,13 +160,22 @@ def load_start(sources: Iterable[str], options: ModelOptions) -> Start:
     swin, bert = _configs(stored, len(tokenizer), options)
     swin, bert = _config(SwinConfig, vision) if vision else swin, own_bert or bert
     _check_tokenizer(tokenizer, bert.vocab_size)
-    if options.text_layers:
-        bert.num_hidden_layers = min(bert.num_hidden_layers, options.text_layers)
+    layers = bert.num_hidden_layers
+    if options.text_layers > layers:
+        raise BadUsageError(
+            f"model.text_layers is {options.text_layers}, but the text tower in"
+            f" {text or whole} has {layers} layers"
+        )
+    bert.num_hidden_layers = options.text_layers or layers
     model = EgmaModel(swin, bert, options)
     reports = [_fill(model, stored, "checkpoint")] if whole else []
+    if whole and not text and not options.text_layers and layers < _BERT_BASE_LAYERS:
+        # No file beside bare weights says how many there were.
+        note = f"the text tower has {layers} layers, BERT {_BERT_BASE_LAYERS}; was it cut?"
+        reports = [replace(reports[0], note=note)]
     for part, name, kind in (("vision", vision, SwinModel), ("text", text, BertModel)):
         if name:
-            reports.append(_fill_tower(model, part, name, kind))
+            reports.append(_fill_tower(model, part, name, kind, layers))
     for report in reports:
         report.check()
     model.clamp_scale()
@@ -200,7 +241,8 @@ def _read_state(place: Path) -> State:
         if path.suffix == ".safetensors":
             stored: Any = load_file(path)
         else:
-            stored = torch.load(path, map_location="cpu", weights_only=True)
+            with _plain_values():
+                stored = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise BadUsageError(
             f"{path} holds no plain weights ({_what_else(path) or type(error).__name__}); save"
@@ -220,6 +262,16 @@ def _read_state(place: Path) -> State:
         )
     prefix = prefixes.pop() if prefixes else ""  # such as "module." or Lightning's "model."
     return {name.removeprefix(prefix): value for name, value in stored.items()}
+
+
+def _plain_values() -> AbstractContextManager[Any]:
+    """Let what Lightning keeps beside weights be read: options and NumPy's numbers run no code."""
+    if torch.__version__ < (2, 7):  # type: ignore[operator]  # takes no names of its own
+        return nullcontext()
+    scalar: Any = np.float64(0).__reduce__()[0]
+    old_and_new = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    kinds = [type(np.dtype(code)) for code in "?bhilqBHILQefd"]
+    return torch.serialization.safe_globals([Namespace, np.dtype, *kinds, *old_and_new])
 
 
 def _what_else(path: Path) -> str:
@@ -318,6 +370,8 @@ def _fill(model: EgmaModel, stored: State, part: str) -> KeyReport:
     left_out = [name for name in stored if _LEFT_OUT.search(name) or _cut_off(name, model)]
     known = {as_in_model(name, own): name for name in stored if name not in left_out}
     kept = {name: stored[old] for name, old in known.items() if name in own}
+    if _SCALE in kept and kept[_SCALE].numel() == 1:  # [1] in some
+        kept[_SCALE] = kept[_SCALE].reshape(())
     for name, value in kept.items():
         if value.shape != own[name].shape:
             raise BadUsageError(
@@ -335,8 +389,8 @@ def _cut_off(name: str, model: EgmaModel) -> bool:
     return bool(found) and int(found[1]) >= model.text_model.model.config.num_hidden_layers  # type: ignore[index]
 
 
-def _fill_tower(model: EgmaModel, part: str, name: str, kind: Any) -> KeyReport:
-    """Load one tower through transformers, which knows its own old names."""
+def _fill_tower(model: EgmaModel, part: str, name: str, kind: Any, layers: int) -> KeyReport:
+    """Load one tower through transformers, which knows its own old names; BERT's has `layers`."""
     target = (model.vision_model if part == "vision" else model.text_model).model
     log = getLogger("transformers")  # our own report names the keys
     before, log.disabled = log.disabled, True
@@ -351,7 +405,11 @@ def _fill_tower(model: EgmaModel, part: str, name: str, kind: Any) -> KeyReport:
     own = loaded.state_dict()
     target.load_state_dict(own)
     missing, unexpected = sorted(found["missing_keys"]), sorted(found["unexpected_keys"])
-    left_out = [key for key in unexpected if _LEFT_OUT.search(key)]
+    cut_off = range(model.text_model.model.config.num_hidden_layers, layers)
+    cut = tuple(f"encoder.layer.{i}." for i in cut_off) if part == "text" else ()
+    left_out = [
+        key for key in unexpected if _LEFT_OUT.search(key) or any(one in key for one in cut)
+    ]
     strange = [key for key in unexpected if key not in left_out]
     missing = [key for key in missing if key in own and not BUFFERS.search(key)]
     return KeyReport(f"{part}={name}", missing, strange, left_out, *_share(missing, own, ""))

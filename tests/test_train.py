@@ -24,10 +24,10 @@ from egma_train import load_model
 from egma_train.cache import open_cache
 from egma_train.cli import main
 from egma_train.errors import BadUsageError
-from egma_train.options import Options, differences, options_of, parse_assignments
-from egma_train.processes import Processes, any_process, joined, wait_for_all
+from egma_train.options import Options, differences, options_of, parse_assignments, with_changes
+from egma_train.processes import ALONE, Processes, any_process, joined, wait_for_all
 from egma_train.start import usable_device
-from egma_train.train import learning_rate, precision_of, short_run
+from egma_train.train import Trainer, learning_rate, precision_of, short_run
 
 SMALL = (
     "--set", "model.swin_width=12", "--set", "model.text_width=32", "--set", "model.text_heads=2",
@@ -392,6 +392,25 @@ def test_two_processes_equal_one_on_the_same_global_batch(
         assert other_state[name] == pytest.approx(value, rel=1e-6, abs=1e-9), name
 
 
+@pytest.mark.parametrize(("longest", "moved"), [(0.0, 6.0), (1.0, 1.0), (100.0, 6.0)])
+def test_a_gradient_is_clipped_to_its_longest_and_not_at_all_by_zero(
+    longest: float, moved: float
+) -> None:
+    """Plain descent at rate 1 moves a weight by its gradient, 6 here."""
+    weights: Any = torch.nn.Linear(1, 1, bias=False)
+    weights.clamp_scale = lambda: None
+    options = with_changes(Options(), {"train": {"clip_norm": longest}})
+    trainer = Trainer(
+        weights, weights, torch.optim.SGD(weights.parameters(), 1.0),
+        torch.amp.GradScaler("cpu", enabled=False), options, ALONE, torch.device("cpu"),
+        torch.float32,
+    )  # fmt: skip
+    before = weights.weight.item()
+    norm = trainer._update(6 * weights.weight.sum())
+    assert float(norm) == pytest.approx(6)
+    assert before - weights.weight.item() == pytest.approx(moved, rel=1e-4)
+
+
 def test_the_command_runs_under_torchrun(
     done: tuple[Path, str], shards: Path, tmp_path: Path
 ) -> None:
@@ -408,6 +427,7 @@ def test_the_command_runs_under_torchrun(
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
     assert losses[1][0] == pytest.approx(losses[0][0], rel=1e-5)
     assert (both / "model" / "model.safetensors").exists()
+    assert result.stdout.count("metrics.csv, card ") == 1  # the first process speaks for all
 
 
 def test_several_gpus_reduce_flags_on_the_cpu_and_speak_from_their_own_gpu(
@@ -493,6 +513,7 @@ def test_a_batch_with_fewer_readings_than_processes_ends_in_one_line_before_the_
         (("--init", "nowhere"), "--init nowhere: no such folder"),
         (("--config", "nowhere.toml"), "cannot read config nowhere.toml"),
         (("--set", "execution.device=tpu9"), "execution.device=tpu9 cannot be used"),
+        (("--set", "execution.device=meta"), "execution.device=meta cannot be used (it holds no"),
         (("--set", "model.image_px=100"), "it must divide 224 and give 7 x 7 patches"),
         (("--set", "data.splits=['trian']"), "there are: "),
         (("--set", "train.learning_rate=inf"), "train.learning_rate is inf; give a number"),

@@ -1,10 +1,13 @@
 """The towers: what is averaged and projected, what is saved, which weights are taken."""
 
 import json
+import math
+import re
 import zipfile
 from argparse import Namespace
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -365,6 +368,105 @@ def test_a_missing_projection_is_reported_and_starts_at_random(medclip: Path) ->
     assert report.missing == [name]
 
 
+TINY = {"model": asdict(SMALL)}
+
+
+@pytest.mark.parametrize("tower", ["vision_model", "text_model"])
+@pytest.mark.parametrize("renamed", [False, True], ids=["missing", "under another name"])
+def test_a_projection_that_training_would_start_anew_is_refused_where_figures_are_made(
+    medclip: Path, tower: str, renamed: bool
+) -> None:
+    name, other = f"{tower}.projection_head.weight", f"{tower}.proj.weight"
+
+    def change(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        weights = state.pop(name)
+        rest = {"something.else": torch.zeros(1)} | state
+        return rest | {other: weights} if renamed else state
+
+    changed(medclip, change)
+    with pytest.raises(BadUsageError, match=rf"{medclip}: {name} is missing") as caught:
+        load_encoder(medclip, TINY)
+    assert (f"({other} is unknown)" in str(caught.value)) == renamed
+    (report,) = load_start([str(medclip)], SMALL).reports
+    assert f"  missing: {name} (starts untrained)" in report.lines()
+
+
+def test_a_norm_that_is_missing_is_no_matter_to_training_and_refused_for_figures(
+    medclip: Path,
+) -> None:
+    name = "vision_model.model.layernorm.weight"
+    changed(medclip, lambda state: {k: v for k, v in state.items() if k != name})
+    load_start([str(medclip)], SMALL)
+    with pytest.raises(BadUsageError, match=f"{name} is missing"):
+        load_encoder(medclip, TINY)
+
+
+def test_a_missing_scale_is_said_and_kept_in_the_report(medclip: Path) -> None:
+    assert load_encoder(medclip, TINY).cautions == ()
+    changed(medclip, lambda state: {k: v for k, v in state.items() if k != "logit_scale"})
+    encoder = load_encoder(medclip, TINY)
+    (said,) = encoder.told()["cautions"]
+    assert said == "logit_scale is missing; 1/0.07 is taken"
+    assert encoder.scale == pytest.approx(1 / 0.07)
+
+
+def test_a_scale_of_shape_1_is_a_scale(medclip: Path) -> None:
+    changed(medclip, lambda state: state | {"logit_scale": torch.tensor([2.0])})
+    assert load_encoder(medclip, TINY).scale == pytest.approx(2.718281828**2)
+
+
+BIAS = "vision_model.model.encoder.layers.1.blocks.0.intermediate.dense.bias"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("logit_scale", math.nan), (BIAS, math.nan), (BIAS, math.inf), (BIAS, -math.inf)],
+)
+def test_weights_that_are_not_finite_give_no_figure(medclip: Path, name: str, value: float) -> None:
+    changed(medclip, lambda state: state | {name: torch.full_like(state[name], value)})
+    with pytest.raises(BadUsageError, match=f"{name} has NaN or infinite weights"):
+        load_encoder(medclip, TINY)
+
+
+@pytest.mark.parametrize("factor", [0.0, 1e38], ids=["zero", "too large for a length"])
+def test_features_without_a_length_are_refused(tokenizer: Any, factor: float) -> None:
+    model = make_model(vocabulary=len(tokenizer))
+    encoder = Encoder("PHANTOM", "0" * 64, model, tokenizer, torch.device("cpu"))
+    frames = np.random.default_rng(0).integers(0, 255, (2, 224, 224), dtype=np.uint8)
+    assert encoder.texts(TEXTS).norm(dim=-1).allclose(torch.ones(3))
+    with torch.no_grad():
+        model.text_model.projection_head.weight *= factor
+        model.vision_model.projection_head.weight *= factor
+    for encode in (lambda: encoder.texts(TEXTS), lambda: encoder.images(frames)):
+        with pytest.raises(BadUsageError, match="features are zero or not finite"):
+            encode()
+
+
+def deeper(state: dict[str, torch.Tensor], old: str, new: str) -> dict[str, torch.Tensor]:
+    return state | {k.replace(old, new): v for k, v in state.items() if old in k}
+
+
+def test_a_deeper_image_tower_is_not_read_as_a_shallower_one(medclip: Path) -> None:
+    changed(medclip, lambda state: deeper(state, ".layers.1.blocks.1.", ".layers.1.blocks.2."))
+    with pytest.raises(BadUsageError, match=r"no place in the tower, such as .*1\.blocks\.2\."):
+        load_start([str(medclip)], SMALL)
+
+
+def test_fewer_text_layers_than_berts_are_said_and_fewer_than_asked_for_refused(
+    medclip: Path,
+) -> None:
+    changed(medclip, lambda s: {k: v for k, v in s.items() if "encoder.layer.3." not in k})
+    states = replace(SMALL, text_layers=0, text_states=(-1,))
+    (report,) = load_start([str(medclip)], states).reports
+    said = "the text tower has 3 layers, BERT 12; was it cut?"
+    assert f"  {said}" in report.lines()
+    assert load_encoder(medclip, {"model": asdict(states)}).cautions == (said,)
+    asked = replace(states, text_layers=3)
+    assert load_encoder(medclip, {"model": asdict(asked)}).cautions == ()
+    with pytest.raises(BadUsageError, match=r"text_layers is 4, but .* has 3 layers"):
+        load_start([str(medclip)], SMALL)
+
+
 def test_a_tower_that_is_missing_is_an_error(medclip: Path) -> None:
     changed(medclip, lambda s: {k: v for k, v in s.items() if not k.startswith("vision_model.m")})
     with pytest.raises(BadUsageError, match=r"100% of the tower is missing, such as vision_model"):
@@ -426,6 +528,7 @@ LIGHTNING = {"epoch": 3, "global_step": 9, "hyper_parameters": {"lr": 1e-5}, "ca
         ("last.ckpt", lambda s: LIGHTNING | {"state_dict": below("model.", s)}),
         ("weights.pt", lambda s: s),
         ("best.pth", lambda s: {"model": below("module.", s), "epoch": 1}),
+        ("mp_rank_00_model_states.pt", lambda s: {"module": s, "dp_world_size": 2}),
     ],
 )  # fmt: skip
 @torch.no_grad()
@@ -456,9 +559,29 @@ def test_a_safetensors_file_of_a_model_of_ours_is_that_model(
 
 def test_a_file_with_objects_beside_its_weights_names_them(medclip: Path) -> None:
     state = torch.load(medclip / "pytorch_model.bin", weights_only=True)
-    torch.save({"state_dict": state, "args": Namespace(lr=1)}, medclip / "own.ckpt")
-    with pytest.raises(BadUsageError, match=r"no plain weights \((argparse.Namespace|Unpickl)"):
+    torch.save({"state_dict": state, "args": SimpleNamespace(lr=1)}, medclip / "own.ckpt")
+    with pytest.raises(BadUsageError, match=r"no plain weights \((types.SimpleNamespace|Unpickl)"):
         load_start([str(medclip / "own.ckpt")], SMALL)
+
+
+@pytest.mark.skipif(torch.__version__ < (2, 7), reason="this torch reads no other types by name")
+@pytest.mark.parametrize("numpy_of", ["numpy._core", "numpy.core"], ids=["numpy 2", "numpy 1"])
+def test_options_and_numbers_that_lightning_keeps_beside_weights_are_no_hindrance(
+    medclip: Path, numpy_of: str
+) -> None:
+    state = torch.load(medclip / "pytorch_model.bin", weights_only=True)
+    beside = {"hyper_parameters": Namespace(lr=1e-5), "best": np.float64(0.5), "at": np.int64(3)}
+    torch.save({"state_dict": state} | beside, medclip / "new.ckpt")
+    with (
+        zipfile.ZipFile(medclip / "new.ckpt") as new,
+        zipfile.ZipFile(medclip / "own.ckpt", "w") as own,
+    ):
+        for name in new.namelist():  # a pickle names a module in a line of its own
+            stored = new.read(name)
+            if name.endswith("/data.pkl"):
+                stored = re.sub(rb"numpy\._?core", numpy_of.encode(), stored)
+            own.writestr(name, stored)
+    assert load_start([str(medclip / "own.ckpt")], SMALL).reports[0].missing == []
 
 
 @pytest.mark.parametrize("kind", ["zip", "lfs", "torchscript", "empty", "html"])
@@ -516,6 +639,33 @@ def test_towers_come_from_hugging_face_folders(
     assert [report.missing for report in start.reports] == [[], []]
     seen = start.model.eval().vision_model.model(images()).last_hidden_state
     torch.testing.assert_close(seen, model.vision_model.model(images()).last_hidden_state)
+
+
+@pytest.mark.parametrize("asked", [0, 3])
+def test_a_text_folder_is_cut_by_the_option_and_refused_where_its_config_cuts_it(
+    model: EgmaModel, tokenizer: Any, tmp_path: Path, asked: int
+) -> None:
+    swin, bert = save_towers(tmp_path, model, tokenizer)
+    options = replace(SMALL, text_layers=asked, text_states=(-1,))
+    report = load_start([f"vision={swin}", f"text={bert}"], options).reports[1]
+    assert report.unexpected == [] and bool(report.left_out) == bool(asked)
+    with_config(bert, num_hidden_layers=3)
+    with pytest.raises(BadUsageError, match=r"no place in the tower, such as .*layer\.3\."):
+        load_start([f"vision={swin}", f"text={bert}"], options)
+
+
+def test_a_deeper_swin_folder_than_its_config_is_refused_and_a_mask_token_is_not(
+    model: EgmaModel, tokenizer: Any, tmp_path: Path
+) -> None:
+    swin, bert = save_towers(tmp_path, model, tokenizer)
+    stored = load_file(swin / "model.safetensors")
+    masked = stored | {"embeddings.mask_token": torch.zeros(1, 1, 12)}
+    save_file(masked, swin / "model.safetensors", metadata={"format": "pt"})
+    load_start([f"vision={swin}", f"text={bert}"], SMALL)
+    more = deeper({k: v.clone() for k, v in stored.items()}, ".1.blocks.1.", ".1.blocks.2.")
+    save_file({k: v.clone() for k, v in more.items()}, swin / "model.safetensors")
+    with pytest.raises(BadUsageError, match=r"no place in the tower"):
+        load_start([f"vision={swin}", f"text={bert}"], SMALL)
 
 
 def test_towers_saved_under_the_old_names_or_with_heads_are_read(

@@ -6,6 +6,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 import pytest
+from evaluation import egma_eval
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -97,6 +98,8 @@ def test_a_value_of_each_other_type_is_refused_by_name(field: str) -> None:
         ("data", "splits", [3], "data.splits is [3]; give a value like ['train']"),
         ("train", "seed", 10**400, "train.seed is 100000"),
         ("train", "learning_rate", 10**400, "train.learning_rate is 100000"),
+        ("train", "learning_rate", 1e300, "give a number from 0 to 1e+30"),
+        ("train", "weight_decay", 1e39, "give a number from 0 to 1e+06"),
         ("execution", "device", 3, "execution.device is 3; give a value like 'cpu'"),
     ],
 )
@@ -139,3 +142,13 @@ def test_every_preset_stands_and_survives_a_round_through_its_record(preset: str
     assert with_changes(Options(), asdict(made)) == made
     changed = list(itertools.chain.from_iterable(PRESETS[preset].values()))
     assert len(changed) == len(set(changed))
+
+
+@pytest.mark.parametrize("command", ["zero-shot", "retrieval", "grounding", "embed", "table"])
+@pytest.mark.parametrize("seed", ["-1", "1e3", str(2**40)])
+def test_a_seed_that_nothing_can_be_drawn_from_is_refused_in_one_line(
+    command: str, seed: str
+) -> None:
+    result = egma_eval(command, "--seed", seed, "PHANTOM")
+    assert result.exit_code == 2 and "--seed" in result.output
+    assert result.output.startswith("egma-eval: ") and result.output.count("\n") == 1

@@ -151,6 +151,21 @@ def test_a_split_can_be_chosen_and_an_unknown_one_lists_the_known() -> None:
         chosen_readings(cache, DataOptions(splits=("tran",)))
 
 
+@pytest.mark.parametrize("splits", [("train", "val"), ("val", "train"), ("train", "")])
+def test_each_named_split_must_be_there(splits: tuple[str, ...]) -> None:
+    cache: Any = Invented([0, 1, 2])
+    with pytest.raises(BadUsageError, match=r"data\.splits\) '(val)?'; there are: test, train$"):
+        chosen_readings(cache, DataOptions(splits=splits))
+
+
+def test_readings_without_a_split_are_named_unknown() -> None:
+    cache: Any = Invented([0, 1, 2])
+    cache.split = np.array(["", "test", ""])
+    assert chosen_readings(cache, DataOptions(splits=("unknown",))).tolist() == [0, 2]
+    with pytest.raises(BadUsageError, match="there are: test, unknown"):
+        chosen_readings(cache, DataOptions(splits=("train",)))
+
+
 # -- batches ---------------------------------------------------------------------------------------
 
 

@@ -83,7 +83,13 @@ _score = click.option(
 )
 _model_options = _options(
     _path("--out", "Output folder.", default="out", envvar="EGMA_OUT", show_default=True),
-    click.option("--seed", default=0, show_default=True, help="Of everything that is drawn."),
+    click.option(
+        "--seed",
+        default=0,
+        show_default=True,
+        type=click.IntRange(0, 2**31),
+        help="Of everything that is drawn.",
+    ),
     click.option("--batch-size", default=32, show_default=True, type=click.IntRange(1)),
     click.option(
         "--set",
@@ -235,6 +241,8 @@ def embed(
     listed, paths, _ = read_test(task, seed=seed, **given)
     for checkpoint in checkpoints:
         encoder = load_encoder(checkpoint, changes)
+        for caution in encoder.cautions:
+            click.echo(f"{encoder.name}: {caution}")
         seen = of_each(listed, paths, encoder, batch_size, lambda one: one.pooled)
         stem = f"{encoder.name}-{short_hash(encoder.sha256, seen.report['evaluated'])}"
         files = write_embeddings(seen, out / "evaluation" / f"embed-{task}" / stem, seed)
@@ -344,6 +352,8 @@ def _measure(
     reports: list[dict[str, Any]] = []
     for checkpoint in checkpoints:
         encoder = load_encoder(checkpoint, changes)
+        for caution in encoder.cautions:
+            click.echo(f"{encoder.name}: {caution}")
         report = measure(encoder=encoder, **given) | {"checkpoint": encoder.told()}
         if reports and (to_first := difference(reports[0], report)):
             report["difference"] = to_first

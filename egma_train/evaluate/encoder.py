@@ -17,6 +17,7 @@ from egma_train import load_model
 from egma_train.errors import BadUsageError
 from egma_train.evaluate.frames import Frame, read_ahead
 from egma_train.evaluate.reports import short_hash
+from egma_train.key_names import as_on_disk
 from egma_train.loading import pixels, tokenized
 from egma_train.model import EgmaModel, is_own_model
 from egma_train.options import MEDCLIP_TEXT, ModelOptions, Options, with_changes
@@ -40,6 +41,8 @@ class Encoder:
     facts : dict
         Objective, gaze fraction, seed, a hash of all else that the run began with, and what it was
         trained on, where there is a run's record.
+    cautions : tuple of str
+        What to know of the weights before believing figures.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Encoder:
     tokenizer: Any
     device: torch.device
     facts: dict[str, Any] = field(default_factory=dict)
+    cautions: tuple[str, ...] = ()
 
     @property
     def scale(self) -> float:
@@ -56,7 +60,8 @@ class Encoder:
 
     def told(self) -> dict[str, Any]:
         """Describe for a report."""
-        return {"name": self.name, "sha256": self.sha256, **self.facts}
+        cautions = {"cautions": list(self.cautions)} if self.cautions else {}
+        return {"name": self.name, "sha256": self.sha256, **self.facts, **cautions}
 
     @torch.inference_mode()
     def texts(self, texts: Sequence[str]) -> Tensor:
@@ -74,7 +79,7 @@ class Encoder:
                 strict=True,
             )
         ]
-        return F.normalize(torch.cat(parts).float(), dim=-1)
+        return self._unit(torch.cat(parts))
 
     @torch.inference_mode()
     def images(self, frames: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
@@ -83,7 +88,16 @@ class Encoder:
         stored = torch.from_numpy(frames).to(self.device)
         grey = pixels(stored, seen.image_px, seen.image_mean, seen.image_std, None)
         patches, pooled = self.model.vision_model(grey)
-        return F.normalize(pooled.float(), dim=-1), F.normalize(patches.float(), dim=-1)
+        return self._unit(pooled), self._unit(patches)
+
+    def _unit(self, features: Tensor) -> Tensor:
+        """Bring features to length 1; what has no length would be ranked like any other."""
+        lengths = torch.linalg.vector_norm(features.float(), dim=-1)
+        if not bool(((lengths > 0) & lengths.isfinite()).all()):
+            raise BadUsageError(
+                f"{self.name}: its features are zero or not finite; the weights are damaged"
+            )
+        return F.normalize(features.float(), dim=-1)
 
 
 class Seen(NamedTuple):
@@ -115,7 +129,8 @@ def load_encoder(checkpoint: Path, changes: Mapping[str, Any]) -> Encoder:
     Raises
     ------
     BadUsageError
-        If it is no such thing, or a run that is not finished.
+        If it is no such thing, a run that is not finished, or weights that are not all there or
+        not finite.
     """
     named, as_medclip = _told_apart(checkpoint)
     place = _model_folder(named)
@@ -129,16 +144,24 @@ def load_encoder(checkpoint: Path, changes: Mapping[str, Any]) -> Encoder:
     if is_own_model(place) and "model" in changes:
         raise BadUsageError(f"{named} brings its own options; leave out --set model.*")
     medclip = MEDCLIP_TEXT if as_medclip else {}
+    cautions: list[str] = []
     if is_own_model(place):
         model, tokenizer = load_model(place)
         model = _with_options(model, replace(model.options, **medclip)) if medclip else model
     else:
         start = load_start([str(place)], replace(options.model, **medclip))
         model, tokenizer = start.model, start.tokenizer
+        for report in start.reports:
+            replace(report, part=str(named)).check_complete()
+            cautions += report.cautions()
+    for name, weights in model.named_parameters():
+        if not bool(weights.isfinite().all()):
+            raise BadUsageError(f"{named}: {as_on_disk(name)} has NaN or infinite weights")
     used = usable_device(options.execution.device)
     model.eval().to(used)
     digest = model_hash(checkpoint, changes)
-    return Encoder(checkpoint_name(checkpoint), digest, model, tokenizer, used, _facts(checkpoint))
+    name, facts = checkpoint_name(checkpoint), _facts(checkpoint)
+    return Encoder(name, digest, model, tokenizer, used, facts, tuple(cautions))
 
 
 def model_hash(checkpoint: Path, changes: Mapping[str, Any]) -> str:

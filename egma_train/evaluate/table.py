@@ -94,6 +94,8 @@ def run_tests(
             if report is None:
                 say(f"{checkpoint_name(place)}: {name}")
                 encoder = load_encoder(place, changes)
+                for caution in encoder.cautions:
+                    say(f"{checkpoint_name(place)}: {caution}")
                 report = measure(encoder, seed=seed, batch_size=batch_size)
                 report |= {"checkpoint": encoder.told(), "key": own, "test": name}
                 write_report(folder, report)
