@@ -334,20 +334,22 @@ def paired_means(
 
 
 def paired(
-    value: float, drawn: Floats, swapped: Floats, n_groups: int, *, alone: bool
+    value: float, drawn: Floats, swapped: Floats, n_groups: int, *, alone: bool, least: float = 0
 ) -> Difference:
     """Take a difference's interval and p value from resamples and from swaps of the models.
 
     p is the share of swaps that differ as much as observed; where each image is its own patient,
     those that differ equally count half, as McNemar's mid-p beside it has them. The interval has
     the resamples' percentiles, moved out as Student's quantiles are beyond the normal ones
-    (Hesterberg 2015, "expanded percentiles"); where p is .05 or more they are too near together if
-    the swaps reach farther, and those count. Of fewer than six groups there is none.
+    (Hesterberg 2015, "expanded percentiles"); where p is .05 or more it is no shorter than
+    Student's by the variance of the swaps, and holds 0. Of fewer than six groups there is none.
 
     Parameters
     ----------
     drawn, swapped : ndarray
         The difference in each resample, and with the models swapped in some groups.
+    least : float
+        Added to the variance of the swaps, which is 0 where all answers are the same.
     """
     if np.isnan(value):
         return Difference(np.nan, np.nan, np.nan, np.nan)
@@ -358,11 +360,11 @@ def paired(
     known = drawn[~np.isnan(drawn)]
     if n_groups < FEWEST_GROUPS or not len(known):
         return Difference(value, np.nan, np.nan, p)
-    student = np.sqrt(n_groups / (n_groups - 1)) * stats.t.ppf(_REFUSED / 2, n_groups - 1)
-    tail = float(stats.norm.cdf(student))
+    student = float(stats.t.ppf(1 - _REFUSED / 2, n_groups - 1))
+    tail = float(stats.norm.cdf(-student * np.sqrt(n_groups / (n_groups - 1))))
     low, high = (float(end) for end in np.quantile(known, (tail, 1 - tail)))
     if p >= _REFUSED:
-        reach = max(float(np.quantile(far, 1 - _REFUSED)), abs(value))
+        reach = max(student * float(np.sqrt((far**2).mean() + least)), abs(value))
         low, high = min(low, value - reach), max(high, value + reach)
     return Difference(value, max(min(low, value), -1.0), min(max(high, value), 1.0), p)
 
