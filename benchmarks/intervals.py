@@ -135,7 +135,7 @@ def means(rng: np.random.Generator, samples: int, n: int) -> Iterator[Row]:
 
 
 def gains(rng: np.random.Generator, samples: int, n: int) -> Iterator[Row]:
-    """Two models on the same images: accuracy, and means by resampling."""
+    """Two models on the same images: accuracy, and means."""
     samples = min(samples, 200 if n < 1000 else 60)
     for gained, lost in ((0.05, 0.05), (0.1, 0.02), (0.3, 0.15)):
         kinds = rng.choice(3, (10 * samples, n), p=[gained, lost, 1 - gained - lost])
@@ -152,7 +152,7 @@ def gains(rng: np.random.Generator, samples: int, n: int) -> Iterator[Row]:
         second = np.clip(first + rng.normal(0.1, 0.2, n), -1, 2)
         pairs.append(intervals.paired_means(first, second, seed))
     ends_of = np.array([one.low for one in pairs]), np.array([one.high for one in pairs])
-    yield "difference of means, resampled", n, 0.1, *ends_of, np.nan
+    yield "difference of means, flips of signs", n, 0.1, *ends_of, np.nan
 
 
 def main() -> None:

@@ -108,7 +108,7 @@ def test_sentences_are_compared_by_patient() -> None:
     assert found is not None and found["rows"] == 39
     assert found["metrics"]["cnr"]["value"] == pytest.approx(0.1)
     assert found["metrics"]["miou"] == pytest.approx(
-        {"value": 0.1 / 9, "low": 0.1 / 9, "high": 0.1 / 9, "p": 2 / 2001}
+        {"value": 0.1 / 9, "low": 0.1 / 9, "high": 0.1 / 9, "p": 1 / 2001}
     )
 
 
@@ -162,14 +162,31 @@ def test_a_contrast_is_told_as_a_number_and_controls_below_their_figure() -> Non
     ]
 
 
-def test_patients_are_known_by_their_folders_alone() -> None:
-    ids = (
-        "CheXpert-v1.0/train/patient00001/study1/view1.jpg",
-        "CheXpert-v1.0/train/patient00001/study2/view1.jpg",
-        "p90/p90000001/s9/a.jpg",
-        "p90/p90000001/s8/b.jpg",
-        "patient.jpg",
-        "x.png",
-    )
-    numbers = patients(ids).tolist()
-    assert numbers[0] == numbers[1] and numbers[2] == numbers[3] and len(set(numbers)) == 4
+@pytest.mark.parametrize(
+    "ids",
+    [
+        (
+            "CheXpert-v1.0/train/patient00001/study1/view1.jpg",
+            "CheXpert-v1.0/train/patient{}/study2/v.jpg",
+        ),
+        (
+            r"CheXpert\train\patient00001\study1\view1.jpg",
+            r"CheXpert\train\patient{}\study2\view1.jpg",
+        ),
+        ("train/Patient00001/a.jpg", "train/PATIENT{}/b.jpg"),
+        ("patient00001_study1_view1_frontal.jpg", "patient{}_study2_view1_frontal.jpg"),
+        ("train_patient00001-a.png", "train_patient{}-b.png"),
+        ("p90/p90000001/s9/a.jpg", "p90/p900{}/s8/b.jpg"),
+        ("p90000001_s9_a.jpg", "P900{}.dcm"),
+        ("s90000001/a.jpg", "s900{}/b.jpg"),
+    ],
+)
+def test_patients_are_known_however_paths_are_written(ids: tuple[str, str]) -> None:
+    first, other = ids
+    numbers = patients([first, other.format("00001"), other.format("00002")]).tolist()
+    assert numbers[0] == numbers[1] != numbers[2]
+
+
+def test_where_a_path_names_no_patient_each_image_is_its_own() -> None:
+    ids = ["patient.jpg", "x.png", "inpatient1_a.png", "inpatient1_b.png", "p1/2.png", "p1/3.png"]
+    assert len(set(patients(ids).tolist())) == len(ids)

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -259,6 +260,21 @@ def test_a_swapped_sentence_is_another_patients_of_other_words() -> None:
     assert set(drawn) == {"Clear.", "No mass.", "clear."}
     assert drawn == [others.sentence("p3", "x", key, 0) for key in keys]
     assert drawn != [others.sentence("p3", "x", key, 1) for key in keys]
+
+
+def test_a_swapped_sentence_is_drawn_evenly_whoever_said_most() -> None:
+    """One patient said 50 of 54 sentences; the others' four have a quarter of the draws each."""
+    said = [("a", f"r{i:02}", 0, f"a{i}") for i in range(50)] + [(p, "r", 0, p) for p in "bcde"]
+    others = Others({}, {}, said)
+    drawn = Counter(others.sentence("a", "a0", ("key", i), 0) for i in range(800))
+    assert drawn.keys() == set("bcde")
+    assert all(150 <= count <= 250 for count in drawn.values())  # 200 +- 4 deviations
+
+
+@pytest.mark.parametrize("same", ["No pneumothorax", "no  pneumothorax .", "NO PNEUMO-THORAX"])
+def test_words_are_no_others_for_their_case_punctuation_or_spaces(same: str) -> None:
+    others = Others({}, {}, [("b", "r", 0, same)])
+    assert others.sentence("a", "No pneumothorax.", ("key",), 0) is None
 
 
 class Random(Encoder):

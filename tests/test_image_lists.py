@@ -107,13 +107,22 @@ def test_a_5x200_image_has_one_of_five_findings_and_nothing_else(
 
 def test_a_table_without_views_tells_them_by_the_names_of_its_files(tmp_path: Path) -> None:
     names = [f"p{i}/view1_frontal.jpg" for i in range(5)]
-    names += [f"p{i}/view2_lateral.jpg" for i in range(5)] + [f"p{i}/other.jpg" for i in range(5)]
+    laterals = (
+        "lateral.jpg",
+        "lateral.jpg.png",
+        "lateral_224.jpg",
+        "lateral-crop.jpg",
+        "LATERAL_1",
+    )
+    names += [f"p{i}/view2_{name}" for i, name in enumerate(laterals)] + [
+        f"p{i}/other.jpg" for i in range(5)
+    ]
     lines = [",".join(["Path", *FINDINGS])]
     for i, name in enumerate(names):
         lines.append(",".join([name, *("1" if one == FIVE[i % 5] else "" for one in FINDINGS)]))
     (tmp_path / "own.csv").write_text("\n".join(lines) + "\n")
     images = read_images("chexpert5x200", tmp_path / "own.csv", None, 0)
-    assert set(images.ids) == {name for name in names if "lateral" not in name}
+    assert set(images.ids) == {name for name in names if "lateral" not in name.lower()}
     assert images.notes == ("5 images whose view neither table nor name tells, taken as frontal",)
 
 
@@ -382,6 +391,8 @@ def test_a_file_names_the_subset_to_measure(model: Path, tmp_path: Path, file: s
         ("siim", "ImageId,EncodedPixels\na,nan\nb,1 2\n", "no image of No Finding among 1"),
         ("siim", "ImageId,EncodedPixels\na,-1\nb,1 2\na,3 4\n", "row 4: a has a mask and -1"),
         ("siim", "ImageId,EncodedPixels\na,-1\n\nb,1 2\nc,0\n", "row 5: EncodedPixels of c is '0'"),
+        ("siim", "ImageId,EncodedPixels\na,-1\nb,0 0\n", "row 3: EncodedPixels of b is '0 0'"),
+        ("siim", "ImageId,EncodedPixels\na,1 0 4 0\n", "row 2: EncodedPixels of a is '1 0 4 0'"),
         ("siim", "ImageId,EncodedPixels\na,-1\nb,1 2 3\n", "row 3: EncodedPixels of b is '1 2 3'"),
         ("chexpert5x200", FIVE_HEAD + "a,yes,,,,\n", "row 2: Atelectasis is 'yes', not 1, 0, -1"),
         ("rsna", "patientId,Target\n", "has no rows"),

@@ -1,6 +1,7 @@
 """Intervals: how often they hold the truth, other people's formulas, and where all is right."""
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from egma_train.evaluate.intervals import (
     auroc_interval,
     bounded_mean,
     design_effect,
+    few_groups,
     mcnemar,
     paired,
     paired_answers,
@@ -222,7 +224,7 @@ def test_differences_of_accuracy_are_held_by_92_to_97_percent_of_intervals(
     assert 0.92 <= np.mean(kept) <= 0.99  # Bonett and Price's own table: cautious with few changes
 
 
-def test_differences_by_resampling_are_students_where_he_is_right() -> None:
+def test_differences_of_means_are_students_where_he_is_right() -> None:
     rng = np.random.default_rng(0)
     first = rng.normal(size=50)
     second = first + rng.normal(0.3, 1, 50)
@@ -243,7 +245,37 @@ def test_identical_models_differ_by_nothing_and_p_is_one() -> None:
     values = np.arange(10.0)
     assert paired_means(values, values, 0) == (0, 0, 0, 1)
     assert paired_answers(values > 4, values > 4).p == 1
-    assert np.isnan(paired(0.1, np.array([np.nan]), 10).low)
+    nothing = np.array([np.nan])
+    assert np.isnan(paired(0.1, nothing, np.array([0.1]), 10, alone=True).low)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 6, 9])
+def test_p_of_few_patients_counts_every_way_their_signs_could_fall(n: int) -> None:
+    rng = np.random.default_rng(n)
+    of = np.repeat(np.arange(n), rng.integers(1, 4, n))
+    off = rng.normal(1, 1, len(of))
+
+    def p_if(true: float) -> float:
+        sums = np.array([(off - true)[of == i].sum() for i in range(n)])
+        ways = np.array(list(product((-1, 1), repeat=n))) @ sums
+        return float((abs(ways) >= abs(sums.sum()) - 1e-9).mean())
+
+    found = paired_means(np.zeros(len(of)), off, 0, of)
+    assert found.value == pytest.approx(off.mean()) and found.p == pytest.approx(p_if(0))
+    assert found.p >= 2 / 2**n
+    if n < 6:  # no difference can be refused
+        assert np.isnan([found.low, found.high]).all() and len(few_groups(n, "patients")) == 2
+    else:
+        for end, outwards in ((found.low, -1e-6), (found.high, 1e-6)):
+            assert p_if(end + outwards) < 0.05 <= p_if(end - outwards)
+
+
+def test_differences_of_few_patients_hold_the_truth() -> None:
+    rng = np.random.default_rng(0)
+    for n in (6, 8):
+        made = [paired_means(np.zeros(n), rng.normal(size=n), 0) for _ in range(300)]
+        assert 0.93 <= np.mean([one.low <= 0 <= one.high for one in made]) <= 0.99
+        assert all((one.p < 0.05) != (one.low <= 0 <= one.high) for one in made)
 
 
 def test_resampling_draws_as_many_as_there_are() -> None:

@@ -150,7 +150,44 @@ def test_two_classifiers_are_compared_on_the_same_images() -> None:
     assert found == paired_classification(truth, sides[0], sides[1], 0)
     same = paired_classification(truth, sides[0], sides[0], 0)
     assert all(figure["value"] == 0 and figure["p"] == 1 for figure in same.values())
-    assert same["accuracy"]["low"] < 0 < same["accuracy"]["high"]
+    for name in ("accuracy", "balanced_accuracy", "macro_f1"):  # equal on a hundred is not sure
+        assert same[name]["low"] < 0 < same[name]["high"], name
+
+
+@pytest.mark.parametrize("lost", [0, 1, 3, 8])
+def test_where_classes_are_balanced_p_of_balanced_accuracy_is_mcnemars(lost: int) -> None:
+    """Each image weighs alike, so that both are one test; 1 of 60 mended is no sure gain."""
+    truth = np.arange(60) % 2
+    before, after = truth.copy(), truth.copy()
+    before[: lost + 3] ^= 1
+    after[20:23] ^= 1
+    sides = [(np.eye(2)[own], own) for own in (before, after)]
+    found = paired_classification(truth, sides[0], sides[1], 0)
+    assert found["balanced_accuracy"]["value"] == pytest.approx(found["accuracy"]["value"])
+    for name in ("balanced_accuracy", "macro_f1", "auroc"):
+        one = found[name]
+        if lost:
+            near = 0.04 if name == "balanced_accuracy" else 0.2
+            assert one["p"] == pytest.approx(found["accuracy"]["p"], abs=near), name
+            assert (one["p"] < 0.05) == (found["accuracy"]["p"] < 0.05), name
+        assert (one["low"] <= 0 <= one["high"]) or one["p"] < 0.05, name
+
+
+def test_models_alike_but_for_the_spread_of_their_scores_have_the_same_auroc() -> None:
+    rng = np.random.default_rng(0)
+    truth = np.arange(50) % 2
+    share = np.clip(truth * 0.2 + rng.random(50) * 0.8, 0, 1)
+    sides = [(np.stack([1 - own, own], 1), truth) for own in (share, share**9 / 5)]
+    found = paired_classification(truth, sides[0], sides[1], 0)["auroc"]
+    assert found == {"value": 0, "low": 0, "high": 0, "p": 1}
+
+
+def test_a_few_patients_tell_no_two_models_apart() -> None:
+    truth, patient = np.arange(40) % 2, np.arange(40) // 10
+    sides = [(np.eye(2)[own], own) for own in (1 - truth, truth)]
+    for figure in paired_classification(truth, sides[0], sides[1], 0, patient).values():
+        assert figure["value"] == 1 and np.isnan([figure["low"], figure["high"]]).all()
+        assert figure["p"] == 2 / 2**4
 
 
 def test_images_of_one_patient_widen_the_intervals_of_all_figures() -> None:

@@ -79,6 +79,11 @@ def test_a_row_is_told_by_the_number_that_a_spreadsheet_gives_it(tmp_path: Path)
     [
         (b"Path,Path\na,b\n", "has the column Path 2 times; keep one"),
         (b"path,PATH\na,b\n", "has the column Path 2 times; keep one"),
+        (b"Path,x,Path.1\na,b,c\n", "has the column Path 2 times; keep one of Path, Path.1"),
+        (b"Path,x,Path_right\na,b,c\n", "has the column Path 2 times"),
+        (b"Path,x x,x.x,X,x.1\na,b,c,d,e\n", "has the column x 2 times; keep one of X, x.1"),
+        (b"Path,x_x,x_y\na,b,c\n", "has the column x 2 times; keep one of x_x, x_y"),
+        (b"Path,path \na,b\n", "has the column Path 2 times"),
         (b"Path,x\n1,a,b\n", "row 2: 3 cells for 2 columns"),
         (b"Path,x\na,1\nb", "ends within row 3: it is cut off"),
         (b'Path,x\n"a,1\nb,2\n', "is no CSV table"),

@@ -1,6 +1,7 @@
 """CheXpert's tables to lists: 5x200 by GLoRIA's criterion, the published 8x200 by its hash."""
 
 import hashlib
+import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -100,9 +101,15 @@ def _frontal(
 
 
 def _side_by_name(image: str) -> str:
-    """Read the view as CheXpert names files, ``view1_frontal.jpg``; blank if it is not told."""
-    name = PurePosixPath(image.replace("\\", "/")).stem.casefold()
-    return next((side for side in _SIDES if name.endswith(side)), "")
+    """Read the view as CheXpert names files, ``view1_frontal.jpg``, whatever was added.
+
+    Such as ``view1_lateral_224.jpg.png``; blank if it is not told.
+    """
+    path = PurePosixPath(image.replace("\\", "/").casefold())
+    words = set(re.split("[^a-z]+", path.name))
+    told = [side for side in _SIDES if side in words]
+    told = told if len(told) == 1 else [side for side in _SIDES if path.stem.endswith(side)]
+    return next(iter(told), "")
 
 
 def _finding(path: Path, row_number: int, name: str, text: str) -> float:

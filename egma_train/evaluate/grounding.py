@@ -50,6 +50,7 @@ _BIOVIL_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)
 _DENIALS = {"no", "not", "without", "negative", "resolved"}
 _GENERIC = {"zone", "structures"}
 _WHOLE_CHEST = "chest"
+_DRAWS = 32
 
 Mask = NDArray[np.bool_]
 
@@ -89,15 +90,25 @@ class Others(NamedTuple):
         return np.asarray(mean / peak if peak else np.full_like(mean, np.nan), np.float64)
 
     def sentence(self, patient: str, text: str, key: Sequence[Any], seed: int) -> str | None:
-        """Draw another patient's sentence of other words; the same by key, whatever the order."""
+        """Draw evenly of other patients' sentences of other words; the same by key in any order."""
         rng = np.random.default_rng([seed, zlib.crc32(repr(key).encode())])
-        n = len(self.sentences)
-        first = int(rng.integers(n))
-        for i in range(first, first + n):
-            other, _, _, words = self.sentences[i % n]
-            if other != patient and words.lower() != text.lower():
-                return words
-        return None
+        said = _letters(text)
+
+        def fits(other: str, words: str) -> bool:
+            return other != patient and _letters(words) != said
+
+        # Most sentences fit: to draw until one does is as even as to draw of a list of these, which
+        # would be made anew for each sentence.
+        for i in rng.integers(len(self.sentences), size=_DRAWS):
+            if fits(self.sentences[i][0], self.sentences[i][3]):
+                return self.sentences[i][3]
+        fitting = [words for other, _, _, words in self.sentences if fits(other, words)]
+        return fitting[int(rng.integers(len(fitting)))] if fitting else None
+
+
+def _letters(text: str) -> str:
+    """Leave what makes two sentences different: letters and digits, in one case."""
+    return re.sub(r"[\W_]+", "", text).casefold()
 
 
 def grounding(

@@ -14,8 +14,12 @@ from egma_train.errors import BadUsageError
 from egma_train.evaluate.image_files import stem
 from egma_train.evaluate.user_files import read_rows, read_table
 
-# The folder of a patient in CheXpert's paths and in MIMIC-CXR's; other lists name none.
-_PATIENT = re.compile(r"(?:^|/)(patient\d+|p\d{8})/")
+# A patient as CheXpert's paths and MIMIC-CXR's name folders, and flattened copies their files;
+# where a path names no patient, a study of MIMIC-CXR is of one. Other lists name none.
+_PATIENT, _STUDY = (
+    re.compile(rf"(?<![a-z0-9])({name})(?![a-z0-9])")
+    for name in (r"patient[ _-]?\d+|p\d{8}", r"s\d{8}")
+)
 
 
 @dataclass(frozen=True)
@@ -93,9 +97,13 @@ class ImageList:
 
 
 def patients(ids: Sequence[str]) -> NDArray[np.int64]:
-    """Give images numbers of patients ``(N,)`` by the folders in their ids, else each its own."""
-    folders = [_PATIENT.search(one) for one in ids]
-    named = [found[1] if found else one for found, one in zip(folders, ids, strict=True)]
+    """Give images numbers of patients ``(N,)`` by what their ids name, else each its own."""
+
+    def named_in(one: str) -> str:
+        found = _PATIENT.search(one.casefold()) or _STUDY.search(one.casefold())
+        return found[1] if found else one
+
+    named = [named_in(one) for one in ids]
     return np.unique(named, return_inverse=True)[1]
 
 

@@ -18,11 +18,16 @@ Counts = NDArray[np.int64] | Floats
 
 RESAMPLES = 2000
 FEW_GROUPS = 30
+FEWEST_GROUPS = 6
+"""Of fewer, the least p that flips of signs can give is above .05: 2 of 32 ways with five."""
 _Z = float(stats.norm.ppf(0.975))
 _BORROWED_IMAGES = 6.0  # of each class, as if they were recalled as all classes together are
 _PRIOR_IMAGES = 8.0  # that the variance of a normal score of an AUROC counts for
 _SHARED_BY_CLASSES = 2.0  # so many classes are one and the same AUROC
 _HALVINGS = 40
+_REFUSED = 0.05
+_ROUNDING = 1e-9
+_EACH_WAY = 12  # groups; 2,048 ways to swap them, as many as are drawn of more
 _FARTHEST_TILT = 30.0  # log odds; beyond it every share is 0 or 1
 
 
@@ -298,37 +303,99 @@ def paired_answers(first: Flags, second: Flags) -> Difference:
 def paired_means(
     first: Floats, second: Floats, seed: int, groups: Labels | None = None
 ) -> Difference:
-    """Subtract the mean of `first` from that of `second` over what both have, by resampling."""
+    """Subtract the mean of `first` from that of `second` over what both have, by flips of signs.
+
+    Were the models alike, each group's (patient's) difference could as well have the other sign
+    (Fisher 1935): p is the share of such flips whose mean is as far from 0. The interval has the
+    differences that this test does not refuse, so that both always agree; with fewer than six
+    groups it refuses none, and there is no interval.
+    """
     off = second - first
     known, of = _known(off, groups)
     if not len(known):
         return Difference(np.nan, np.nan, np.nan, np.nan)
-    sums, sizes = np.bincount(of, known), np.bincount(of)
-    drawn = [weights @ sums / (weights @ sizes) for weights in resamples(len(sums), seed)]
-    return paired(float(known.mean()), np.array(drawn), len(sums))
+    sums, sizes = np.bincount(of, known), np.bincount(of).astype(np.float64)
+    total, n = float(sums.sum()), float(sizes.sum())
+    signs = (np.where(swap, -1.0, 1.0) for swap in swaps(len(sums), seed))
+    flipped, weighed = np.array([(sums @ sign, sizes @ sign) for sign in signs]).T
+    p = float((abs(flipped) >= abs(total) - _ROUNDING * abs(sums).sum()).mean())
+    # With a difference d supposed, a flip is as far as the observed sum where
+    # |flipped - d weighed| >= |total - d n|: from the lesser of two crossings to the greater.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        crossings = np.stack([(total - flipped) / (n - weighed), (total + flipped) / (n + weighed)])
+    whole = abs(weighed) == n  # flips of all or none are as far, whatever d
+    lows = np.sort(np.where(whole, -np.inf, crossings.min(0)))
+    highs = np.sort(np.where(whole, np.inf, crossings.max(0)))[::-1]
+    last = int(np.ceil(_REFUSED * len(lows))) - 1
+    low, high = float(lows[last]), float(highs[last])
+    if not np.isfinite([low, high]).all():
+        low = high = np.nan
+    return Difference(total / n, low, high, p)
 
 
-def paired(value: float, drawn: Floats, n: int) -> Difference:
-    """Take a difference's interval and p value from its resamples, of `n` images or patients.
+def paired(
+    value: float, drawn: Floats, swapped: Floats, n_groups: int, *, alone: bool, least: float = 0
+) -> Difference:
+    """Take a difference's interval and p value from resamples and from swaps of the models.
 
-    The percentiles are moved out as Student's quantiles are beyond the normal ones (Hesterberg
-    2015, "expanded percentiles"): plain ones are too near together with few. p is twice the smaller
-    share of resamples beyond 0, those at it half, and never below what so many can tell.
+    p is the share of swaps that differ as much as observed; where each image is its own patient,
+    those that differ equally count half, as McNemar's mid-p beside it has them. The interval has
+    the resamples' percentiles, moved out as Student's quantiles are beyond the normal ones
+    (Hesterberg 2015, "expanded percentiles"); where p is .05 or more it is no shorter than
+    Student's by the variance of the swaps, and holds 0. Of fewer than six groups there is none.
+
+    Parameters
+    ----------
+    drawn, swapped : ndarray
+        The difference in each resample, and with the models swapped in some groups.
+    least : float
+        Added to the variance of the swaps, which is 0 where all answers are the same.
     """
+    if np.isnan(value):
+        return Difference(np.nan, np.nan, np.nan, np.nan)
+    far = abs(swapped)
+    p = float((far >= abs(value) - _ROUNDING).mean())
+    if alone and value:
+        p = (p + float((far > abs(value) + _ROUNDING).mean())) / 2
     known = drawn[~np.isnan(drawn)]
-    if n < 2 or not len(known):
-        return Difference(value, np.nan, np.nan, np.nan)
-    beyond = float(stats.norm.cdf(np.sqrt(n / (n - 1)) * stats.t.ppf(0.025, n - 1)))
-    low, high = np.quantile(known, (beyond, 1 - beyond))
-    ties = (known == 0).sum() / 2
-    fewest = min((known < 0).sum() + ties, (known > 0).sum() + ties)
-    p = min(1.0, 2 * (fewest + 1) / (len(known) + 1))
-    return Difference(value, min(float(low), value), max(float(high), value), float(p))
+    if n_groups < FEWEST_GROUPS or not len(known):
+        return Difference(value, np.nan, np.nan, p)
+    student = float(stats.t.ppf(1 - _REFUSED / 2, n_groups - 1))
+    tail = float(stats.norm.cdf(-student * np.sqrt(n_groups / (n_groups - 1))))
+    low, high = (float(end) for end in np.quantile(known, (tail, 1 - tail)))
+    if p >= _REFUSED:
+        reach = max(student * float(np.sqrt((far**2).mean() + least)), abs(value))
+        low, high = min(low, value - reach), max(high, value + reach)
+    return Difference(value, max(min(low, value), -1.0), min(max(high, value), 1.0), p)
+
+
+def swaps(n: int, seed: int) -> Iterator[Flags]:
+    """Yield which of n groups have the models swapped ``(n,)``: each way once, or drawn if many.
+
+    The first is what was observed, none, so that no p is 0. Swapped in all is as far as in none:
+    where each way is had, the last group never is.
+    """
+    if n <= _EACH_WAY:
+        for way in range(2 ** max(n - 1, 0)):
+            yield (way >> np.arange(n) & 1).astype(np.bool_)
+        return
+    yield np.zeros(n, np.bool_)
+    rng = np.random.default_rng(seed)
+    for _ in range(RESAMPLES):
+        yield rng.random(n) < 0.5
 
 
 def few_groups(n: int, named: str) -> list[str]:
     """Say so where a mean is of few images or patients: no method knows the tail of a few."""
-    return [f"{n} {named}: intervals from so few may be too short"] if n < FEW_GROUPS else []
+    if n >= FEW_GROUPS:
+        return []
+    said = [f"{n} {named}: intervals from so few may be too short"]
+    if n < FEWEST_GROUPS:
+        said.append(
+            f"{n} {named}: differences have no interval, and no p below"
+            f" {2 / 2**n:.3g}; at least {FEWEST_GROUPS} are needed"
+        )
+    return said
 
 
 def resamples(n: int, seed: int) -> Iterator[Floats]:

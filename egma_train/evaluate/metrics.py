@@ -16,7 +16,9 @@ from egma_train.evaluate.intervals import (
     paired,
     paired_answers,
     paired_means,
+    placements,
     resamples,
+    swaps,
     table_interval,
 )
 
@@ -165,32 +167,82 @@ def paired_classification(
     -------
     dict
         By name: value, low, high, p; accuracy by McNemar's test where each image is its own
-        patient, the others by resampling images or patients for both classifiers alike.
+        patient, the others by resampling images or patients for both classifiers alike, and by
+        swapping the classifiers in some of them.
     """
     n = first[0].shape[1]
     own, of = np.unique(np.arange(len(truth)) if groups is None else groups, return_inverse=True)
-    ranked = [([levels(column) for column in scores.T], at) for scores, at in (first, second)]
+    ranked = [[levels(column) for column in scores.T] for scores, _ in (first, second)]
+    predicted = np.stack([first[1], second[1]])
 
-    def figures(weights: Floats, by_class: list[Labels], predicted: Labels) -> Floats:
-        counts = np.bincount(truth * n + predicted, weights, n * n).reshape(n, n)
-        areas = [auroc(truth == c, level, weights) for c, level in enumerate(by_class)]
-        return np.array([float(macro_f1(counts)), float(balanced_accuracy(counts)), _mean(areas)])
+    def of_tables(weights: Floats, answers: Labels) -> Floats:
+        """Subtract macro-F1 and balanced accuracy of two rows of answers ``(2,)``."""
+        cells = (np.bincount(truth * n + row, weights, n * n) for row in answers)
+        counts = np.stack([one.reshape(n, n) for one in cells])
+        return np.stack([np.diff(macro_f1(counts)), np.diff(balanced_accuracy(counts))])[:, 0]
 
-    def difference(weights: Floats) -> Floats:
-        before, after = (figures(weights, *one) for one in ranked)
-        return after - before
+    def of_areas(weights: Floats) -> float:
+        areas = [
+            _mean([auroc(truth == c, level, weights) for c, level in enumerate(by_class)])
+            for by_class in ranked
+        ]
+        return areas[1] - areas[0]
 
-    value = difference(np.ones(len(truth)))
-    drawn = np.array([difference(weights[of]) for weights in resamples(len(own), seed)])
-    before, after = first[1] == truth, second[1] == truth
-    if len(own) == len(truth):
+    once = np.ones(len(truth))
+    value = [*of_tables(once, predicted), of_areas(once)]
+    drawn = np.array(
+        [
+            [*of_tables(weights[of], predicted), of_areas(weights[of])]
+            for weights in resamples(len(own), seed)
+        ]
+    )
+    parts = np.bincount(of, _parts_of_areas(truth, first[0], second[0]))
+    swapped = np.array(
+        [
+            [
+                *of_tables(once, np.where(swap[of], predicted[::-1], predicted)),
+                parts @ np.where(swap, -1.0, 1.0),
+            ]
+            for swap in swaps(len(own), seed)
+        ]
+    )
+    before, after = predicted == truth
+    alone = len(own) == len(truth)
+    if alone:
         found = {"accuracy": paired_answers(before, after)}
     else:
         answers = before.astype(np.float64), after.astype(np.float64)
         found = {"accuracy": paired_means(*answers, seed, of)}
-    for i, name in enumerate(("macro_f1", "balanced_accuracy", "auroc")):
-        found[name] = paired(float(value[i]), drawn[:, i], len(own))
+    # One image more that each has right alone, as in Bonett and Price's interval of accuracy.
+    lent = {"macro_f1": 2.0, "balanced_accuracy": 2.0, "auroc": 0.0}
+    for i, (name, images) in enumerate(lent.items()):
+        found[name] = paired(
+            float(value[i]),
+            drawn[:, i],
+            swapped[:, i],
+            len(own),
+            alone=alone,
+            least=images / (len(own) + 2) ** 2,
+        )
     return {name: one._asdict() for name, one in found.items()}
+
+
+def _parts_of_areas(truth: Labels, first: Floats, second: Floats) -> Floats:
+    """Split the difference of two classifiers' mean AUROC into the images' parts ``(N,)``.
+
+    Swapping two models' scores would need them to be spread alike. Their placements are shares: an
+    image's part is how much better it is placed. The mean of either side is the whole difference,
+    so each side gives half of it, with its own deviations from that whole, as in DeLong's variance.
+    """
+    sided = [c for c in range(first.shape[1]) if 0 < (truth == c).sum() < len(truth)]
+    parts = np.zeros(len(truth))
+    for c in sided:
+        positive = truth == c
+        better = placements(positive, second[:, c]) - placements(positive, first[:, c])
+        whole = better[positive].mean()
+        sizes = np.where(positive, positive.sum(), (~positive).sum())
+        parts += (better - whole / 2) / sizes / len(sided)
+    return parts
 
 
 def cautions(counts: Labels, classes: Sequence[str]) -> list[str]:

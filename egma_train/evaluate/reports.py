@@ -113,7 +113,8 @@ def _shown(name: str) -> Callable[[float], str]:
 def _difference(shown: Callable[[float], str], figure: Mapping[str, float]) -> str:
     value, low, high = (shown(figure[part]).rstrip("%") for part in ("value", "low", "high"))
     sign = "+" if figure["value"] > 0 else ""
-    return f"{sign}{value} [{low}, {high}], p {figure['p']:.3g}"
+    interval = f"[{low}, {high}]" if figure["low"] == figure["low"] else "(too few: no interval)"
+    return f"{sign}{value} {interval}, p {figure['p']:.3g}"
 
 
 def _protocol(report: Report) -> str:

@@ -68,13 +68,17 @@ def retrieval(
         way: {f"P@{k}": precision_at(similar, right, k) for k in RANKS}
         for way, (_, similar, right) in ways.items()
     }
-    groups = {"image-to-text": patients(seen.images.ids), "text-to-image": None}
+    of = patients(seen.images.ids)
+    groups = {"image-to-text": of, "text-to-image": None}
+    n_patients = len(np.unique(of))
     return {
         "task": "retrieval",
         "protocol": {"score": score, "seed": seed},
         "prompts": used.told(),
         **seen.report,
-        "cautions": few_groups(len(seen.images), "images"),
+        "cautions": few_groups(
+            n_patients, "patients" if n_patients < len(seen.images) else "images"
+        ),
         "metrics": {
             f"{way} P@{k}": _figure(found[way][f"P@{k}"], right, k, groups[way])
             for way, (_, _, right) in ways.items()

@@ -28,7 +28,7 @@ def read_siim(path: Path, seed: int) -> ImageList:
         if found is None:
             raise BadUsageError(
                 f"{path}, row {row_number}: {columns['mask']} of {one} is {mask[:40]!r}, neither"
-                " pairs of numbers nor -1"
+                " pairs of numbers that mark something nor -1"
             )
         if by_id.setdefault(one, found) != found:
             raise BadUsageError(f"{path}, row {row_number}: {one} has a mask and -1")
@@ -38,9 +38,12 @@ def read_siim(path: Path, seed: int) -> ImageList:
 
 
 def _class_of(mask: str) -> str | None:
-    """Tell runs (start and length, in pairs) from -1 as re-saved; None if it is neither."""
+    """Tell runs (start and length, in pairs) from -1 as re-saved; None if it is neither.
+
+    Runs that are all 0 long mark nothing: no mask, or a mask that was lost? -1 says the former.
+    """
     values = mask.strip("[]'\" ").split()
     if len(values) == 1 and number(values[0]) == _NO_MASK:
         return "No Finding"
     pairs = values and len(values) % 2 == 0 and all(value.isdecimal() for value in values)
-    return "Pneumothorax" if pairs else None
+    return "Pneumothorax" if pairs and any(int(length) for length in values[1::2]) else None

@@ -29,7 +29,7 @@ Say = Callable[[str], Any]
 Rows = list[list[str]]
 
 _RETRIEVAL = "chexpert8x200"
-_FIGURES = 2  # raised when the same rows give other figures, so that they are measured again
+_FIGURES = 3  # raised when the same rows give other figures, so that they are measured again
 _FILES = {"images", "labels", "list", "prompts"}
 
 
@@ -182,7 +182,8 @@ def differences(reports: Sequence[Report]) -> Iterator[tuple[str, Rows]]:
         made = None if baseline is report else difference(baseline, report)
         for metric, figure in made["metrics"].items() if made else ():
             value, low, high = (100 * figure[part] for part in ("value", "low", "high"))
-            cell = f"{value:+.2f} [{low:.2f}, {high:.2f}]"
+            known = low == low  # there is no interval of very few patients
+            cell = f"{value:+.2f} " + (f"[{low:.2f}, {high:.2f}]" if known else "(too few)")
             name, shared = report["checkpoint"]["name"], str(made["rows"] if made else 0)
             rows.append([report["test"], name, shared, metric, cell, f"{figure['p']:.3g}"])
     if len(rows) > 1:

@@ -16,6 +16,8 @@ BLANKS = frozenset({"", "nan", "-nan", "na", "n/a", "#n/a", "<na>", "null", "non
 _SEPARATORS = ",;\t"
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _ZIP, _GZIP = b"PK\x03\x04", b"\x1f\x8b"
+# How pandas, R, polars and DuckDB name a column's second copy, when read or joined.
+_COPY = re.compile(r"(\.\d+|:\d+|_x|_y|_left|_right|_duplicated_\d+)$")
 _MINUS = str.maketrans("−–‒", "---")
 
 
@@ -151,14 +153,17 @@ def _separator(lines: str, wanted: tuple[str, ...]) -> str:
 def _places(
     path: Path, header: list[str], wanted: tuple[str, ...], maybe: tuple[str, ...]
 ) -> dict[str, int]:
-    """Find the asked columns: by their very name, else by a like one."""
+    """Find the asked columns by a like name; one that stands twice may hold other values."""
     names = [name.strip() for name in header]
     places: dict[str, int] = {}
     for asked in (*wanted, *maybe):
-        same = [i for i, name in enumerate(names) if name == asked]
-        same = same or [i for i, name in enumerate(names) if plain(name) == plain(asked)]
-        if len(same) > 1:
-            raise BadUsageError(f"{path} has the column {asked} {len(same)} times; keep one")
+        same = [i for i, name in enumerate(names) if plain(name) == plain(asked)]
+        copies = [name for name in names if plain(_COPY.sub("", name)) == plain(asked)]
+        if len(same) > 1 or len(copies) > 1:
+            raise BadUsageError(
+                f"{path} has the column {asked} {len(copies)} times; keep one of"
+                f" {', '.join(copies)}"
+            )
         if same:
             places[asked] = same[0]
     if lacking := [name for name in wanted if name not in places]:

@@ -12,7 +12,7 @@ from egma_train.errors import unknown_name
 from egma_train.evaluate.compare import compare
 from egma_train.evaluate.encoder import Encoder
 from egma_train.evaluate.image_lists import ImageList, patients
-from egma_train.evaluate.intervals import Floats
+from egma_train.evaluate.intervals import Floats, few_groups
 from egma_train.evaluate.metrics import (
     accuracy,
     balanced_accuracy,
@@ -121,12 +121,15 @@ def _figures(images: ImageList, scores: Floats, scale: float) -> dict[str, Any]:
     predicted = by_name[scores[:, by_name].argmax(1)]
     counts = confusion_matrix(images.labels, predicted, len(images.classes))
     rows = zip(images.ids, images.labels, predicted, scores.tolist(), strict=True)
+    of = patients(images.ids)
+    grouped = len(np.unique(of)) < len(images)
     return {
         "logit_scale": scale,
-        "metrics": classification(
-            images.labels, log_shares(scale * scores), predicted, patients(images.ids)
-        ),
-        "cautions": cautions(counts, images.classes),
+        "metrics": classification(images.labels, log_shares(scale * scores), predicted, of),
+        "cautions": [
+            *cautions(counts, images.classes),
+            *(few_groups(len(np.unique(of)), "patients") if grouped else []),
+        ],
         "recall": dict(zip(images.classes, recalls(counts).tolist(), strict=True)),
         "confusion": {"classes": list(images.classes), "rows_are_truth": counts.tolist()},
         "chance": 1 / len(images.classes),
