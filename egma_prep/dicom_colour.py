@@ -6,7 +6,9 @@ from numpy.typing import NDArray
 from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import (
+    JPEG2000,
     UID,
+    JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
     JPEGLSTransferSyntaxes,
@@ -16,18 +18,26 @@ from egma_prep.dicom_grey import whole
 
 PALETTE = "PALETTE COLOR"
 COLOURS = (PALETTE, "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
-# gdcm, which pydicom asks first, ends the whole process at some damage; of JPEG 2000 it alone reads
-# tiles whose parts alternate, and the caller has checked what ends it.
-_DECODERS = dict.fromkeys(JPEGLSTransferSyntaxes, "pyjpegls") | dict.fromkeys(
-    (JPEGBaseline8Bit, JPEGExtended12Bit), "pillow"
+# gdcm, which pydicom would ask first, ends the whole process at some damage. It alone reads JPEG
+# 2000 of alternating tile parts or of more than 8 bits; what ends it there the caller has refused.
+_DECODERS = (
+    dict.fromkeys(JPEGLSTransferSyntaxes, ("pyjpegls",))
+    | dict.fromkeys((JPEGBaseline8Bit, JPEGExtended12Bit), ("pillow",))
+    | dict.fromkeys((JPEG2000, JPEG2000Lossless), ("pillow", "gdcm"))
 )
 
 
 def decode_colours(header: pydicom.Dataset, interpretation: str) -> NDArray[np.uint8]:
     """Decode an image of `COLOURS`: ``(rows, columns, 3)`` blue, green, red, as OpenCV has them."""
-    decoder = _DECODERS.get(UID(header.file_meta.TransferSyntaxUID), "")
-    pixels = pixel_array(header, raw=interpretation == PALETTE, decoding_plugin=decoder)
-    if interpretation == PALETTE:
+    first, *others = _DECODERS.get(UID(header.file_meta.TransferSyntaxUID), ("",))
+    is_palette = interpretation == PALETTE
+    try:
+        pixels = pixel_array(header, raw=is_palette, decoding_plugin=first)
+    except Exception:  # each decoder has its own
+        if not others:
+            raise
+        pixels = pixel_array(header, raw=is_palette, decoding_plugin=others[0])
+    if is_palette:
         pixels = apply_color_lut(pixels, header)
         # Some say entries of 16 bits and fill the lower 8.
         full = 65535 if pixels.dtype == np.uint16 and pixels.max() > 255 else 255

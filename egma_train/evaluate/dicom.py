@@ -233,10 +233,16 @@ def _colours(header: Any, kind: str) -> Frame:
             f"DICOM colours of {bits} bits compressed as {syntax.name}: decompress them"
             " (dcmconv, gdcmconv --raw)"
         )
-    # gdcm, which pydicom asks first, ends the whole process at some damage; of JPEG 2000 it alone
-    # reads tiles whose parts alternate, and what ends it has been checked.
-    decoder = "pyjpegls" if syntax in _JPEG_LS else "pillow" if syntax in _DCT_JPEG else ""
-    pixels = pixel_array(header, raw=kind == _PALETTE, decoding_plugin=decoder)
+    # gdcm, which pydicom would ask first, ends the whole process at some damage.
+    ours = _DCT_JPEG | _JPEG_2000
+    decoder = "pyjpegls" if syntax in _JPEG_LS else "pillow" if syntax in ours else ""
+    try:
+        pixels = pixel_array(header, raw=kind == _PALETTE, decoding_plugin=decoder)
+    except Exception:
+        if syntax not in _JPEG_2000:
+            raise
+        # It alone reads alternating tile parts and more than 8 bits; what ends it is refused above.
+        pixels = pixel_array(header, raw=kind == _PALETTE, decoding_plugin="gdcm")
     if kind == _PALETTE:
         pixels = apply_color_lut(pixels, header)
         # Some say entries of 16 bits and fill the lower 8.
