@@ -339,8 +339,8 @@ def test_other_flags_are_refused(text: str) -> None:
     [
         ("P300R012345", "P300R012345"),
         (" P300R012345 ", "P300R012345"),
-        ("10000032", "10000032"),
-        ("10000032.0", "10000032"),
+        ("90000032", "90000032"),
+        ("90000032.0", "90000032"),
         ("a.b_c-d", "a.b_c-d"),
         ("x.0", "x.0"),
         ("a" * 128, "a" * 128),
@@ -384,7 +384,7 @@ def test_a_whole_dicom_id_has_44_characters() -> None:
     assert dicom_id(f" {DICOM} ", PATH) == DICOM
 
 
-@pytest.mark.parametrize("text", [DICOM[:-5], DICOM + "0", "10000032"])
+@pytest.mark.parametrize("text", [DICOM[:-5], DICOM + "0", "90000032"])
 def test_calibration_slides_and_cut_ids_are_no_images(text: str) -> None:
     with _rejected("bad_dicom_id"):
         dicom_id(text, PATH)
@@ -649,15 +649,15 @@ def test_an_ellipse_without_certainty_keeps_its_place() -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        f"physionet.org/files/mimic-cxr/2.0.0/files/p10/p10000032/s50414267/{DICOM}.dcm",
-        f"files\\p10\\p10000032\\s50414267\\{DICOM}.dcm",
-        f"D:\\s3\\files\\p10\\p10000032\\s50414267\\{DICOM}.dcm",
-        f"/data/s3/s1/files/p10/p10000032/s50414267/{DICOM}.dcm",
+        f"physionet.org/files/mimic-cxr/2.0.0/files/p90/p90000001/s99000001/{DICOM}.dcm",
+        f"files\\p90\\p90000001\\s99000001\\{DICOM}.dcm",
+        f"D:\\s3\\files\\p90\\p90000001\\s99000001\\{DICOM}.dcm",
+        f"/data/s3/s1/files/p90/p90000001/s99000001/{DICOM}.dcm",
     ],
     ids=["as released", "from Windows", "absolute, from Windows", "absolute, below other studies"],
 )
 def test_the_study_is_taken_from_the_image_path(path: str) -> None:
-    assert reflacx.study_id(path, PATH) == "50414267"
+    assert reflacx.study_id(path, PATH) == "99000001"
 
 
 def test_an_image_path_without_study_is_refused() -> None:
@@ -677,10 +677,10 @@ def test_chexpert_labels_are_the_studys_filled_cells() -> None:
     blanks = "," * 11
     table = _table(
         f",subject_id,study_id,{','.join(names)}\n"
-        f"4,1,7,1.0,1.0,1.0{blanks}\n9,1,50414267.0,1.0,-1.0,0.0{blanks}\n"
+        f"4,1,7,1.0,1.0,1.0{blanks}\n9,1,99000001.0,1.0,-1.0,0.0{blanks}\n"
     )
     tables = mimic_cxr.ImageTables({"chexpert": table})
-    assert tables.facts("an image", "50414267").labels == {
+    assert tables.facts("an image", "99000001").labels == {
         "chexpert:Atelectasis": 1, "chexpert:Cardiomegaly": -1, "chexpert:Consolidation": 0,
     }  # fmt: skip
     assert tables.facts("an image", "8").labels == {}

@@ -364,7 +364,7 @@ def _cases(
 ) -> Iterator[Case]:
     for reading in (one for path in files for one in read_shard(path, maps=True)):
         seen_splits.update([reading.split or "unknown"])
-        if splits and reading.split not in splits:
+        if splits and (reading.split or "unknown") not in splits:
             continue
         if pointing := list(_pointing(reading, against)):
             image = np.frombuffer(reading.image, np.uint8).reshape(FRAME_PX, FRAME_PX)
