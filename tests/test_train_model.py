@@ -663,7 +663,8 @@ def test_a_deeper_swin_folder_than_its_config_is_refused_and_a_mask_token_is_not
     save_file(masked, swin / "model.safetensors", metadata={"format": "pt"})
     load_start([f"vision={swin}", f"text={bert}"], SMALL)
     more = deeper({k: v.clone() for k, v in stored.items()}, ".1.blocks.1.", ".1.blocks.2.")
-    save_file({k: v.clone() for k, v in more.items()}, swin / "model.safetensors")
+    more = {name: value.clone() for name, value in more.items()}
+    save_file(more, swin / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(BadUsageError, match=r"no place in the tower"):
         load_start([f"vision={swin}", f"text={bert}"], SMALL)
 
