@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 from collections import defaultdict, deque
 from collections.abc import Generator, Iterator, Mapping
@@ -18,6 +19,10 @@ from hypothesis import HealthCheck, settings
 from egma_prep import run
 from egma_prep.cli import main
 from egma_prep.synth import write_tree
+
+# Several test processes share the cores, and beside other work torch's threads wait for each other
+# most of the time. It reads this when it is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A machine that does other work is slow, no fault.
 settings.register_profile(
@@ -176,7 +181,7 @@ class Campaign:
     """
 
     inputs: int = 60
-    kills: int = 3
+    kills: int = 1
     flips: int = 60
     said: list[str] = field(default_factory=list)
 

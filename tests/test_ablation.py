@@ -1,7 +1,6 @@
 """From shards to the finished table, killed on the way; and what a table says."""
 
 import csv
-import os
 import shutil
 import signal
 import subprocess
@@ -64,7 +63,6 @@ def test_an_ablation_goes_on_after_a_kill_and_trains_nothing_twice(place: Path) 
     with subprocess.Popen(
         [sys.executable, "-c", script, *map(str, call)],
         stdout=subprocess.DEVNULL,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
     ) as process:
         first = place / "out/runs/ablation-clip-gaze1-seed0/model/model.safetensors"
         second = place / "out/runs/ablation-egma-gaze1-seed0/run.json"

@@ -32,6 +32,13 @@ def start(
     data: Path, out: Path, *more: object, hook: Path | None = None, limit: Any = None
 ) -> subprocess.Popen[str]:
     environment = os.environ | ({"PYTHONPATH": str(hook)} if hook else {})
+
+    def before() -> None:
+        # A shell that started the tests in the background has Ctrl-C ignored.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if limit:
+            limit()
+
     return subprocess.Popen(
         [*COMMAND, "run", str(data), "--out", str(out), *SMALL_PARTS, *map(str, more)],
         stdout=subprocess.PIPE,
@@ -39,7 +46,7 @@ def start(
         text=True,
         start_new_session=True,
         env=environment,
-        preexec_fn=limit,
+        preexec_fn=before,
     )
 
 
@@ -86,7 +93,7 @@ def test_a_run_whose_driver_was_killed_is_finished_by_the_next(
     process.communicate()
     _, alive = psutil.wait_procs(workers, timeout=PATIENCE_S)
     assert not alive
-    finish(start(phantom, tmp_path / "out"))
+    assert run_etl(phantom, tmp_path / "out").exit_code == 0
     assert_as_undisturbed(tmp_path / "out", clean_out)
 
 
@@ -108,21 +115,51 @@ def test_a_run_whose_workers_were_killed_goes_on(
     assert_as_undisturbed(tmp_path / "out", clean_out)
 
 
-@pytest.mark.fault(
-    "the batch system ends the job",
-    "SIGTERM to the driver after the first part",
-    "exit 143, one line; the next run goes on",
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        pytest.param(
+            signal.SIGTERM,
+            143,
+            id="SIGTERM",
+            marks=pytest.mark.fault(
+                "the batch system ends the job",
+                "SIGTERM to the driver after the first part",
+                "exit 143, one line; the next run goes on",
+            ),
+        ),
+        pytest.param(
+            signal.SIGINT,
+            130,
+            id="Ctrl-C",
+            marks=pytest.mark.fault(
+                "Ctrl-C",
+                "SIGINT to all processes of a run after the first part",
+                "exit 130, one line; the next run goes on and makes no finished part again",
+            ),
+        ),
+    ],
 )
-def test_a_run_that_is_terminated_is_finished_by_the_next(
-    phantom: Path, clean_out: Path, tmp_path: Path
+def test_a_run_that_is_told_to_stop_is_finished_by_the_next(
+    phantom: Path, clean_out: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
-    process = start(phantom, tmp_path / "out")
-    wait_for_parts(tmp_path / "out")
-    process.terminate()
-    said = finish(process, 143)
+    out = tmp_path / "out"
+    process = start(phantom, out)
+    wait_for_parts(out)
+    if number == signal.SIGINT:  # as a terminal does
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    said = finish(process, code)
     assert "the same command goes on from here" in said
-    finish(start(phantom, tmp_path / "out"))
-    assert_as_undisturbed(tmp_path / "out", clean_out)
+
+    def made() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in out.glob("state/part-*/record.json")}
+
+    before = made()
+    assert run_etl(phantom, out).exit_code == 0
+    assert before.items() <= made().items()
+    assert_as_undisturbed(out, clean_out)
 
 
 class Killed(BaseException):
@@ -250,8 +287,8 @@ import os, cv2
 real = cv2.imdecode
 
 def imdecode(data, flags):
-    if len(data) == {size}:
-        {fate}
+    if fate := {fates}.get(len(data)):
+        exec(fate)
     return real(data, flags)
 
 cv2.imdecode = imdecode
@@ -273,13 +310,28 @@ FATES = {
 }  # fmt: skip
 
 
-def fatal_image(phantom: Path, truth: dict[str, Any]) -> tuple[int, set[tuple[str, str]]]:
-    """Choose an image by its size in bytes, which no other has; return whose it is."""
+def fatal_images(phantom: Path, truth: dict[str, Any]) -> dict[int, set[tuple[str, str]]]:
+    """Choose images by their sizes in bytes, which no others have; tell whose they are."""
     readings = [one for one in truth["readings"] if not one["reject"]]
     sizes = {one["image"]: (phantom / one["image"]).stat().st_size for one in readings}
-    image = next(i for i, size in sizes.items() if [*sizes.values()].count(size) == 1)
-    whose = {(r["dataset"], r["reading_id"]) for r in readings if r["image"] == image}
-    return sizes[image], whose
+    alone = [image for image, size in sizes.items() if [*sizes.values()].count(size) == 1]
+    return {
+        sizes[image]: {(r["dataset"], r["reading_id"]) for r in readings if r["image"] == image}
+        for image in alone[: len(FATES)]
+    }
+
+
+@pytest.fixture(scope="module")
+def fatal(
+    phantom: Path, truth: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, set[tuple[str, str]]]]:
+    """Run over a tree with a fatal reading of each kind; tell whose readings they are."""
+    place, images = tmp_path_factory.mktemp("fatal"), fatal_images(phantom, truth)
+    fates = {size: fate for size, (fate, _, _) in zip(images, FATES.values(), strict=True)}
+    (place / "sitecustomize.py").write_text(_FATAL.format(fates=fates))
+    options = ("--set", "execution.readings_per_part=8", "--max-reject-share", 1)
+    finish(start(phantom, place / "out", *options, hook=place))
+    return place / "out", dict(zip(FATES, images.values(), strict=True))
 
 
 @pytest.mark.parametrize(
@@ -296,20 +348,20 @@ def fatal_image(phantom: Path, truth: dict[str, Any]) -> tuple[int, set[tuple[st
     ],
 )  # fmt: skip
 def test_a_fatal_reading_costs_only_itself(
-    phantom: Path, clean_out: Path, truth: dict[str, Any], tmp_path: Path, name: str
+    fatal: tuple[Path, dict[str, set[tuple[str, str]]]], clean_out: Path, name: str
 ) -> None:
-    fate, reason, _ = FATES[name]
-    size, whose = fatal_image(phantom, truth)
-    hook, out = tmp_path / "hook", tmp_path / "out"
-    hook.mkdir()
-    (hook / "sitecustomize.py").write_text(_FATAL.format(size=size, fate=fate))
-    finish(start(phantom, out, "--set", "execution.readings_per_part=8", hook=hook))
-    found = {(row["dataset"], row["reading_id"]): row["reason"] for row in rejects(out)}
-    assert {one for one, why in found.items() if why == reason} == whose
-    theirs = shards(clean_out)
-    assert shards(out) == {one: row for one, row in theirs.items() if one not in whose}
+    out, whose = fatal
+    reasons = {(row["dataset"], row["reading_id"]): row["reason"] for row in rejects(out)}
+    assert {reasons.get(one) for one in whose[name]} == {FATES[name][1]}
+    theirs, lost = shards(clean_out), set().union(*whose.values())
+    assert shards(out) == {one: row for one, row in theirs.items() if one not in lost}
+
+
+def test_once_nothing_is_fatal_any_more_a_repair_brings_all_readings_back(
+    fatal: tuple[Path, dict[str, set[tuple[str, str]]]], clean_out: Path, tmp_path: Path
+) -> None:
+    out = shutil.copytree(fatal[0], tmp_path / "out")
     assert egma_prep("verify", "--out", out).exit_code == 0
-    # Without the fault, one command brings it back.
     repaired = egma_prep("verify", "--out", out, "--repair")
     assert repaired.exit_code == 0, repaired.output
     assert_as_undisturbed(out, clean_out)
@@ -503,7 +555,7 @@ def test_a_limit_on_file_sizes_is_told_and_survived(
 
     said = finish(start(phantom, tmp_path / "out", limit=limit), 2)
     assert "cannot write" in said and "File too large" in said
-    finish(start(phantom, tmp_path / "out"))
+    assert run_etl(phantom, tmp_path / "out").exit_code == 0
     assert_as_undisturbed(tmp_path / "out", clean_out)
 
 
@@ -580,7 +632,7 @@ def test_a_scheduler_that_goes_away_is_told(phantom: Path, clean_out: Path, tmp_
         os.killpg(processes[0].pid, signal.SIGKILL)
         said = finish(process, 2)
         assert "scheduler" in said and "goes on from here" in said
-    finish(start(phantom, tmp_path / "out", "--set", "execution.scheduler="))
+    assert run_etl(phantom, tmp_path / "out", "--set", "execution.scheduler=").exit_code == 0
     assert_as_undisturbed(tmp_path / "out", clean_out)
 
 
@@ -628,7 +680,7 @@ def test_a_worker_that_does_not_see_what_the_command_sees_is_told(
         )
         said = finish(start(data, tmp_path / "out", "--scheduler", address), 2)
         assert f"does not see {place} as this command does" in said
-    finish(start(data, tmp_path / "out", "--set", "execution.scheduler="))
+    assert run_etl(data, tmp_path / "out", "--set", "execution.scheduler=").exit_code == 0
     assert_as_undisturbed(tmp_path / "out", clean_out)
 
 

@@ -154,8 +154,8 @@ def test_a_run_killed_in_the_middle_is_resumed_with_the_same_content(
         wait_until(lambda: any(name.endswith("record.json") for name in objects(out)))
         run.kill()
     assert "lock" in {name.rpartition("/")[2] for name in objects(out)}
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
+    result = run_etl(data, out)
+    assert result.exit_code == 0, result.output
     assert contents(place(out)) == contents(clean_out)
     assert egma_prep("verify", "--out", out).exit_code == 0
 

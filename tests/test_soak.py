@@ -55,7 +55,8 @@ def test_a_run_killed_at_any_moment_is_finished_by_the_next(
         out = tmp_path / "out"
         whom = chance.choice(["driver", "worker", "all"])
         run = start(phantom, out)
-        if turn % 3:  # most of a small run is its start; two in three kills come while parts appear
+        # Most of a small run is its start: two in three kills come while parts appear.
+        if turn % 3 != 2:
             wait_for_parts(out, chance.randrange(1, parts))
             time.sleep(chance.uniform(0, 0.2))
         else:

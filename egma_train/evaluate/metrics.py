@@ -1,6 +1,8 @@
 """Figures of a classification, and how sure they are, as pure functions over arrays."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +25,8 @@ from egma_train.evaluate.intervals import (
 )
 
 Figure = Callable[[Counts], Floats]
+
+_NUMBERS_AT_ONCE = 2**20
 
 FEW = 10
 """Below so many errors, or images of a class, coverage was measured below 92 % here and there."""
@@ -82,7 +86,7 @@ def _f1(counts: Counts) -> tuple[Floats, Floats]:
     return np.where(either > 0, 2 * found / np.where(either > 0, either, 1), 0), either
 
 
-def auroc(positive: NDArray[np.bool_], level: Labels, weights: Floats) -> float:
+def auroc(positive: NDArray[np.bool_], level: Labels, weights: Floats) -> Floats:
     """Share of pairs of a positive and a negative that are in order; ties count half.
 
     Parameters
@@ -92,17 +96,23 @@ def auroc(positive: NDArray[np.bool_], level: Labels, weights: Floats) -> float:
     level : ndarray
         ``(N,)`` ranks of the scores from 0, equal ones sharing a rank.
     weights : ndarray
-        ``(N,)``, how often each counts.
+        ``(..., N)``, how often each counts.
 
     Returns
     -------
-    float
-        NaN where one side is empty.
+    ndarray
+        ``(...)``; NaN where one side is empty.
     """
-    above, below = np.bincount(level, weights * positive), np.bincount(level, weights * ~positive)
-    pairs = above.sum() * below.sum()
-    lower = np.cumsum(below) - below
-    return float((above * (lower + below / 2)).sum() / pairs) if pairs else float("nan")
+    order = np.argsort(level, kind="stable")
+    begins = np.flatnonzero(np.diff(level[order], prepend=-1))
+    sided = weights[..., order] * np.stack([positive, ~positive])[:, order].reshape(
+        2, *[1] * (weights.ndim - 1), -1
+    )
+    above, below = np.add.reduceat(sided, begins, axis=-1)
+    pairs = above.sum(-1) * below.sum(-1)
+    lower = np.cumsum(below, axis=-1) - below
+    won = (above * (lower + below / 2)).sum(-1)
+    return np.where(pairs > 0, won / np.where(pairs > 0, pairs, 1), np.nan)
 
 
 def levels(scores: Floats) -> Labels:
@@ -170,42 +180,27 @@ def paired_classification(
         patient, the others by resampling images or patients for both classifiers alike, and by
         swapping the classifiers in some of them.
     """
-    n = first[0].shape[1]
     own, of = np.unique(np.arange(len(truth)) if groups is None else groups, return_inverse=True)
-    ranked = [[levels(column) for column in scores.T] for scores, _ in (first, second)]
-    predicted = np.stack([first[1], second[1]])
-
-    def of_tables(weights: Floats, answers: Labels) -> Floats:
-        """Subtract macro-F1 and balanced accuracy of two rows of answers ``(2,)``."""
-        cells = (np.bincount(truth * n + row, weights, n * n) for row in answers)
-        counts = np.stack([one.reshape(n, n) for one in cells])
-        return np.stack([np.diff(macro_f1(counts)), np.diff(balanced_accuracy(counts))])[:, 0]
-
-    def of_areas(weights: Floats) -> float:
-        areas = [
-            _mean([auroc(truth == c, level, weights) for c, level in enumerate(by_class)])
-            for by_class in ranked
-        ]
-        return areas[1] - areas[0]
-
-    once = np.ones(len(truth))
-    value = [*of_tables(once, predicted), of_areas(once)]
-    drawn = np.array(
+    tables, areas = _by_table(truth, first, second), _by_ranks(truth, first[0], second[0])
+    rows = max(1, _NUMBERS_AT_ONCE // len(truth))  # resamples at a time, which bounds the memory
+    once = np.ones((1, len(truth)))
+    value = np.column_stack([tables(once, 0 * once), areas(once)])[0]
+    drawn = np.concatenate(
         [
-            [*of_tables(weights[of], predicted), of_areas(weights[of])]
-            for weights in resamples(len(own), seed)
+            np.column_stack([tables(weights, 0 * weights), areas(weights)])
+            for weights in (some[:, of] for some in _stacked(resamples(len(own), seed), rows))
         ]
     )
     parts = np.bincount(of, _parts_of_areas(truth, first[0], second[0]))
-    swapped = np.array(
+    swapped = np.concatenate(
         [
-            [
-                *of_tables(once, np.where(swap[of], predicted[::-1], predicted)),
-                parts @ np.where(swap, -1.0, 1.0),
-            ]
-            for swap in swaps(len(own), seed)
+            np.column_stack(
+                [tables(1.0 - some[:, of], 1.0 * some[:, of]), (1 - 2.0 * some) @ parts]
+            )
+            for some in _stacked(swaps(len(own), seed), rows)
         ]
     )
+    predicted = np.stack([first[1], second[1]])
     before, after = predicted == truth
     alone = len(own) == len(truth)
     if alone:
@@ -225,6 +220,51 @@ def paired_classification(
             least=images / (len(own) + 2) ** 2,
         )
     return {name: one._asdict() for name, one in found.items()}
+
+
+def _by_table(
+    truth: Labels, first: tuple[Floats, Labels], second: tuple[Floats, Labels]
+) -> Callable[[Floats, Floats], Floats]:
+    """Subtract macro-F1 and balanced accuracy, given how often each image counts.
+
+    The function takes ``(R, N)`` of the images whose answers are each classifier's own, and of
+    those whose answers are exchanged; it gives ``(R, 2)``.
+    """
+    n = first[0].shape[1]
+    one, two = (np.eye(n * n)[truth * n + answers] for _, answers in (first, second))
+
+    def differences(own: Floats, exchanged: Floats) -> Floats:
+        counts = np.stack([own @ one + exchanged @ two, own @ two + exchanged @ one])
+        counts = counts.reshape(2, -1, n, n)
+        before, after = np.stack([macro_f1(counts), balanced_accuracy(counts)], axis=-1)
+        return after - before
+
+    return differences
+
+
+def _by_ranks(truth: Labels, first: Floats, second: Floats) -> Callable[[Floats], Floats]:
+    """Subtract mean AUROC, given how often each image counts: ``(R, N)`` to ``(R,)``."""
+    ranked = [[levels(column) for column in scores.T] for scores in (first, second)]
+
+    def differences(weights: Floats) -> Floats:
+        areas = np.array(
+            [
+                [auroc(truth == c, level, weights) for c, level in enumerate(by_class)]
+                for by_class in ranked
+            ]
+        )
+        known = ~np.isnan(areas)  # a class without images in a resample is left out of its mean
+        before, after = np.where(known, areas, 0).sum(1)
+        classes = known[0].sum(0)
+        return np.where(classes > 0, (after - before) / np.where(classes > 0, classes, 1), np.nan)
+
+    return differences
+
+
+def _stacked(rows: Iterator[NDArray[Any]], most: int) -> Iterator[NDArray[Any]]:
+    """Stack rows, at most so many at a time."""
+    while some := list(islice(rows, most)):
+        yield np.stack(some)
 
 
 def _parts_of_areas(truth: Labels, first: Floats, second: Floats) -> Floats:
@@ -264,8 +304,3 @@ def cautions(counts: Labels, classes: Sequence[str]) -> list[str]:
     if absent:
         said.append(f"no images of {', '.join(absent)}: left out of balanced accuracy and AUROC")
     return said
-
-
-def _mean(values: Sequence[float] | Floats) -> float:
-    known = [value for value in values if not np.isnan(value)]
-    return float(np.mean(known)) if known else float("nan")
