@@ -17,6 +17,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from egma_train.evaluate.cli import main
 from egma_train.evaluate.encoder import Encoder
+from egma_train.evaluate.image_lists import ImageList
 from egma_train.model import EgmaModel, new_configs
 from egma_train.options import options_of
 from egma_train.vocabulary import make_tokenizer
@@ -91,6 +92,19 @@ def picture(label: int, width: int = 60, height: int = 50) -> NDArray[np.uint8]:
 def write_picture(path: Path, pixels: NDArray[np.uint8]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     assert cv2.imwrite(str(path), pixels)
+
+
+def list_of_pictures(
+    root: Path, classes: Sequence[str], of_each: int
+) -> tuple[ImageList, list[Path]]:
+    """Write pictures of each class, no two the same, and list them."""
+    labels = np.arange(of_each * len(classes)) % len(classes)
+    ids = tuple(f"{i}.png" for i in range(len(labels)))
+    for i, label in enumerate(labels):
+        pixels = picture(int(label))
+        pixels[:5] = np.random.default_rng(i).integers(0, 255, (5, 60))
+        write_picture(root / ids[i], pixels)
+    return ImageList("made", tuple(classes), ids, labels), [root / one for one in ids]
 
 
 def write_dicom(path: Path, pixels: NDArray[Any], **more: Any) -> None:

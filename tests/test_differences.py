@@ -9,9 +9,8 @@ from evaluation import (
     OracleEncoder,
     RandomEncoder,
     egma_eval,
-    picture,
+    list_of_pictures,
     save_tiny_model,
-    write_picture,
 )
 
 from egma_train.evaluate.differences import difference
@@ -29,14 +28,7 @@ CLASSES = tuple(PROMPTS.queries)
 @pytest.fixture(scope="module")
 def listed(tmp_path_factory: pytest.TempPathFactory) -> tuple[ImageList, list[Path]]:
     """Six images of each of the eight classes."""
-    root = tmp_path_factory.mktemp("images")
-    labels = np.arange(48) % 8
-    for i, label in enumerate(labels):
-        pixels = picture(int(label))
-        pixels[:5] = np.random.default_rng(i).integers(0, 255, (5, 60))
-        write_picture(root / f"{i}.png", pixels)
-    ids = tuple(f"{i}.png" for i in range(48))
-    return ImageList("made", CLASSES, ids, labels), [root / one for one in ids]
+    return list_of_pictures(tmp_path_factory.mktemp("images"), CLASSES, 6)
 
 
 def reports(task: Any, listed: tuple[ImageList, list[Path]]) -> list[dict[str, Any]]:

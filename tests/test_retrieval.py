@@ -10,9 +10,8 @@ from evaluation import (
     OracleEncoder,
     RandomEncoder,
     egma_eval,
-    picture,
+    list_of_pictures,
     save_tiny_model,
-    write_picture,
     written,
 )
 
@@ -26,14 +25,7 @@ CLASSES = tuple(shipped_prompts("8x200").queries)
 @pytest.fixture(scope="module")
 def listed(tmp_path_factory: pytest.TempPathFactory) -> tuple[ImageList, list[Path]]:
     """Twelve images of each of the eight classes."""
-    root = tmp_path_factory.mktemp("images")
-    labels = np.arange(96) % 8
-    for i, label in enumerate(labels):
-        pixels = picture(int(label))
-        pixels[:5] = np.random.default_rng(i).integers(0, 255, (5, 60))
-        write_picture(root / f"{i}.png", pixels)
-    ids = tuple(f"{i}.png" for i in range(96))
-    return ImageList("made", CLASSES, ids, labels), [root / one for one in ids]
+    return list_of_pictures(tmp_path_factory.mktemp("images"), CLASSES, 12)
 
 
 def test_precision_of_a_case_done_by_hand() -> None:
