@@ -91,6 +91,9 @@ def run_etl(
     source_name: str | None = None,
     images: Path | None = None,
     say: Say = tell,
+    *,
+    shared: bool | None = None,
+    replacing: bool = False,
 ) -> Summary:
     """Bring ``out/`` up to date with a raw tree.
 
@@ -108,6 +111,10 @@ def run_etl(
         MIMIC-CXR-JPG or MIMIC-CXR, for layouts that have no images of their own.
     say : callable
         Takes lines for the user.
+    shared : bool, optional
+        The group may read the folder; as it was by default, else the owner alone.
+    replacing : bool
+        Other readings may take the place of those that were written before.
 
     Raises
     ------
@@ -120,11 +127,13 @@ def run_etl(
     for name, folder in (("DATA", data), ("--images", images)):
         if folder and resolved(folder) == out.root:
             raise BadUsageError(f"--out {out_root} is {name} itself; choose another folder")
+    out.refuse_foreign()
     _options(out.run() or {}, changes, source)  # a wrong option is told before any work
     subjects = planned_subjects(source, files)
     for line in told(files.remarks):
         say(line)
-    out.create()
+    for line in out.create(shared):
+        say(line)
     with out.locked():
         out.finish_swap()
         run = out.run() or {}
