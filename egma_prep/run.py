@@ -14,7 +14,7 @@ from typing import Any
 
 from egma_prep import __version__
 from egma_prep.cluster import WORKER_DIED, dask_client, each_done
-from egma_prep.errors import BadInputError, BadUsageError, Reject
+from egma_prep.errors import BadInputError, BadUsageError, Reject, unreadable
 from egma_prep.input_files import InputFiles, told
 from egma_prep.options import Options, differences, with_changes
 from egma_prep.out_folder import OutFolder, part_name
@@ -220,6 +220,8 @@ def _folder(data: Path, name: str) -> Path:
     try:
         there = data.exists()
     except Exception as error:  # each store has its own
+        if not is_remote(data) and isinstance(error, OSError):
+            raise unreadable(f"{name} {data}", error) from None
         raise unreachable(f"{name} {data}", error) from None
     if not there:
         raise BadUsageError(f"{name} {data} does not exist; give the root of the dataset's folders")

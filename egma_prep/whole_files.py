@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from egma_prep.errors import BadUsageError
+from egma_prep.errors import BadUsageError, unreadable
 from egma_prep.formats import formats, parquet
 from egma_prep.own_files import ALONE, SHARED, create, is_shared, make_own_folder, set_mode, sync
 from egma_prep.places import (
@@ -146,6 +146,8 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError) as error:
         if is_of_a_store(error):  # that it cannot be read now is no damage
             raise
+        if isinstance(error, OSError):
+            raise unreadable(path, error) from None
         raise damaged(path, error) from None
 
 
@@ -226,6 +228,8 @@ def read_parquet(path: Path) -> pa.Table:
         reason = str(error).partition("\n")[0]
         if is_of_a_store(error):  # that it cannot be read now is no damage
             raise
+        if isinstance(error, PermissionError):
+            raise unreadable(path, error) from None
         raise BadUsageError(f"{path} is damaged ({reason}); repeat: egma-prep run DATA") from None
 
 

@@ -1,21 +1,29 @@
 """Who may read what is written, and what is never written over."""
 
 import contextlib
+import ctypes
+import json
 import os
 import shutil
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from conftest import egma_prep, run_etl
+from tables import contents, rejects
 
+from egma_prep import open_shards
+from egma_prep.errors import BadUsageError
 from egma_prep.exports import kinds
+from egma_prep.formats import formats, load_shard
 from egma_prep.run import run_etl as run_from_python
 from egma_prep.synth import write_tree
-from egma_prep.whole_files import appearing_whole
+from egma_prep.whole_files import appearing_whole, write_table
 
 IN_THREADS = {"execution": {"processes": False, "readings_per_part": 8}}
 
@@ -288,6 +296,138 @@ def test_no_planted_link_is_followed(
         assert f"{name} is a link" in refused("run", phantom, "--out", out)
         (out / "state" / name).unlink()
     assert victim.read_text() == "mine" and not (tmp_path / "nothing").exists()
+
+
+# -- ids that lead elsewhere ----------------------------------------------------------------------
+
+
+def with_id(table: pa.Table, name: str, value: str) -> pa.Table:
+    at = table.schema.get_field_index(name)
+    values = [value, *table.column(name).to_pylist()[1:]]
+    return table.set_column(at, table.schema.field(name), pa.array(values))
+
+
+@pytest.mark.fault(
+    "an id in a shard that leads elsewhere",
+    "a shard, Parquet and NPZ, whose first id is `../../x`, absolute, `.`, blank or 200 characters",
+    "exit 2, one line for every command that reads it; no file outside DEST",
+)
+@pytest.mark.parametrize("suffix", ["parquet", "npz"])
+def test_an_id_that_leads_elsewhere_is_refused(
+    clean_out: Path, tmp_path: Path, suffix: str
+) -> None:
+    stored = load_shard(next((clean_out / "shards").iterdir()))
+    shard = tmp_path / f"part-00000.{suffix}"
+    for name, value in (
+        ("reading_id", "../../x"),
+        ("dataset", f"{tmp_path}/x"),
+        ("reading_id", ".."),
+        ("reading_id", ""),
+        ("reading_id", "a" * 200),
+        ("dataset", "a\nb"),
+    ):
+        formats()[suffix].save(with_id(stored, name, value), shard)
+        with pytest.raises(BadUsageError, match=f"has the {name} .*, and no shard of") as caught:
+            list(open_shards(shard))
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("command", ["export", "inspect", "report"])
+def test_no_command_writes_where_an_id_leads(clean_out: Path, tmp_path: Path, command: str) -> None:
+    out = shutil.copytree(clean_out, tmp_path / "a" / "b" / "out")
+    shard = sorted((out / "shards").iterdir())[0]
+    write_table(shard, with_id(load_shard(shard), "reading_id", "../../../planted"))
+    before = sorted(tmp_path.glob("*"))
+    more = {"export": (tmp_path / "a" / "b" / "c", "--to", "png"), "inspect": ("../../../planted",)}
+    result = egma_prep(command, *more.get(command, ()), "--out", out)
+    assert result.exit_code == 2 and "and no shard of egma-prep has such a one" in result.output
+    assert sorted(tmp_path.glob("*")) == before and "Traceback" not in result.output
+
+
+# -- what may not be read -------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def as_anyone() -> Iterator[None]:
+    """Take from root, for a while and in this thread alone, the right to what the mode forbids."""
+    if os.geteuid():
+        yield
+        return
+    capabilities = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # version 3, this thread
+    kept = (ctypes.c_uint32 * 6)()
+    assert capabilities.capget(header, kept) == 0
+    without = (ctypes.c_uint32 * 6)(*kept)
+    without[0] &= ~0b110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+    assert capabilities.capset(header, without) == 0
+    try:
+        yield
+    finally:
+        assert capabilities.capset(header, kept) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux" and os.geteuid() == 0, reason="root reads everything")
+@pytest.mark.fault(
+    "a patient's folder that may not be read",
+    "`chmod 0` of a patient's folder, and in others' of REFLACX, of EyeGaze, of a reading's folder",
+    "listed as unreadable_file, the others written; written once it may be read; `scan` counts it",
+)
+@pytest.mark.usefixtures("no_cluster")
+def test_a_folder_that_may_not_be_read_costs_its_patient_alone(
+    phantom: Path, clean_out: Path, tmp_path: Path
+) -> None:
+    data, out = shutil.copytree(phantom, tmp_path / "data"), tmp_path / "out"
+    first, *others = sorted(data.glob("patient_*"))
+    sheet, other = [one for one in others if (one / "EyeGaze").exists()][:2]
+    tables, readings = [
+        one for one in others if (one / "REFLACX").exists() and one not in (sheet, other)
+    ][:2]
+    closed = [
+        first,
+        sheet / "EyeGaze",
+        tables / "REFLACX",
+        next((readings / "REFLACX" / "main_data").glob("P*")),
+    ]
+    for folder in closed:
+        folder.chmod(0)
+    try:
+        with as_anyone():
+            said = run_etl(data, out, "--max-reject-share", 1)
+            scanned = done("scan", data)
+    finally:
+        for folder in closed:
+            folder.chmod(0o700)
+    assert said.exit_code == 0 and "Permission denied" in said.output
+    found = {row["path"] for row in rejects(out) if row["reason"] == "unreadable_file"}
+    names = {folder.relative_to(data).as_posix() for folder in closed}
+    assert len(found) == 4 and all(any(one.startswith(name) for one in found) for name in names)
+    assert " 4 unreadable_file" in scanned
+    counts = json.loads((out / "run.json").read_text())["counts"]
+    assert counts["planned"] == counts["written"] + counts["rejected"] and counts["written"] > 10
+    assert run_etl(data, out).exit_code == 0
+    assert contents(out) == contents(clean_out)
+
+
+@pytest.mark.skipif(sys.platform != "linux" and os.geteuid() == 0, reason="root reads everything")
+@pytest.mark.fault(
+    "a file of ours that may not be read",
+    "`chmod 0` of run.json, of a table, of a shard; every command that reads them",
+    "exit 2, one line says so, and nothing of damage or of deleting",
+)
+@pytest.mark.parametrize("name", ["run.json", "tables/readings.parquet", "shards"])
+def test_a_file_that_may_not_be_read_is_not_called_damaged(
+    phantom: Path, clean_out: Path, tmp_path: Path, name: str
+) -> None:
+    out = shutil.copytree(clean_out, tmp_path / "out")
+    path = sorted((out / name).iterdir())[0] if name == "shards" else out / name
+    path.chmod(0)
+    with as_anyone():
+        lines = [refused("inspect", "P300R000001", "--out", out)]
+        if name == "run.json":
+            lines += [refused("run", phantom, "--out", out), refused("verify", "--out", out)]
+    for line in lines:
+        assert f"{path} cannot be read (" in line and "check its permissions" in line
+        assert "damaged" not in line and "delete" not in line
 
 
 # -- git ------------------------------------------------------------------------------------------
