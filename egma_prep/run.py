@@ -34,6 +34,7 @@ from egma_prep.render_again import render_parts, written_by_part
 from egma_prep.schema import REJECTS, SCHEMA_VERSION, TABLES, part_tables, table_of
 from egma_prep.shards import make_part, reading_at_work
 from egma_prep.sources import Source, SubjectPlan, choose_source, with_defaults_of
+from egma_prep.what_is_lost import refuse_loss
 from egma_prep.whole_files import (
     concatenate,
     damaged,
@@ -140,7 +141,7 @@ def run_etl(
         where = (resolved(data), images and resolved(images), out.root)
         names = () if is_remote(data) else sorted(os.listdir(data))[:_LANDMARKS]
         job = Job(*where, source.name, _options(run, changes, source), out.token, tuple(names))
-        return _bring_up_to_date(run, job, subjects, files, say)
+        return _bring_up_to_date(run, job, subjects, files, say, replacing)
 
 
 def _options(run: dict[str, Any], changes: Iterable[dict[str, Any]], source: Source) -> Options:
@@ -154,6 +155,7 @@ def _bring_up_to_date(
     subjects: list[SubjectPlan],
     files: InputFiles,
     say: Say,
+    replacing: bool,
 ) -> Summary:
     out, options = OutFolder(wanted.out, wanted.token), wanted.options
     planned = sum(len(subject.readings) + len(subject.rejects) for subject in subjects)
@@ -171,6 +173,8 @@ def _bring_up_to_date(
         reasons = list(threads.map(lambda plan: why_stale(plan, job, files, stamps), plans))
     stale = {plan.part: why for plan, why in zip(plans, reasons, strict=True) if why}
     parts = {plan.part for plan in plans}
+    if not replacing:
+        refuse_loss(out, plans, [plan for plan in plans if plan.part in stale], job, files)
     complete = _is_merged(out, run, stamps) and not stale and set(out.parts()) == parts
     for line in [*_notices(run, job, options), *_remade(stale)]:
         say(line)

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -26,6 +27,7 @@ from egma_prep.synth import write_tree
 from egma_prep.whole_files import appearing_whole, write_table
 
 IN_THREADS = {"execution": {"processes": False, "readings_per_part": 8}}
+THREADS = ("--set", "execution.processes=false")
 
 
 @contextlib.contextmanager
@@ -263,6 +265,78 @@ def test_a_half_export_of_somebody_else_is_left_alone(clean_out: Path, tmp_path:
     (tmp_path / "elsewhere").mkdir()
     refused("export", tmp_path / "there", "--to", "png", "--out", clean_out)
     assert not list((tmp_path / "elsewhere").iterdir())
+
+
+# -- what was written before ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def finished(phantom: Path, clean_out: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """A tree and an OUT made of it, both to be changed."""
+    return (
+        shutil.copytree(phantom, tmp_path / "data"),
+        shutil.copytree(clean_out, tmp_path / "out"),
+    )
+
+
+@pytest.mark.fault(
+    "another dataset into a finished OUT",
+    "a run of 24 readings, then of 8 others into the same folder, then with --replace",
+    "exit 2, one line with both counts, nothing is changed; with --replace it is theirs",
+)
+@pytest.mark.usefixtures("no_cluster")
+def test_another_dataset_does_not_replace_a_finished_run_unasked(
+    finished: tuple[Path, Path], clean_out: Path, tmp_path: Path
+) -> None:
+    _, out = finished
+    write_tree(tmp_path / "other", 8, small=True, seed=99)
+    line = refused("run", tmp_path / "other", "--out", out, *THREADS).partition("; ")[0]
+    assert f"{out} holds 22 readings, of which {tmp_path / 'other'} has 0" in line
+    assert "--replace" in line and contents(out) == contents(clean_out)
+    assert run_etl(tmp_path / "other", out, "--replace").exit_code == 0
+    assert egma_prep("verify", "--out", out, "--sample", 0).exit_code == 0
+    assert len(open_shards(out)) < 9
+
+
+@pytest.mark.fault(
+    "a share that is half mounted",
+    "most patients' folders gone, or only their images, or only the readings' files; `run` again",
+    "exit 2, one line with both counts, nothing is changed",
+)
+@pytest.mark.parametrize("gone", ["patients", "images", "files of readings"])
+@pytest.mark.usefixtures("no_cluster")
+def test_half_of_the_data_does_not_replace_the_whole_unasked(
+    finished: tuple[Path, Path], clean_out: Path, gone: str
+) -> None:
+    data, out = finished
+    pattern = {"patients": ".", "images": "CXR-JPG/s*"}.get(gone, "REFLACX/main_data/P*")
+    for patient in sorted(data.glob("patient_*"))[3:]:
+        for folder in patient.glob(pattern) if pattern != "." else [patient]:
+            shutil.rmtree(folder)
+    line = refused("run", data, "--out", out)
+    assert re.search(rf"holds 22 readings, of which {data} has [2-9]:", line)
+    assert contents(out) == contents(clean_out)
+
+
+@pytest.mark.usefixtures("no_cluster")
+def test_the_same_data_elsewhere_and_more_data_are_taken_without_a_word(
+    phantom: Path, clean_out: Path, tmp_path: Path
+) -> None:
+    few, out = tmp_path / "few", tmp_path / "out"
+    for patient in sorted(phantom.glob("patient_*"))[:4]:
+        shutil.copytree(patient, few / patient.name)
+    assert run_etl(few, out).exit_code == 0
+    assert run_etl(phantom, out).exit_code == 0  # grown, and elsewhere
+    assert contents(out) == contents(clean_out)
+    moved = shutil.copytree(phantom, tmp_path / "moved")
+    jpegs = sorted(moved.glob("patient_*/CXR-JPG/s*/*.jpg"))
+    for path in jpegs:  # other names than those recorded
+        path.rename(path.with_suffix(".jpeg"))
+    assert len(jpegs) >= 17
+    next(iter(moved.glob("patient_*/REFLACX/main_data/P*/fixations.csv"))).unlink()  # one is lost
+    said = run_etl(moved, out, "--set", "image.fit=stretch")
+    assert said.exit_code == 0, said.output
+    assert len(open_shards(out)) == 21
 
 
 # -- planted names --------------------------------------------------------------------------------
