@@ -129,10 +129,10 @@ class OutFolder:
             if mode_of(self.root) == mode:
                 whose = "its group" if shared else "you alone; --shared lets its group read it"
                 yield f"{self.root} was open to others (mode {was:o}), now to {whose}"
-            elif not lines:
+            elif mode_of(self.state) == mode:
                 yield (
-                    f"{self.root} belongs to another user and stays open (mode {was:o}): who may"
-                    " write there can replace what is in it; better choose a folder of your own"
+                    f"{self.root} is not yours to close (its mode stays {was:o}): who may write"
+                    " there can replace what is in it; better choose a folder of your own"
                 )
         yield from lines
 

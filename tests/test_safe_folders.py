@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import errno
 import json
 import os
 import re
@@ -9,7 +10,7 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -502,6 +503,80 @@ def test_a_file_that_may_not_be_read_is_not_called_damaged(
     for line in lines:
         assert f"{path} cannot be read (" in line and "check its permissions" in line
         assert "damaged" not in line and "delete" not in line
+
+
+# -- file systems that keep less ------------------------------------------------------------------
+
+
+@pytest.fixture
+def exfat(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let the system answer as one that mounts exFAT or NTFS through FUSE: all is 777 for ever.
+
+    Such a driver is not at hand where tests run; everything above the system calls is ours.
+    """
+    make, open_file, mask = os.mkdir, os.open, os.umask
+    before = mask(0)
+    monkeypatch.setattr(os, "mkdir", lambda path, mode=0, **named: make(path, 0o777, **named))
+    monkeypatch.setattr(
+        os, "open", lambda path, flags, mode=0, **named: open_file(path, flags, 0o777, **named)
+    )
+    monkeypatch.setattr(os, "chmod", answer(None))
+    monkeypatch.setattr(os, "umask", lambda _: 0)
+    yield
+    mask(before)
+
+
+def answer(error: int | None) -> Callable[..., None]:
+    def answered(*_: object, **__: object) -> None:
+        if error is not None:
+            raise OSError(error, os.strerror(error))
+
+    return answered
+
+
+@pytest.mark.fault(
+    "a file system without permissions",
+    "system calls that answer as exFAT through FUSE does: 777 whatever is asked; a run, an export",
+    "one line says so and what to do; the run goes on",
+)
+@pytest.mark.usefixtures("exfat", "no_cluster")
+def test_a_file_system_without_modes_is_told(
+    phantom: Path, clean_out: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run = run_etl(phantom, out)
+    assert run.exit_code == 0
+    (line,) = [one for one in run.output.splitlines() if "permissions" in one]
+    assert f"{out}/state keeps no permissions (the mode stays 777)" in line
+    assert "choose a folder on another one, or have it mounted with umask=077" in line
+    assert "keeps no permissions" in done("export", tmp_path / "x", "--to", "npz", "--out", out)
+    assert contents(out) == contents(clean_out)
+
+
+@pytest.mark.fault(
+    "a file system that refuses chmod or fsync",
+    "EPERM, EINVAL and ENOTSUP from `os.chmod` and `os.fsync`; then EIO",
+    "the run goes on, for fsync with a line; a disk that fails still ends it",
+)
+@pytest.mark.parametrize("refusal", [errno.EPERM, errno.EINVAL, errno.ENOTSUP])
+@pytest.mark.usefixtures("no_cluster")
+def test_refused_chmod_and_fsync_end_no_run(
+    phantom: Path, tmp_path: Path, refusal: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = tmp_path / "data"
+    first = next(iter(sorted(phantom.glob("patient_*"))))
+    shutil.copytree(first, tree / first.name)
+    (tmp_path / "out").mkdir(0o755)
+    monkeypatch.setattr(os, "chmod", answer(refusal))
+    monkeypatch.setattr(os, "fsync", answer(refusal))
+    run = run_etl(tree, tmp_path / "out")
+    assert run.exit_code == 0, run.output
+    assert f"(fsync: {os.strerror(refusal)}); after a power cut look by: egma-prep verify" in (
+        run.output
+    )
+    assert "is not yours to close (its mode stays 755)" in run.output
+    monkeypatch.setattr(os, "fsync", answer(errno.EIO))
+    assert "Input/output error" in refused("run", tree, "--out", tmp_path / "new")
 
 
 # -- git ------------------------------------------------------------------------------------------
