@@ -1,6 +1,7 @@
 """The output folder: where everything lies, and the records that make parts count as done."""
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -74,6 +75,9 @@ class OutFolder:
             If it is one, or cannot be looked into.
         """
         try:
+            for folder in () if is_remote(self.root) else self._folders():
+                if folder.is_symlink() and folder.lstat().st_uid != os.geteuid():
+                    raise BadUsageError(f"{folder} is a link of another user; remove {self.root}")
             if self.run_file.exists() or self.parts():
                 return
             begun = self.lock_file.exists() or self.workers_file.exists()

@@ -199,6 +199,15 @@ def read_bytes(path: Path) -> bytes:
     return fs.cat_file(name)
 
 
+def beginning(path: Path, size: int) -> bytes:
+    """Read so many bytes of a file, or all if it has fewer."""
+    if is_remote(path):
+        fs, name = store_of(path)
+        return fs.cat_file(name, 0, size)
+    with path.open("rb") as file:
+        return file.read(size)
+
+
 def readable(path: Path) -> Path | IO[bytes]:
     """Offer what libraries can read: a local path, or all bytes of an object."""
     return io.BytesIO(read_bytes(path)) if is_remote(path) else path

@@ -35,11 +35,10 @@ def refuse_loss(
     BadUsageError
         If so, naming both counts.
     """
+    table = out.table("readings")
     before: set[Key] = set()
-    with contextlib.suppress(BadUsageError):  # no such table yet, or damaged: it is made anew
-        before = set(map(key_of, read_parquet(out.table("readings")).to_pylist()))
-    if not before:
-        return
+    with contextlib.suppress(BadUsageError):  # a damaged one is made anew
+        before = set(map(key_of, read_parquet(table).to_pylist())) if table.exists() else set()
     kept = before & {reading.key for plan in plans for reading in plan.readings}
     for plan in stale:
         record = out.record(plan.part)

@@ -20,6 +20,7 @@ from egma_prep.own_files import ALONE, SHARED, create, is_shared, make_own_folde
 from egma_prep.places import (
     Fingerprint,
     Stamps,
+    beginning,
     is_of_a_store,
     is_remote,
     read_bytes,
@@ -83,9 +84,7 @@ def refuse_foreign(path: Path, mark: bytes) -> None:
         If it is one, or a link, or no file.
     """
     is_link = not is_remote(path) and path.is_symlink()
-    if is_link or (
-        path.exists() and not (path.is_file() and mark in read_bytes(path)[:_HEAD_BYTES])
-    ):
+    if is_link or (path.exists() and not (path.is_file() and mark in beginning(path, _HEAD_BYTES))):
         raise BadUsageError(
             f"{path} is not of egma-prep; move it away, then repeat the same command"
         )

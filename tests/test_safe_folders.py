@@ -579,6 +579,23 @@ def test_refused_chmod_and_fsync_end_no_run(
     assert "Input/output error" in refused("run", tree, "--out", tmp_path / "new")
 
 
+@pytest.mark.needs_root
+def test_a_link_of_another_user_in_a_folder_that_looks_like_ours_is_refused(
+    phantom: Path, tmp_path: Path
+) -> None:
+    if os.geteuid():
+        pytest.skip("only root can give a link away")
+    (victim := tmp_path / "victim").mkdir()
+    (victim / "part-00000.parquet").write_text("mine")
+    out = tmp_path / "out"
+    (out / "state").mkdir(parents=True)
+    (out / "state" / "workers").touch()
+    (out / "images").symlink_to(victim)
+    os.lchown(out / "images", 65534, 65534)
+    assert "images is a link of another user" in refused("run", phantom, "--out", out)
+    assert [path.read_text() for path in victim.iterdir()] == ["mine"]
+
+
 # -- git ------------------------------------------------------------------------------------------
 
 
