@@ -38,9 +38,12 @@ def make_own_folder(folder: Path, shared: bool | None = None) -> None:
         return
     make_own_folder(folder.parent, shared)
     mode = SHARED if (is_shared(folder.parent) if shared is None else shared) else ALONE
-    with contextlib.suppress(FileExistsError):  # another worker's
+    try:
         folder.mkdir(mode)
         set_mode(folder, mode)
+    except FileExistsError:  # another worker was first
+        if not folder.is_dir():
+            raise
 
 
 def set_mode(path: Path, mode: int) -> None:
