@@ -22,7 +22,15 @@ from egma_prep.own_files import (
     mode_of,
     set_mode,
 )
-from egma_prep.places import children, delete, delete_folder, is_remote, stamp, store_of
+from egma_prep.places import (
+    children,
+    delete,
+    delete_folder,
+    is_of_a_store,
+    is_remote,
+    stamp,
+    store_of,
+)
 from egma_prep.schema import SCHEMA_VERSION, TABLES, Key, rows_by_reading
 from egma_prep.whole_files import (
     TEMPORARY,
@@ -84,6 +92,8 @@ class OutFolder:
             ours = {GITIGNORE} | ({one.name for one in self._folders()} if begun else set())
             foreign = sorted(one for one in children(self.root) if one.name not in ours)
         except OSError as error:
+            if is_of_a_store(error):
+                raise
             raise self._not_writable(error) from None
         if foreign:
             raise BadUsageError(
