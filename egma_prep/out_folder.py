@@ -75,7 +75,7 @@ class OutFolder:
     def refuse_foreign(self) -> None:
         """Refuse a folder that is neither new, nor empty, nor ours: nothing in it is replaced.
 
-        A run that was killed before its ``run.json`` leaves folders of ours and a lock in them.
+        A run that was killed before its ``run.json`` leaves folders of ours, with a lock or empty.
 
         Raises
         ------
@@ -88,7 +88,11 @@ class OutFolder:
                     raise BadUsageError(f"{folder} is a link of another user; remove {self.root}")
             if self.run_file.exists() or self.parts():
                 return
-            begun = self.lock_file.exists() or self.workers_file.exists()
+            begun = (
+                self.lock_file.exists()
+                or self.workers_file.exists()
+                or not any(map(children, self._folders()))
+            )
             ours = {GITIGNORE} | ({one.name for one in self._folders()} if begun else set())
             foreign = sorted(one for one in children(self.root) if one.name not in ours)
         except OSError as error:
@@ -135,7 +139,8 @@ class OutFolder:
             keep_out_of_git(self.root)
             if was not in (None, mode):
                 for path in self._all_files():
-                    set_mode(path, mode)
+                    with contextlib.suppress(FileNotFoundError):  # of a run at work
+                        set_mode(path, mode)
             lines = [*complaints(self.state, mode)]
         except OSError as error:
             raise self._not_writable(error) from None

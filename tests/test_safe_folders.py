@@ -241,6 +241,8 @@ def test_a_folder_of_ours_is_known_without_its_run_json(
         (killed / name).mkdir(parents=True)
     (killed / "state" / "workers").touch()
     assert run_etl(phantom, killed).exit_code == 0
+    (tmp_path / "sooner" / "state").mkdir(parents=True)
+    assert run_etl(phantom, tmp_path / "sooner").exit_code == 0
     lost = shutil.copytree(clean_out, tmp_path / "lost")
     (lost / "run.json").unlink()
     (lost / ".gitignore").unlink()
