@@ -34,7 +34,7 @@ from egma_prep.render_again import render_parts, written_by_part
 from egma_prep.schema import REJECTS, SCHEMA_VERSION, TABLES, part_tables, table_of
 from egma_prep.shards import make_part, reading_at_work
 from egma_prep.sources import Source, SubjectPlan, choose_source, with_defaults_of
-from egma_prep.what_is_lost import refuse_loss
+from egma_prep.what_is_lost import refuse_loss, written_before
 from egma_prep.whole_files import (
     concatenate,
     damaged,
@@ -138,6 +138,9 @@ def run_etl(
     with out.locked():
         out.finish_swap()
         run = out.run() or {}
+        planned = {reading.key for subject in subjects for reading in subject.readings}
+        if replacing and (before := written_before(out)) and not before & planned:
+            run = {}  # of another dataset, whose options are not this one's
         where = (resolved(data), images and resolved(images), out.root)
         names = () if is_remote(data) else sorted(os.listdir(data))[:_LANDMARKS]
         job = Job(*where, source.name, _options(run, changes, source), out.token, tuple(names))

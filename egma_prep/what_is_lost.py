@@ -35,10 +35,8 @@ def refuse_loss(
     BadUsageError
         If so, naming both counts.
     """
-    table = out.table("readings")
-    before: set[Key] = set()
-    with contextlib.suppress(BadUsageError):  # a damaged one is made anew
-        before = set(map(key_of, read_parquet(table).to_pylist())) if table.exists() else set()
+    if not (before := written_before(out)):
+        return
     kept = before & {reading.key for plan in plans for reading in plan.readings}
     for plan in stale:
         record = out.record(plan.part)
@@ -51,6 +49,14 @@ def refuse_loss(
             " another dataset, or a share that is not wholly mounted? Choose another --out, or let"
             " the others go by: egma-prep run --replace"
         )
+
+
+def written_before(out: OutFolder) -> set[Key]:
+    """Read the keys of what the last finished run wrote; none where its table is damaged."""
+    table = out.table("readings")
+    with contextlib.suppress(BadUsageError):
+        return set(map(key_of, read_parquet(table).to_pylist())) if table.exists() else set()
+    return set()
 
 
 def _without_files(plan: PartPlan, job: Job) -> Iterator[Key]:

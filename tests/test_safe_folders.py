@@ -289,14 +289,16 @@ def finished(phantom: Path, clean_out: Path, tmp_path: Path) -> tuple[Path, Path
 def test_another_dataset_does_not_replace_a_finished_run_unasked(
     finished: tuple[Path, Path], clean_out: Path, tmp_path: Path
 ) -> None:
-    _, out = finished
+    data, out = finished
     write_tree(tmp_path / "other", 8, small=True, seed=99)
     line = refused("run", tmp_path / "other", "--out", out, *THREADS).partition("; ")[0]
     assert f"{out} holds 22 readings, of which {tmp_path / 'other'} has 0" in line
     assert "--replace" in line and contents(out) == contents(clean_out)
-    assert run_etl(tmp_path / "other", out, "--replace").exit_code == 0
+    assert run_etl(tmp_path / "other", out, "--replace", "--sigma", 8).exit_code == 0
     assert egma_prep("verify", "--out", out, "--sample", 0).exit_code == 0
     assert len(open_shards(out)) < 9
+    assert run_etl(data, out, "--replace").exit_code == 0
+    assert contents(out) == contents(clean_out), "the other dataset's sigma is gone with it"
 
 
 @pytest.mark.fault(
