@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= out
-DEMO := $(OUT)/demo
+DEMO := $(OUT)-demo
 BIN := $(VENV)/bin
 LOWEST := .venv-lowest
 SOURCES := pyproject.toml constraints.txt
@@ -92,6 +92,6 @@ $(LOWEST)/.ready: pyproject.toml
 	touch $@
 
 $(DEMO)/phantom/PHANTOM-truth.json: | $(VENV)/.ready
-	test -d $(OUT) || mkdir -p -m 700 $(OUT)
+	test -d $(DEMO) || mkdir -p -m 700 $(DEMO)
 	rm -rf $(DEMO)/phantom
 	$(BIN)/egma-prep synth $(DEMO)/phantom --readings 24 --small

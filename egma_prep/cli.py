@@ -1,6 +1,7 @@
 """The ``egma-prep`` command; everything heavy is imported inside the commands."""
 
 import functools
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -29,10 +30,12 @@ class _Place(_PathType):
 
     name = "path"
 
-    def convert(self, value: Any, param: object, ctx: object) -> Path:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         from egma_prep.errors import BadUsageError
         from egma_prep.places import place_of
 
+        if not str(value):  # it would be the working folder
+            self.fail("it is empty, as an unset variable is; give a path", param, ctx)
         try:
             return place_of(value)
         except BadUsageError as error:
@@ -42,10 +45,10 @@ class _Place(_PathType):
 class _LocalPlace(_Place):
     """A folder that is written file by file, which only a file system can rename at the end."""
 
-    def convert(self, value: Any, param: object, ctx: object) -> Path:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         if "://" in str(value):
             raise click.ClickException(f"{value} is no local folder; give one and upload it")
-        return Path(value)
+        return super().convert(value, param, ctx)
 
 
 _PLACE, _LOCAL = _Place(), _LocalPlace()
@@ -134,6 +137,17 @@ def _out_option(command: Command) -> Command:
     )(command)
 
 
+def _shared_option(command: Command) -> Command:
+    told = "Let your group read what is written; else only you can."
+    return click.option("--shared", is_flag=True, help=told)(command)
+
+
+def _open_to_group(shared: bool | None) -> None:
+    """Let the group read what libraries write, too, from here to the end of the command."""
+    if shared:
+        os.umask(0o027)
+
+
 def _source_options(command: Command) -> Command:
     images = click.option(
         "--images",
@@ -181,6 +195,16 @@ def _render_options(command: Command) -> Command:
     "--privacy/--no-privacy", default=None, help="Write no raw gaze: heatmaps, but no fixations."
 )
 @click.option(
+    "--shared/--no-shared",
+    default=None,
+    help="Let OUT's group read it, now and later; else only you can.",
+)
+@click.option(
+    "--replace",
+    is_flag=True,
+    help="Go on though readings that OUT holds are lost: other data, a part of them.",
+)
+@click.option(
     "--max-reject-share",
     type=click.FloatRange(0, 1),
     default=0.2,
@@ -193,6 +217,8 @@ def run(
     out: Path,
     source: str | None,
     images: Path | None,
+    shared: bool | None,
+    replace: bool,
     max_reject_share: float,
     **flags: Any,
 ) -> int:
@@ -206,7 +232,11 @@ def run(
     from egma_prep.errors import BadUsageError
     from egma_prep.run import run_etl
 
-    summary = run_etl(data, out, _changes(**flags), source, images, click.echo)
+    _open_to_group(shared)
+    changes = _changes(**flags)
+    summary = run_etl(
+        data, out, changes, source, images, click.echo, shared=shared, replacing=replace
+    )
     _show(summary)
     _show_outdated(out)
     if not summary.counts["written"]:
@@ -318,8 +348,11 @@ def render_heatmaps(out: Path, **flags: Any) -> int:
 )
 @click.option("--layout", default="mimic_eye", show_default=True, help="Or reflacx, eye_gaze.")
 @click.option("--dicom", is_flag=True, help="DICOM images, in the native layouts.")
+@_shared_option
 @_reports_errors
-def synth(folder: Path, readings: int, small: bool, seed: int, layout: str, dicom: bool) -> int:
+def synth(
+    folder: Path, readings: int, small: bool, seed: int, layout: str, dicom: bool, shared: bool
+) -> int:
     """Write an invented tree and its truth into DIR.
 
     A native layout holds those of the readings that are its dataset's.
@@ -333,6 +366,7 @@ def synth(folder: Path, readings: int, small: bool, seed: int, layout: str, dico
     from egma_prep.progress import Progress
     from egma_prep.synth import LAYOUTS, write_tree
 
+    _open_to_group(shared)
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise BadUsageError(f"{folder} exists and is not an empty folder; choose another DIR")
     if layout not in LAYOUTS:
@@ -365,8 +399,9 @@ def synth(folder: Path, readings: int, small: bool, seed: int, layout: str, dico
     help="official-egma, webdataset, hf-dataset, png, npz or parquet.",
 )
 @_out_option
+@_shared_option
 @_reports_errors
-def export(target: Path, kind: str, out: Path) -> int:
+def export(target: Path, kind: str, out: Path, shared: bool) -> int:
     """Write the readings into DEST for other programs; a cut export goes on.
 
     official-egma is what the published EGMA dataset class reads, hf-dataset what Hugging Face
@@ -378,7 +413,8 @@ def export(target: Path, kind: str, out: Path) -> int:
     """
     from egma_prep.export import export as write_export
 
-    done = write_export(out, target, kind)
+    _open_to_group(shared)
+    done = write_export(out, target, kind, shared)
     if done is None:
         click.echo(f"up to date: {target} is this export of this run, nothing to do")
         return _DONE

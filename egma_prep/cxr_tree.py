@@ -69,13 +69,15 @@ class CxrTree(NamedTuple):
 
     def patients(self, files: InputFiles) -> set[str]:
         """List the patients who have a folder; a download may be partial."""
-        return {
-            patient.lower().removeprefix("p")
-            for home in self.homes
-            for pattern in _LAYOUT["prefix_folders"]
-            for prefix in files.matching(home, pattern)
-            for patient in files.folders(prefix)
-        }
+        found: set[str] = set()
+        for home in self.homes:
+            for pattern in _LAYOUT["prefix_folders"]:
+                for prefix in files.matching(home, pattern):
+                    try:
+                        found |= {one.lower().removeprefix("p") for one in files.folders(prefix)}
+                    except BadInputError:
+                        files.remark(prefix, "may not be read, so that no patient in it is planned")
+        return found
 
     def _first(self, files: InputFiles, subject_id: str, study_id: str, endings: list[str]) -> str:
         ids = {"prefix": subject_id[:2], "subject": subject_id, "study": study_id}

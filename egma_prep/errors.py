@@ -166,6 +166,14 @@ def remembered(
     return found
 
 
+def unreadable(path: object, error: OSError) -> BadUsageError:
+    """Say that a file of ours may not be read: nothing is known of damage."""
+    return BadUsageError(
+        f"{path} cannot be read ({error.strerror or error}); check its permissions, its owner and"
+        " the disk"
+    )
+
+
 def unknown_name(kind: str, name: object, known: object) -> BadUsageError:
     """Refuse a name and list the known ones."""
     listed = ", ".join(sorted(str(item) for item in known))  # type: ignore[attr-defined]

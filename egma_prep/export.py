@@ -1,8 +1,9 @@
 """Shards of ``out/`` to other kinds of files, part by part; a cut export goes on."""
 
 import contextlib
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,25 @@ from egma_prep.card import export_card
 from egma_prep.errors import BadUsageError
 from egma_prep.exports import Exporter, Rows, exporter
 from egma_prep.lock import locked
+from egma_prep.lock_owner import InUseError
 from egma_prep.out_folder import OutFolder
+from egma_prep.own_files import (
+    ALONE,
+    GITIGNORE,
+    SHARED,
+    complaints,
+    keep_out_of_git,
+    make_own_folder,
+    set_mode,
+)
 from egma_prep.places import is_remote
-from egma_prep.progress import Progress
+from egma_prep.progress import Progress, tell
 from egma_prep.reader import Shards, shards_of
-from egma_prep.whole_files import read_json, write_json
+from egma_prep.whole_files import TEMPORARY, read_json, write_json
+
+Say = Callable[[str], object]
+
+_NOTE = "source.json"
 
 
 @dataclass(frozen=True)
@@ -26,12 +41,27 @@ class Exported:
     left_out: int
 
 
-def export(out_root: Path, target: Path, kind: str) -> Exported | None:
+def export(
+    out_root: Path, target: Path, kind: str, shared: bool = False, say: Say = tell
+) -> Exported | None:
     """Write every reading into a new folder of another kind.
 
     The folder is built beside its place under a hidden name and appears whole. What a cut export
     of the same kind and run had written there is kept; where the whole export is there already,
     None is returned.
+
+    Parameters
+    ----------
+    out_root : Path
+        Holds a complete run.
+    target : Path
+        New, or empty.
+    kind : str
+        One of `egma_prep.exports.kinds`.
+    shared : bool
+        The group may read the export.
+    say : callable
+        Takes lines for the user.
 
     Raises
     ------
@@ -49,9 +79,13 @@ def export(out_root: Path, target: Path, kind: str) -> Exported | None:
             raise BadUsageError(f"{target} lies in the run's own {own}; choose another DEST")
     work = target.with_name(f".{target.name}.unfinished")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_own_folder(target.parent, shared)
         with _alone(target):
-            return _export(out, run, chosen, kind, target, work)
+            _refuse_foreign(work)
+            done = _export(out, run, chosen, kind, target, work, SHARED if shared else ALONE)
+            for line in complaints(target, SHARED) if done else ():
+                say(line)
+            return done
     except OSError as error:
         where, why = error.filename or work, error.strerror or error
         raise BadUsageError(
@@ -64,7 +98,7 @@ def _alone(target: Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(locked(target.with_name(f".{target.name}.lock")))
-        except BadUsageError:
+        except InUseError:
             raise BadUsageError(
                 f"another export is writing {target}; wait for it, or choose another DEST"
             ) from None
@@ -72,7 +106,13 @@ def _alone(target: Path) -> Iterator[None]:
 
 
 def _export(
-    out: OutFolder, run: dict[str, Any], chosen: Exporter, kind: str, target: Path, work: Path
+    out: OutFolder,
+    run: dict[str, Any],
+    chosen: Exporter,
+    kind: str,
+    target: Path,
+    work: Path,
+    mode: int,
 ) -> Exported | None:
     card = (chosen.CARD_HEAD + export_card(run, kind)).encode()
     if target.is_file() or (target.is_dir() and any(target.iterdir())):
@@ -80,6 +120,8 @@ def _export(
         if not name.is_file() or name.read_bytes() != card:
             raise BadUsageError(f"{target} exists and is not an empty folder; choose another DEST")
         shutil.rmtree(work, ignore_errors=True)  # of an export that was killed at its very end
+        if mode == SHARED:
+            _set_modes(target, mode)
         return None
     paths = shards_of(out, run)
     _begin(work, {"kind": kind, "run": run["seal"]})
@@ -88,23 +130,45 @@ def _export(
     (whole / out.card.name).write_bytes(card)
     if out.finished_run()["seal"] != run["seal"] or found != run["counts"]["written"]:
         raise BadUsageError(f"{out.root} changed during the export; repeat the same command")
-    for path in (whole, *whole.rglob("*")):
-        path.chmod(0o700 if path.is_dir() else 0o600)
+    keep_out_of_git(whole)
+    _set_modes(whole, mode)
     whole.replace(target)
     shutil.rmtree(work)
     return Exported(len(rows), found - len(rows))
 
 
+def _set_modes(folder: Path, mode: int) -> None:
+    for path in (folder, *folder.rglob("*")):
+        set_mode(path, mode)
+
+
+def _refuse_foreign(work: Path) -> None:
+    """Refuse what an export of ours did not leave where this one is to be built: it would go."""
+    if not os.path.lexists(work):
+        return
+    ours = not work.is_symlink() and work.is_dir() and work.stat().st_uid == os.geteuid()
+    begun = ours and (
+        (work / _NOTE).is_file()
+        or all(one.name == GITIGNORE or one.match(TEMPORARY) for one in work.iterdir())
+    )
+    if not begun:
+        raise BadUsageError(
+            f"{work} is not of an export of yours; look who put it there, remove it, then repeat"
+            " the same command"
+        )
+
+
 def _begin(work: Path, source: dict[str, str]) -> None:
     """Keep what an export from the same source left whole, or start with an empty folder."""
-    note = work / "source.json"
+    note = work / _NOTE
     known = read_json(note) or {}
     if {name: known.get(name) for name in source} != source:
         shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True, mode=0o700)
-        (work / "content").mkdir()
+        work.mkdir(ALONE)
+        keep_out_of_git(work)
         write_json(note, source)
-    for litter in work.rglob(".*.tmp"):  # of an export that was killed
+    (work / "content").mkdir(ALONE, exist_ok=True)
+    for litter in work.rglob(TEMPORARY):  # of an export that was killed
         litter.unlink()
 
 

@@ -170,12 +170,36 @@ class InputFiles:
         self._tables.clear()
 
     def folders(self, path: str) -> list[str]:
-        """List the sub-folders of a folder, sorted; none where it is missing."""
+        """List the sub-folders of a folder, sorted; none where it is missing.
+
+        Raises
+        ------
+        BadInputError
+            If it, or one above it, may not be read.
+        """
         found = self.spelled(path)
         if not self.has(found) and (packed := self._packed(found)):
             self.remark(packed, NOT_UNPACKED)
         tree, inside = self._at(found)
-        return tree.folders(inside)
+        try:
+            return tree.folders(inside)
+        except OSError as error:
+            what = f"{path} cannot be read ({error.strerror or error})"
+            raise BadInputError("unreadable_file", path, what) from None
+
+    def check_readable(self, folder: str) -> None:
+        """Look into a folder: one that may not be read looks as if it were empty.
+
+        Raises
+        ------
+        BadInputError
+            If it may not be entered.
+        """
+        try:
+            self._look(f"{folder}/.")
+        except OSError as error:
+            what = f"{folder} cannot be read ({error.strerror or error})"
+            raise BadInputError("unreadable_file", folder, what) from None
 
     def matching(self, home: str, pattern: str) -> list[str]:
         """List the paths below a folder that match a glob, sorted; without case if none does."""

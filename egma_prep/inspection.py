@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING
 from egma_prep.errors import BadUsageError
 from egma_prep.options import Options, with_changes
 from egma_prep.out_folder import OutFolder
+from egma_prep.own_files import is_shared
+from egma_prep.places import is_remote
 from egma_prep.reader import Reading, Sentence, Shards, sentence_of, shards_of
 from egma_prep.render_again import render_reading
 from egma_prep.schema import key_of
-from egma_prep.whole_files import appearing_whole, read_parquet
+from egma_prep.whole_files import appearing_whole, read_parquet, refuse_foreign
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_SOFTWARE = "egma-prep inspect"
 
 
 def draw_reading(
@@ -45,7 +49,8 @@ def draw_reading(
     Raises
     ------
     BadUsageError
-        If there is no complete run, no such reading, no gaze of words in it, or `png` is no PNG.
+        If there is no complete run, no such reading, no gaze of words in it, or `png` is no PNG or
+        not ours to replace.
     """
     if png and png.suffix.lower() != ".png":
         raise BadUsageError(f"--png {png} does not end in .png, and the figure is a PNG; rename it")
@@ -60,9 +65,11 @@ def draw_reading(
     reading = _find(Shards(shards_of(out, run)), reading_id, out.root)
     figure = _words_beside_sentences(out, reading, options) if level == "word" else reading.plot()
     target = png or out.root / f"{reading.reading_id}.png"
-    with appearing_whole(target) as temporary, warnings.catch_warnings():
+    refuse_foreign(target, f"Software\0{_SOFTWARE}".encode())
+    shared = not is_remote(out.root) and is_shared(out.root)
+    with appearing_whole(target, shared=shared) as temporary, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands in its place
-        figure.savefig(temporary, dpi=110, format="png")
+        figure.savefig(temporary, dpi=110, format="png", metadata={"Software": _SOFTWARE})
     return target
 
 

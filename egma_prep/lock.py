@@ -13,6 +13,7 @@ from typing import Any
 from egma_prep.errors import BadUsageError
 from egma_prep.lock_object import locked_object
 from egma_prep.lock_owner import in_use, is_alive, parsed, this_process
+from egma_prep.own_files import make_own_folder, open_own
 from egma_prep.places import is_remote
 
 _MOST_BYTES = 4096
@@ -82,8 +83,8 @@ def wait_for_workers(path: Path) -> None:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[int]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    make_own_folder(path.parent)
+    descriptor = open_own(path, os.O_RDWR)
     try:
         yield descriptor
     finally:
@@ -101,7 +102,7 @@ def _lock_alone(descriptor: int) -> bool | None:
 
 def _acquired(path: Path) -> int:
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = open_own(path, os.O_RDWR)
         got = _got_lock(descriptor)
         removed = _was_removed(path, descriptor)  # by its holder, after we opened it
         if got and not removed:

@@ -10,9 +10,13 @@ from typing import Any
 from egma_prep.errors import BadUsageError
 
 
-def in_use(path: Path, owner: dict[str, Any]) -> BadUsageError:
+class InUseError(BadUsageError):
+    """Another process holds a lock."""
+
+
+def in_use(path: Path, owner: dict[str, Any]) -> InUseError:
     """Say who holds a lock."""
-    return BadUsageError(
+    return InUseError(
         f"{path.parent.parent} is in use by process {owner.get('pid', '?')} on"
         f" {owner.get('host', '?')} since {owner.get('since', '?')}; wait for it, or choose"
         " another folder by --out"

@@ -1,17 +1,36 @@
 """The output folder: where everything lies, and the records that make parts count as done."""
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from egma_prep.card import data_card, shareable
+from egma_prep.card import REPORTS, data_card, shareable
 from egma_prep.errors import BadUsageError
 from egma_prep.formats import formats
 from egma_prep.lock import at_work, locked, wait_for_workers
 from egma_prep.lock_object import check_token
-from egma_prep.places import children, delete, delete_folder, is_remote, stamp, store_of
+from egma_prep.own_files import (
+    ALONE,
+    GITIGNORE,
+    SHARED,
+    complaints,
+    keep_out_of_git,
+    make_own_folder,
+    mode_of,
+    set_mode,
+)
+from egma_prep.places import (
+    children,
+    delete,
+    delete_folder,
+    is_of_a_store,
+    is_remote,
+    stamp,
+    store_of,
+)
 from egma_prep.schema import SCHEMA_VERSION, TABLES, Key, rows_by_reading
 from egma_prep.whole_files import (
     TEMPORARY,
@@ -24,7 +43,6 @@ from egma_prep.whole_files import (
 )
 
 _RUN = {"schema_version", "status", "options"}
-_OWNER_ONLY = 0o700
 
 
 class OutFolder:
@@ -54,39 +72,104 @@ class OutFolder:
         self.lock_file = root / "state" / "lock"
         self.workers_file = root / "state" / "workers"
 
-    def create(self) -> None:
-        """Make the folder, readable by its owner only, and check that it can be written.
+    def refuse_foreign(self) -> None:
+        """Refuse a folder that is neither new, nor empty, nor ours: nothing in it is replaced.
+
+        A run that was killed before its ``run.json`` leaves folders of ours, with a lock or empty.
 
         Raises
         ------
         BadUsageError
-            If it cannot.
+            If it is one, or cannot be looked into.
         """
         try:
-            ours = (
-                not self.root.exists()
-                or self.run_file.exists()
-                or bool(self.parts())  # run.json was lost
-                or not any(children(self.root))
-            )
-            made = () if ours else (self.tables, self.images, self.shards)
-            foreign = [one for folder in made if folder.is_dir() for one in children(folder)]
-            if foreign:
-                raise BadUsageError(
-                    f"{foreign[0]} is not of egma-prep; choose another folder by --out"
-                )
-            if is_remote(self.root):
+            for folder in () if is_remote(self.root) else self._folders():
+                if folder.is_symlink() and folder.lstat().st_uid != os.geteuid():
+                    raise BadUsageError(f"{folder} is a link of another user; remove {self.root}")
+            if self.run_file.exists() or self.parts():
                 return
-            self.root.mkdir(parents=True, exist_ok=True)
-            if ours:
-                self.root.chmod(_OWNER_ONLY)
-            for folder in (self.tables, self.images, self.shards, self.state):
-                folder.mkdir(exist_ok=True)
-                folder.chmod(_OWNER_ONLY)  # the root may be a folder that others share
+            begun = (
+                self.lock_file.exists()
+                or self.workers_file.exists()
+                or not any(map(children, self._folders()))
+            )
+            ours = {GITIGNORE} | ({one.name for one in self._folders()} if begun else set())
+            foreign = sorted(one for one in children(self.root) if one.name not in ours)
         except OSError as error:
+            if is_of_a_store(error):
+                raise
+            raise self._not_writable(error) from None
+        if foreign:
             raise BadUsageError(
-                f"cannot write to {self.root} ({error.strerror}); choose another folder by --out"
-            ) from None
+                f"{foreign[0]} is not of egma-prep; choose another folder, a new or an empty one,"
+                " by --out"
+            )
+
+    def create(self, shared: bool | None = None) -> Iterator[str]:
+        """Make the folder, its owner's alone unless `shared`, and check that it can be written.
+
+        Parameters
+        ----------
+        shared : bool, optional
+            Its group may read it; as it was by default.
+
+        Yields
+        ------
+        str
+            Lines for the user: who could read it before, what its file system does not keep.
+
+        Raises
+        ------
+        BadUsageError
+            If it cannot be made.
+        """
+        self.refuse_foreign()
+        if is_remote(self.root):
+            return
+        try:
+            was = mode_of(self.root) if self.root.exists() else None
+            if shared is None:
+                shared = was == SHARED and self.state.exists()
+            mode = SHARED if shared else ALONE
+            make_own_folder(self.root, shared)
+            set_mode(self.root, mode)
+            for folder in self._folders():
+                make_own_folder(folder, shared)
+                set_mode(folder, mode)
+            keep_out_of_git(self.root)
+            if was not in (None, mode):
+                for path in self._all_files():
+                    with contextlib.suppress(FileNotFoundError):  # of a run at work
+                        set_mode(path, mode)
+            lines = [*complaints(self.state, mode)]
+        except OSError as error:
+            raise self._not_writable(error) from None
+        if was is not None and was & ~mode:
+            if mode_of(self.root) == mode:
+                whose = "its group" if shared else "you alone; --shared lets its group read it"
+                yield f"{self.root} was open to others (mode {was:o}), now to {whose}"
+            elif mode_of(self.state) == mode:
+                yield (
+                    f"{self.root} is not yours to close (its mode stays {was:o}): who may write"
+                    " there can replace what is in it; better choose a folder of your own"
+                )
+        yield from lines
+
+    def _all_files(self) -> Iterator[Path]:
+        """List all in our folders, and our files beside them."""
+        yield from (path for folder in self._folders() for path in folder.rglob("*"))
+        names = (GITIGNORE, *REPORTS.values())
+        for path in (self.run_file, *self.merged(), *(self.root / name for name in names)):
+            if path.exists():
+                yield path
+
+    def _folders(self) -> tuple[Path, ...]:
+        return self.state, self.tables, self.images, self.shards
+
+    def _not_writable(self, error: OSError) -> BadUsageError:
+        return BadUsageError(
+            f"cannot write to {self.root} ({error.strerror}); choose another folder by --out"
+        )
 
     def shard(self, part: int, format_name: str, folder: Path | None = None) -> Path:
         """Path of one part's shard in a format."""

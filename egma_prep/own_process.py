@@ -13,6 +13,8 @@ def own_process() -> Iterator[None]:
     """Run a command so that nobody who stops to listen can end it, and spaCy starts quickly."""
     _keep_descriptors_taken()
     with contextlib.ExitStack() as stack:
+        # Whatever a library writes, also in a worker process, is for the owner alone.
+        stack.callback(os.umask, os.umask(0o077))
         if sys.stdout is sys.__stdout__:  # not those of a test
             stack.enter_context(contextlib.redirect_stdout(_lossy(sys.stdout, 1)))
         if sys.stderr is sys.__stderr__:
@@ -26,6 +28,12 @@ def own_process() -> Iterator[None]:
 def hide_torch() -> None:
     """Let spaCy believe that torch is not installed: seconds and 190 MB of every process."""
     sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
+
+
+def unhide_torch() -> None:
+    """Let a library look for torch that asks `sys.modules` whether it was imported."""
+    if sys.modules.get("torch", sys) is None:
+        del sys.modules["torch"]
 
 
 class _LossyFile(io.FileIO):

@@ -11,6 +11,7 @@ from typing import IO, Any, TypedDict, cast
 from upath import UPath
 
 from egma_prep.errors import BadUsageError
+from egma_prep.own_files import make_own_folder, open_own
 
 _ONE_SLASH = re.compile(r"[a-z0-9]{2,}:/(?!/)")
 _STAMPS = ("ETag", "etag", "md5Hash", "mtime", "created", "LastModified")
@@ -138,10 +139,10 @@ def children(folder: Path) -> list[Path]:
     return [*folder.iterdir()] if folder.exists() else []
 
 
-def make_folder(folder: Path, mode: int = 0o777) -> None:
-    """Make a folder and those above it; a store has none."""
+def make_folder(folder: Path) -> None:
+    """Make a folder of ours and those above it; a store has none."""
     if not is_remote(folder):
-        folder.mkdir(parents=True, exist_ok=True, mode=mode)
+        make_own_folder(folder)
 
 
 def delete(path: Path) -> None:
@@ -169,7 +170,7 @@ def add_line(path: Path, line: str) -> None:
     if is_remote(path):
         path.write_text(line)
         return
-    with path.open("a") as file:  # truncating would wait for the disk
+    with open(path, "a", opener=open_own) as file:  # truncating would wait for the disk
         file.write(line + "\n")
 
 
@@ -196,6 +197,15 @@ def read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     fs, name = store_of(path)
     return fs.cat_file(name)
+
+
+def beginning(path: Path, size: int) -> bytes:
+    """Read so many bytes of a file, or all if it has fewer."""
+    if is_remote(path):
+        fs, name = store_of(path)
+        return fs.cat_file(name, 0, size)
+    with path.open("rb") as file:
+        return file.read(size)
 
 
 def readable(path: Path) -> Path | IO[bytes]:

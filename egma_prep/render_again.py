@@ -95,7 +95,7 @@ def render_parts(out: OutFolder, kept: Options, options: Options, written: dict[
         Readings of each part that has any; the shards of other parts go.
     """
     delete_folder(out.next_shards)
-    make_folder(out.next_shards, out.shards.stat().st_mode & 0o777)
+    make_folder(out.next_shards)
     outputs = {}
     with (
         dask_client(options.execution, out.scratch) as client,

@@ -14,7 +14,7 @@ from typing import Any
 
 from egma_prep import __version__
 from egma_prep.cluster import WORKER_DIED, dask_client, each_done
-from egma_prep.errors import BadInputError, BadUsageError, Reject
+from egma_prep.errors import BadInputError, BadUsageError, Reject, unreadable
 from egma_prep.input_files import InputFiles, told
 from egma_prep.options import Options, differences, with_changes
 from egma_prep.out_folder import OutFolder, part_name
@@ -34,6 +34,7 @@ from egma_prep.render_again import render_parts, written_by_part
 from egma_prep.schema import REJECTS, SCHEMA_VERSION, TABLES, part_tables, table_of
 from egma_prep.shards import make_part, reading_at_work
 from egma_prep.sources import Source, SubjectPlan, choose_source, with_defaults_of
+from egma_prep.what_is_lost import refuse_loss, written_before
 from egma_prep.whole_files import (
     concatenate,
     damaged,
@@ -91,6 +92,9 @@ def run_etl(
     source_name: str | None = None,
     images: Path | None = None,
     say: Say = tell,
+    *,
+    shared: bool | None = None,
+    replacing: bool = False,
 ) -> Summary:
     """Bring ``out/`` up to date with a raw tree.
 
@@ -108,6 +112,10 @@ def run_etl(
         MIMIC-CXR-JPG or MIMIC-CXR, for layouts that have no images of their own.
     say : callable
         Takes lines for the user.
+    shared : bool, optional
+        The group may read the folder; as it was by default, else the owner alone.
+    replacing : bool
+        Other readings may take the place of those that were written before.
 
     Raises
     ------
@@ -120,18 +128,23 @@ def run_etl(
     for name, folder in (("DATA", data), ("--images", images)):
         if folder and resolved(folder) == out.root:
             raise BadUsageError(f"--out {out_root} is {name} itself; choose another folder")
+    out.refuse_foreign()
     _options(out.run() or {}, changes, source)  # a wrong option is told before any work
     subjects = planned_subjects(source, files)
     for line in told(files.remarks):
         say(line)
-    out.create()
+    for line in out.create(shared):
+        say(line)
     with out.locked():
         out.finish_swap()
         run = out.run() or {}
+        planned = {reading.key for subject in subjects for reading in subject.readings}
+        if replacing and (before := written_before(out)) and not before & planned:
+            run = {}  # of another dataset, whose options are not this one's
         where = (resolved(data), images and resolved(images), out.root)
         names = () if is_remote(data) else sorted(os.listdir(data))[:_LANDMARKS]
         job = Job(*where, source.name, _options(run, changes, source), out.token, tuple(names))
-        return _bring_up_to_date(run, job, subjects, files, say)
+        return _bring_up_to_date(run, job, subjects, files, say, replacing)
 
 
 def _options(run: dict[str, Any], changes: Iterable[dict[str, Any]], source: Source) -> Options:
@@ -145,6 +158,7 @@ def _bring_up_to_date(
     subjects: list[SubjectPlan],
     files: InputFiles,
     say: Say,
+    replacing: bool,
 ) -> Summary:
     out, options = OutFolder(wanted.out, wanted.token), wanted.options
     planned = sum(len(subject.readings) + len(subject.rejects) for subject in subjects)
@@ -162,6 +176,8 @@ def _bring_up_to_date(
         reasons = list(threads.map(lambda plan: why_stale(plan, job, files, stamps), plans))
     stale = {plan.part: why for plan, why in zip(plans, reasons, strict=True) if why}
     parts = {plan.part for plan in plans}
+    if not replacing:
+        refuse_loss(out, plans, [plan for plan in plans if plan.part in stale], job, files)
     complete = _is_merged(out, run, stamps) and not stale and set(out.parts()) == parts
     for line in [*_notices(run, job, options), *_remade(stale)]:
         say(line)
@@ -211,6 +227,8 @@ def _folder(data: Path, name: str) -> Path:
     try:
         there = data.exists()
     except Exception as error:  # each store has its own
+        if not is_remote(data) and isinstance(error, OSError):
+            raise unreadable(f"{name} {data}", error) from None
         raise unreachable(f"{name} {data}", error) from None
     if not there:
         raise BadUsageError(f"{name} {data} does not exist; give the root of the dataset's folders")

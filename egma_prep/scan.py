@@ -61,7 +61,7 @@ def scan_tree(data: Path, images: Path | None, source_name: str | None) -> Itera
     chosen = _spread([one for subject in subjects for one in subject.readings], _CHECKED)
     for subject in subjects:
         found.planned.update(reading.dataset for reading in subject.readings)
-        found.planned.update(reject.dataset for reject in subject.rejects)
+        found.planned.update(reject.dataset or "unknown" for reject in subject.rejects)
         found.rejects.update(reject.reason for reject in subject.rejects)
     usable = _check_readings(chosen, files, source, found)
     with tempfile.TemporaryDirectory() as folder:

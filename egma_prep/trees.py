@@ -41,7 +41,7 @@ class Tree(Protocol):
         """Tell whether permissions let a file be read."""
 
     def folders(self, path: str) -> list[str]:
-        """List the sub-folders of a folder, sorted; none where it is missing."""
+        """List the sub-folders of a folder, sorted; `OSError` where it cannot be read."""
 
     def matching(self, home: str, pattern: str) -> list[str]:
         """List the paths below a folder that match a glob, relative to it."""
@@ -87,14 +87,14 @@ class _LocalTree:
         try:
             with os.scandir(self.root / path) as entries:
                 return sorted(entry.name for entry in entries if entry.is_dir())
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
 
     def matching(self, home: str, pattern: str) -> list[str]:
         return glob(pattern, root_dir=self.root / home)
 
     def has(self, path: str) -> bool:
-        return (self.root / path).exists()
+        return os.path.exists(self._home + path)  # False where nobody may look
 
     def names(self, path: str) -> list[str]:
         try:

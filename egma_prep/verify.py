@@ -15,6 +15,7 @@ from egma_prep.formats import formats, load_shard
 from egma_prep.invariants import broken_rules
 from egma_prep.options import Options, with_changes
 from egma_prep.out_folder import OutFolder, part_number
+from egma_prep.own_files import GITIGNORE
 from egma_prep.parts import Job, damaged_files, part_of
 from egma_prep.places import delete, files_below, place_of, resolved
 from egma_prep.progress import Progress
@@ -206,7 +207,11 @@ def _older(out: OutFolder, expected: set[Path]) -> Iterator[Finding]:
     """Find figures, reports and exports from before; a run may have become private since."""
     made_s = out.run_file.stat().st_mtime
     for path in sorted(out.root.rglob("*")):
-        ours = path in expected or out.relative(path).startswith(_OF_OTHER_COMMANDS)
+        ours = (
+            path in expected
+            or path.name == GITIGNORE
+            or out.relative(path).startswith(_OF_OTHER_COMMANDS)
+        )
         if not ours and path.is_file() and path.stat().st_mtime < made_s:
             what = "older than this private run and may hold raw gaze; remove it or make it again"
             yield Finding(out.relative(path), what)

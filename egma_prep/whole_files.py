@@ -14,11 +14,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from egma_prep.errors import BadUsageError
+from egma_prep.errors import BadUsageError, unreadable
 from egma_prep.formats import formats, parquet
+from egma_prep.own_files import ALONE, SHARED, create, is_shared, make_own_folder, set_mode, sync
 from egma_prep.places import (
     Fingerprint,
     Stamps,
+    beginning,
     is_of_a_store,
     is_remote,
     read_bytes,
@@ -29,32 +31,35 @@ from egma_prep.places import (
 TEMPORARY = ".*.tmp"
 """Matches the names of files that are being written."""
 _BEFORE_SEAL, _AFTER_SEAL = b',\n "seal": "', b'"\n}\n'
-_OWNER_ONLY_FILE = 0o600
 _ROWS_PER_GROUP = 100_000
+_HEAD_BYTES = 4096
 
 
 @contextlib.contextmanager
-def appearing_whole(path: Path, sync: bool = True) -> Iterator[Path]:
-    """Offer a temporary name beside `path`; rename on success, delete on failure.
+def appearing_whole(path: Path, synced: bool = True, shared: bool | None = None) -> Iterator[Path]:
+    """Offer a temporary file beside `path`; rename on success, delete on failure.
 
-    Who does not `sync` here does it before a record says that the file is there.
+    Who has it not `synced` here does that before a record says that the file is there. The group
+    may read it if `shared`; by default if it may read the folder, which is one of ours.
     """
     if is_remote(path):
         with tempfile.TemporaryDirectory(prefix="egma-") as folder:
             yield (temporary := Path(folder) / path.name)
             upload(temporary, path)
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_own_folder(path.parent, shared)
+    mode = SHARED if (is_shared(path.parent) if shared is None else shared) else ALONE
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with _told(path):
+            create(temporary, mode)  # before a library does, as the umask says
             yield temporary
-            temporary.chmod(_OWNER_ONLY_FILE)
-            if sync:
-                _sync(temporary)
+            set_mode(temporary, mode)
+            if synced:
+                sync(temporary)
             os.replace(temporary, path)
-            if sync:
-                _sync(path.parent)
+            if synced:
+                sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -70,12 +75,19 @@ def _told(path: Path) -> Iterator[None]:
         ) from None
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def refuse_foreign(path: Path, mark: bytes) -> None:
+    """Refuse to replace a file that has no `mark` near its beginning, as all of ours of its kind.
+
+    Raises
+    ------
+    BadUsageError
+        If it is one, or a link, or no file.
+    """
+    is_link = not is_remote(path) and path.is_symlink()
+    if is_link or (path.exists() and not (path.is_file() and mark in beginning(path, _HEAD_BYTES))):
+        raise BadUsageError(
+            f"{path} is not of egma-prep; move it away, then repeat the same command"
+        )
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -133,6 +145,8 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError) as error:
         if is_of_a_store(error):  # that it cannot be read now is no damage
             raise
+        if isinstance(error, OSError):
+            raise unreadable(path, error) from None
         raise damaged(path, error) from None
 
 
@@ -158,12 +172,12 @@ def write_tables(tables: Iterable[tuple[Path, pa.Table]]) -> list[Fingerprint]:
         with ThreadPoolExecutor() as threads:
             return list(threads.map(write_table, *zip(*chosen, strict=True)))
     for path, table in chosen:
-        with appearing_whole(path, sync=False) as temporary:
+        with appearing_whole(path, synced=False) as temporary:
             formats()[path.suffix[1:]].save(table, temporary)
             fingerprints.append(fingerprint_of(temporary))
         paths.append(path)
     with ThreadPoolExecutor() as threads, _told(paths[0].parent):
-        list(threads.map(_sync, [*paths, *{path.parent for path in paths}]))
+        list(threads.map(sync, [*paths, *{path.parent for path in paths}]))
     return fingerprints
 
 
@@ -213,6 +227,8 @@ def read_parquet(path: Path) -> pa.Table:
         reason = str(error).partition("\n")[0]
         if is_of_a_store(error):  # that it cannot be read now is no damage
             raise
+        if isinstance(error, PermissionError):
+            raise unreadable(path, error) from None
         raise BadUsageError(f"{path} is damaged ({reason}); repeat: egma-prep run DATA") from None
 
 

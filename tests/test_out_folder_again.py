@@ -18,10 +18,6 @@ def _only_first_patient(phantom: Path, tree: Path) -> Path:
     return first
 
 
-def _mode(path: Path) -> int:
-    return path.stat().st_mode & 0o777
-
-
 def test_a_trial_on_one_patient_does_not_force_the_whole_tree_into_one_part(
     phantom: Path, tmp_path: Path
 ) -> None:
@@ -63,19 +59,6 @@ def test_parts_made_by_other_rules_are_made_again(
 def test_whole_numbers_and_decimals_are_the_same_option(phantom: Path, tmp_path: Path) -> None:
     run_etl(phantom, tmp_path / "out")
     assert "nothing to do" in run_etl(phantom, tmp_path / "out", "--sigma", "16").output
-
-
-def test_outputs_in_a_shared_folder_are_still_for_the_owner_alone(
-    phantom: Path, tmp_path: Path
-) -> None:
-    shared = tmp_path / "shared"
-    shared.mkdir(mode=0o755)
-    (shared / "notes.txt").write_text("not ours")
-    run_etl(phantom, shared)
-    egma_prep("render-heatmaps", "--out", shared, "--sigma", "8", *IN_THREADS)
-    made = [path for path in shared.rglob("*") if path.name != "notes.txt"]
-    assert {_mode(path) for path in made if path.parent == shared} == {0o700, 0o600}
-    assert {_mode(path) for path in made if path.suffix == ".parquet"} == {0o600}
 
 
 def test_a_patients_folder_copied_under_another_name_does_not_cost_the_patient(

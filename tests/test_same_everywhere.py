@@ -457,10 +457,11 @@ def test_an_empty_folder_that_was_open_to_all_becomes_its_owners_alone(
 
 def test_no_temporary_file_is_left(clean_out: Path) -> None:
     names = [path.name for path in clean_out.rglob("*") if path.is_file()]
+    names.remove(".gitignore")
     assert not [name for name in names if name.startswith(".") or name.endswith(".tmp")]
     assert {path.name for path in clean_out.iterdir()} == {
         "run.json", "tables", "images", "shards", "rejects.parquet", "state", "README.md",
-        "shareable.json",
+        "shareable.json", ".gitignore",
     }  # fmt: skip
 
 

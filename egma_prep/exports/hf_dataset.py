@@ -8,6 +8,7 @@ import datasets
 
 from egma_prep.encode import facts_of, png
 from egma_prep.exports import Rows
+from egma_prep.own_process import unhide_torch
 from egma_prep.reader import Map, Reading, Shards
 
 CARD_HEAD = """\
@@ -48,6 +49,7 @@ FEATURES = datasets.Features(
 
 def write_part(shard: Shards, folder: Path, part: str) -> Rows:
     """Write one part as a dataset of its own."""
+    unhide_torch()
     shutil.rmtree(folder / part, ignore_errors=True)
     rows = [_row(reading) for reading in shard]
     _save(datasets.Dataset.from_list(rows, features=FEATURES), folder / part)
@@ -56,6 +58,7 @@ def write_part(shard: Shards, folder: Path, part: str) -> Rows:
 
 def finish(folder: Path, rows: Rows) -> Path:
     """Join the parts."""
+    unhide_torch()
     whole = folder / "whole"
     shutil.rmtree(whole, ignore_errors=True)
     parts = [datasets.load_from_disk(path) for path in sorted(folder.glob("part-*"))]

@@ -8,10 +8,13 @@ from typing import Protocol, cast
 
 import pyarrow as pa
 
-from egma_prep.errors import BadUsageError
+from egma_prep.errors import BadUsageError, unreadable
+from egma_prep.parse.values import is_safe_id
 from egma_prep.schema import SCHEMA_VERSION, SHARD
 
 _PART = re.compile(r"part-[0-9]+")
+_IN_PATHS = ("dataset", "reading_id")
+"""Exports and figures are named by them."""
 
 
 class Format(Protocol):
@@ -39,11 +42,13 @@ def load_shard(path: Path) -> pa.Table:
     Raises
     ------
     BadUsageError
-        If it is missing, damaged, or of another schema version.
+        If it is missing, damaged, of another schema version, or has an id that leads elsewhere.
     """
     kind = _format_of(path)
     try:
         table = kind.load(path)
+    except PermissionError as error:
+        raise unreadable(path, error) from None
     except Exception as error:  # each library has its own for damage
         reason = str(error).partition("\n")[0]
         raise BadUsageError(
@@ -54,6 +59,13 @@ def load_shard(path: Path) -> pa.Table:
     version = (table.schema.metadata or {}).get(b"egma.schema_version", b"none").decode()
     if version != SCHEMA_VERSION:
         raise BadUsageError(f"{path} has schema {version}, this version knows {SCHEMA_VERSION}")
+    for name in _IN_PATHS:
+        for value in table.column(name).to_pylist():
+            if not is_safe_id(value):
+                raise BadUsageError(
+                    f"{path} has the {name} {str(value)[:60]!r}, and no shard of egma-prep has such"
+                    " a one; get it from where it was made, or repeat: egma-prep run DATA"
+                )
     return table
 
 

@@ -125,9 +125,14 @@ def safe_id(text: str, path: str, what: str) -> str:
     if _ROUNDED_ID.fullmatch(plain):
         what = f"{what} is {_shown(text)}, a number that a spreadsheet rounded: its digits are lost"
         raise BadInputError("bad_id", path, what)
-    if not _SAFE_ID.fullmatch(plain):
+    if not is_safe_id(plain):
         raise BadInputError("bad_id", path, f"{what} is {_shown(text)}")
     return plain
+
+
+def is_safe_id(text: object) -> bool:
+    """Tell an id that may become part of a path."""
+    return isinstance(text, str) and bool(_SAFE_ID.fullmatch(text))
 
 
 def id_key(text: str) -> str:

@@ -20,10 +20,11 @@ from egma_prep.report.means import KEYWORDS, Means
 from egma_prep.report.numbers import Told, counts, distributions, facts, gaze_of_words
 from egma_prep.report.plots import histogram, lead_curves, mean_maps
 from egma_prep.schema import part_tables
-from egma_prep.whole_files import appearing_whole, read_parquet
+from egma_prep.whole_files import appearing_whole, read_parquet, refuse_foreign
 
 _SMALL_CELL = 10  # patients
 _CARD_TABLES = ("words", "fixations")
+_TITLE = b"<title>Readings with sentence heatmaps</title>"  # of every page that we ever wrote
 
 
 def write_report(out_root: Path, to_share: bool = False) -> Path:
@@ -37,11 +38,13 @@ def write_report(out_root: Path, to_share: bool = False) -> Path:
     Raises
     ------
     BadUsageError
-        If there is no complete run, it has no readings, a shard is missing, or the readings are of
-        too few patients to share anything about.
+        If there is no complete run, it has no readings, a shard is missing, the readings are of
+        too few patients to share anything about, or another file lies in the page's place.
     """
     out = OutFolder(out_root)
     run = out.finished_run()
+    target = out.root / REPORTS[" --shareable" if to_share else ""]
+    refuse_foreign(target, _TITLE)
     options = with_changes(Options(), run["options"])
     told = Told(_SMALL_CELL if to_share else 1)
     means = Means()
@@ -82,7 +85,6 @@ def write_report(out_root: Path, to_share: bool = False) -> Path:
         "parts": parts,
         "privacy": options.output.privacy,
     }
-    target = out.root / REPORTS[" --shareable" if to_share else ""]
     with appearing_whole(target) as temporary:
         _template().stream(context).dump(str(temporary), encoding="utf-8")
     return target

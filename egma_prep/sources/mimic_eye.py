@@ -1,7 +1,7 @@
 """MIMIC-EYE: REFLACX and EYE GAZE merged by patient, with JPEG images (FORMATS, section 3)."""
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from egma_prep.cxr_tree import cxr_tree, image_names, image_size
 from egma_prep.errors import BadInputError, Reject
@@ -71,22 +71,39 @@ def _reflacx_folders(files: InputFiles, patient: str) -> list[str]:
     return [name for name in ours if name not in ("gaze_data", "main_data")]
 
 
+def _transcript_folders(files: InputFiles, patient: str) -> list[str]:
+    return files.folders(f"{_root(patient, 'eye_gaze')}/{_TRANSCRIPTS['folder']}")
+
+
 def _plan_patient(files: InputFiles, patient: str) -> SubjectPlan:
     files.forget_tables()
     files.fingerprints.clear()
     subject = SubjectPlan(patient[len(_PREFIX) :])
+    try:
+        files.check_readable(patient)
+    except BadInputError as error:
+        subject.add(Reject.of(error, "", "", "plan"))
+        return subject
     metadata = f"{_root(patient, 'reflacx')}/{_LAYOUT['reflacx_metadata']}"
-    _plan_table(subject, files, metadata, reflacx, _reflacx_folders(files, patient))
+    _plan_table(subject, files, metadata, reflacx, _reflacx_folders)
     sheet = f"{_root(patient, 'eye_gaze')}/{_EYE_GAZE['tables']['master_sheet']['file']}"
-    transcripts = files.folders(f"{_root(patient, 'eye_gaze')}/{_TRANSCRIPTS['folder']}")
-    _plan_table(subject, files, sheet, eye_gaze, transcripts)
+    _plan_table(subject, files, sheet, eye_gaze, _transcript_folders)
     subject.inputs = dict(files.fingerprints)
     return subject
 
 
 def _plan_table(
-    subject: SubjectPlan, files: InputFiles, path: str, parser: RowParser, folders: list[str]
+    subject: SubjectPlan,
+    files: InputFiles,
+    path: str,
+    parser: RowParser,
+    list_folders: Callable[[InputFiles, str], list[str]],
 ) -> None:
+    try:
+        folders = list_folders(files, path.partition("/")[0])
+    except BadInputError as unreadable:  # what lies there nobody can tell
+        subject.add(Reject.of(unreadable, parser.DATASET, "", "plan"))
+        return
     if not folders and not files.has(path):
         return
     for plan in plan_tables(files, [path], parser, folders):
