@@ -273,6 +273,33 @@ def test_a_header_without_what_it_must_say_is_completed_and_counted() -> None:
     assert notes == ("dicom_header_completed",)
 
 
+@pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize(
+    "absent",
+    [
+        {"HighBit": "absent"},
+        {"HighBit": "blank"},
+        {"BitsStored": "absent"},
+        {"BitsStored": "absent", "HighBit": "blank"},
+    ],
+    ids=str,
+)
+def test_a_header_without_its_bits_is_as_bright_in_the_evaluation(
+    absent: dict[str, str], kind: str
+) -> None:
+    """Of 12 bits in words of 16, shown by a window: no other reading has these grey levels."""
+    facts = {"WindowCenter": 2000, "WindowWidth": 3000, "PhotometricInterpretation": kind}
+    data = image(**facts)
+    for name, how in absent.items():
+        if how == "absent":
+            delattr(data, name)
+        else:
+            setattr(data, name, None)
+    wanted = expected(TEXTURE, window=(2000, 3000))
+    found = grey_of_dicom(packed(data))
+    assert close(found, 255 - wanted if kind == "MONOCHROME1" else wanted)
+
+
 def test_few_bright_pixels_on_a_plain_ground_are_seen() -> None:
     pixels = np.zeros((90, 90), np.uint16)
     pixels[3, :9] = 1000

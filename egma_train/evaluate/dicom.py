@@ -259,8 +259,9 @@ def _colours(header: Any, kind: str) -> Frame:
 def _stored(header: Any) -> Values:
     """Decode the stored values, without the bits that the header calls unused."""
     allocated = _whole(header, "BitsAllocated")
-    high = _whole(header, "HighBit") if "HighBit" in header else allocated - 1
-    usual = {"SamplesPerPixel": 1, "PixelRepresentation": 0, "BitsStored": high + 1}
+    high = _whole(header, "HighBit") if _numbers(header, "HighBit") else -1
+    usual = {"SamplesPerPixel": 1, "PixelRepresentation": 0}
+    usual["BitsStored"] = high + 1 or allocated
     for name in usual:
         if not _numbers(header, name):
             setattr(header, name, usual[name])
@@ -274,7 +275,7 @@ def _stored(header: Any) -> Values:
     wanted = int(header.Rows) * int(header.Columns) * allocated // 8
     if not syntax.is_compressed and len(header.PixelData) < wanted:
         raise UnreadableImageError(f"cut off: {len(header.PixelData):,} of {wanted:,} bytes")
-    high = high if bits - 1 <= high < allocated else bits - 1
+    high = high if bits - 1 <= high < allocated else bits - 1  # the lowest bits where it is absent
     header.BitsStored = allocated  # pydicom would take the lowest bits, wherever HighBit is
     words = _grey_frame(header.pixel_array)
     header.BitsStored = bits
