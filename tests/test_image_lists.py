@@ -340,6 +340,26 @@ def test_siim_knows_every_spelling_of_no_mask(tmp_path: Path, none: str) -> None
     }
 
 
+@pytest.mark.parametrize(
+    "mask",
+    ["1.0 5.0 3.0 4.0", "1, 5, 3, 4", "1,5,3,4", "[1 5 3 4]", "(1, 5, 3, 4)", "1,0 5,0 3,0 4,0",
+     "1;5;3;4", " 1  5 3 4 ", "1e+00 5 3 4", "'1 5 3 4'", "1.0, 5.0, 3.0, 4.0"],
+)  # fmt: skip
+def test_siim_knows_a_mask_however_it_was_saved_again(tmp_path: Path, mask: str) -> None:
+    (tmp_path / "rle.csv").write_text(f'ImageId,EncodedPixels\na,"{mask}"\nb,-1\n')
+    images = read_images("siim", tmp_path / "rle.csv", None, 0)
+    assert by_name(images) == {"a": "Pneumothorax", "b": "No Finding"}
+
+
+@pytest.mark.parametrize(
+    "mask", ["1.5 5", "1 -5", "1, 5, 3", "1 nan", "1 inf", "0.0 0.0", "1,0 0,0", "-1 -1", "1 5 x 4"]
+)
+def test_siim_refuses_what_is_neither_runs_nor_none(tmp_path: Path, mask: str) -> None:
+    (tmp_path / "rle.csv").write_text(f'ImageId,EncodedPixels\na,"{mask}"\nb,-1\n')
+    with pytest.raises(BadUsageError, match="row 2: EncodedPixels of a is"):
+        read_images("siim", tmp_path / "rle.csv", None, 0)
+
+
 def test_siim_reads_the_blank_in_its_header_and_several_masks_an_image(tmp_path: Path) -> None:
     (tmp_path / "train-rle.csv").write_text(RUNS)
     images = read_images("siim", tmp_path / "train-rle.csv", None, 0)
