@@ -1,10 +1,13 @@
 """Checkpoints against each other: the rows of reports, paired, in memory, from files, in tables."""
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from evaluation import (
     OracleEncoder,
     RandomEncoder,
@@ -12,6 +15,7 @@ from evaluation import (
     list_of_pictures,
     save_tiny_model,
 )
+from numpy.typing import NDArray
 
 from egma_train.evaluate.differences import difference
 from egma_train.evaluate.image_lists import ImageList, patients
@@ -79,6 +83,40 @@ def test_only_images_that_both_could_read_are_compared(
     right = np.mean([row["label"] == row["predicted"] for row in first["rows"][10:]])
     assert found["metrics"]["accuracy"]["value"] == pytest.approx(1 - right)
     assert difference(first, second | {"rows": []}) is None
+
+
+class NoisyEncoder(RandomEncoder):
+    """Gives each image and text a direction that follows from its own noise."""
+
+    def __init__(self, noise: int) -> None:
+        super().__init__({name: list(own) for name, own in PROMPTS.queries.items()}, CLASSES)
+        self.noise = noise
+
+    def texts(self, texts: Sequence[str]) -> torch.Tensor:
+        drawn = torch.Generator().manual_seed(self.noise)
+        return torch.nn.functional.normalize(torch.randn(len(texts), 8, generator=drawn), dim=-1)
+
+    def images(self, frames: NDArray[np.uint8]) -> tuple[torch.Tensor, torch.Tensor]:
+        pooled = self.texts(["image"] * len(frames))
+        return pooled, pooled[:, None].expand(-1, 49, -1)
+
+
+def test_queries_of_several_classes_that_share_a_text_all_count(
+    listed: tuple[ImageList, list[Path]], tmp_path: Path
+) -> None:
+    shared = {name: [*own[:5], "a chest radiograph"] for name, own in PROMPTS.queries.items()}
+    prompts = dataclasses.replace(PROMPTS, queries=shared)
+    first, second = (
+        retrieval(*listed, prompts, NoisyEncoder(noise))
+        | {"checkpoint": {"name": f"m{noise}", "sha256": ""}}
+        for noise in (0, 1)
+    )
+    stored = [one | {"rows": read_rows(write_report(tmp_path, one))} for one in (first, second)]
+    for found in (difference(first, second), difference(*stored)):
+        assert found is not None and found["rows"] == 48 + 8 * len(shared["Edema"])
+        for name, figure in found["metrics"].items():
+            values = [report["metrics"][name]["value"] for report in (first, second)]
+            assert figure["value"] == pytest.approx(values[1] - values[0]), name
 
 
 def test_sentences_are_compared_by_patient() -> None:
