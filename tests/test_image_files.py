@@ -96,6 +96,12 @@ def test_a_file_is_not_guessed_where_two_may_be_meant(tmp_path: Path) -> None:
     assert found == [None, None, None, tmp_path / "c/one.JPG", tmp_path / "root.png"]
 
 
+def test_a_file_goes_to_the_first_of_two_spellings(tmp_path: Path) -> None:
+    touch(tmp_path, "x.png", "a/y.jpg")
+    found = locate(tmp_path, ["x.png", "./x.png", "X.PNG", "a\\y.jpg", "a/y.jpg"])
+    assert found == [tmp_path / "x.png", None, None, tmp_path / "a/y.jpg", None]
+
+
 def test_names_alone_are_found_anywhere_with_or_without_their_suffix(tmp_path: Path) -> None:
     uid = "1.2.276.0.7230010.3.1.4.8323329.1000.1517875201.850000"
     touch(tmp_path, f"{uid}.1/{uid}.2/{uid}.dcm", "stage_2_train_images/0A-b.dcm")

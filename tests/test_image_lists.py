@@ -393,6 +393,40 @@ def test_a_file_names_the_subset_to_measure(model: Path, tmp_path: Path, file: s
     assert "few images of a class (No Finding 1, Pneumothorax 1)" in result.output
 
 
+SPELLED = ("{}.png", "./{}.png", ".\\{}.png", "a//{}.png", "\\a\\{}.png")
+
+
+@pytest.mark.parametrize(("one", "other"), [(0, 1), (0, 2), (3, 4)])
+def test_an_image_under_two_spellings_counts_once_and_has_one_label(
+    tmp_path: Path, one: int, other: int
+) -> None:
+    lines = [f"{SPELLED[k].format(i)},{'Edema' if i % 2 else 'No Finding'}"
+             for i in range(4) for k in (one, other)]  # fmt: skip
+    (tmp_path / "own.csv").write_text("\n".join(["path,label", *lines]))
+    images = read_images("csv", tmp_path / "own.csv", None, 0)
+    assert images.ids == tuple(SPELLED[one].format(i) for i in range(4))
+    (tmp_path / "list.txt").write_text(SPELLED[other].format(2))
+    assert len(read_images("csv", tmp_path / "own.csv", tmp_path / "list.txt", 0)) == 1
+    (tmp_path / "own.csv").write_text(
+        "\n".join(["path,label", lines[0], lines[3].replace("1", "0")])
+    )
+    with pytest.raises(BadUsageError, match=r"row 3: .* has two labels .above it is "):
+        read_images("csv", tmp_path / "own.csv", None, 0)
+
+
+def test_a_chexpert_image_under_two_spellings_counts_once(tmp_path: Path) -> None:
+    rows = [f"x/p{i}/v.jpg," + ",".join("1" if i == k else "" for k in range(5)) for i in range(5)]
+    again = [row.replace("/", "\\") for row in rows]
+    (tmp_path / "own.csv").write_text(FIVE_HEAD + "\n".join([*rows, *again]) + "\n")
+    images = read_images("chexpert5x200", tmp_path / "own.csv", None, 0)
+    assert len(images) == 5 and "5 images whose view neither" in images.notes[0]
+    (tmp_path / "own.csv").write_text(
+        FIVE_HEAD + f"{rows[0]}\n{again[0].replace(',1,,', ',,1,')}\n"
+    )
+    with pytest.raises(BadUsageError, match=r"row 3: .* stands twice, labelled otherwise"):
+        read_images("chexpert5x200", tmp_path / "own.csv", None, 0)
+
+
 # -- mistakes -------------------------------------------------------------------------------------
 
 

@@ -22,6 +22,11 @@ def stem(one: str) -> str:
     return str(path.with_suffix("") if path.suffix.lower() in _SUFFIXES else path)
 
 
+def spelled_alike(one: str) -> str:
+    """Bring an image's path to the spelling that all of one file share: slashes, no ``./``."""
+    return "/".join(_parts(one)) or one
+
+
 def locate(root: Path, ids: Sequence[str]) -> list[Path | None]:
     """Find images below a folder; None for those that are not there.
 
@@ -30,7 +35,8 @@ def locate(root: Path, ids: Sequence[str]) -> list[Path | None]:
     they lead to files. Names without a folder are found anywhere below. Of files that differ in
     suffix the one with the id's own is taken, masks in ``.png`` beside images in ``.jpg``; neither
     case nor suffix counts where one file only can be meant, and a file that several ids would get
-    this way is nobody's. No path leads outside, unless by a link.
+    this way is nobody's, or the first's of those that spell one path in several ways. No path leads
+    outside, unless by a link.
 
     Raises
     ------
@@ -180,13 +186,13 @@ def _unlike(name: str, path: Path) -> bool:
 
 
 def _unshared(found: Sequence[Path | None], ranks: Sequence[int]) -> list[Path | None]:
-    """Leave a file to the id that names it best, to none where two do as well."""
+    """Leave a file to the id that names it best, to none where two do as well but inexactly."""
     claims = defaultdict(list)
-    for path, rank in zip(found, ranks, strict=True):
-        claims[path].append(rank)
-    return [
-        path
-        if rank == min(claims[path]) and (rank == _EXACT or claims[path].count(rank) == 1)
-        else None
-        for path, rank in zip(found, ranks, strict=True)
-    ]
+    for i, (path, rank) in enumerate(zip(found, ranks, strict=True)):
+        claims[path].append((rank, i))
+    owners = {}
+    for path, own in claims.items():
+        best, first = min(own)
+        if best == _EXACT or [rank for rank, _ in own].count(best) == 1:
+            owners[path] = first
+    return [path if owners.get(path) == i else None for i, path in enumerate(found)]
