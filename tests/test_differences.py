@@ -209,6 +209,14 @@ def test_a_contrast_is_told_as_a_number_and_controls_below_their_figure() -> Non
         ("p90/p90000001/s9/a.jpg", "p90/p900{}/s8/b.jpg"),
         ("p90000001_s9_a.jpg", "P900{}.dcm"),
         ("s90000001/a.jpg", "s900{}/b.jpg"),
+        ("00000001_000.png", "000{}_001.png"),
+        ("images_001/00000001_000.png", "images_012/000{}_001.png"),
+        (r"images_001\00000001_000.png", r"images_012\000{}_001.png"),
+        ("90000001_99000001_a-b.jpg", "900{}_99000002_c-d.jpg"),
+        ("90000001/99000001/a.jpg", "900{}/99000002/b.jpg"),
+        ("files/90000001-1.png", "files/900{}-2.png"),
+        ("20240131/90000001_1.png", "20240201/900{}_2.png"),
+        ("p90/p90000001/s9/a.jpg", "900{}_8_b.jpg"),
     ],
 )
 def test_patients_are_known_however_paths_are_written(ids: tuple[str, str]) -> None:
@@ -219,4 +227,15 @@ def test_patients_are_known_however_paths_are_written(ids: tuple[str, str]) -> N
 
 def test_where_a_path_names_no_patient_each_image_is_its_own() -> None:
     ids = ["patient.jpg", "x.png", "inpatient1_a.png", "inpatient1_b.png", "p1/2.png", "p1/3.png"]
+    ids += ["20240131_1.png", "20240131_2.png", "1.2.90000001.1", "1.2.90000001.2"]
+    ids += ["123456789_0.png", "123456789_1.png", "1234567_0.png", "1234567_1.png"]
     assert len(set(patients(ids).tolist())) == len(ids)
+
+
+def test_a_folder_that_all_images_lie_in_is_no_patient() -> None:
+    ids = [f"scratch/90000001/data/{i}.png" for i in range(4)]
+    assert len(set(patients(ids).tolist())) == len(ids)
+    ids = [f"scratch/90000001/0000000{1 + i // 2}_00{i}.png" for i in range(4)]
+    assert patients(ids).tolist() == [0, 0, 1, 1]
+    assert patients(["00000001/00000001_0.png", "00000001/00000001_1.png"]).tolist() == [0, 0]
+    assert patients(["00000001_000.png", "00000001_001.png"]).tolist() == [0, 0]

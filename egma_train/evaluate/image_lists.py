@@ -15,10 +15,16 @@ from egma_train.evaluate.image_files import spelled_alike, stem
 from egma_train.evaluate.user_files import read_rows, read_table
 
 # A patient as CheXpert's paths and MIMIC-CXR's name folders, and flattened copies their files;
-# where a path names no patient, a study of MIMIC-CXR is of one. Other lists name none.
-_PATIENT, _STUDY = (
+# where a path names no patient, a study of MIMIC-CXR is of one. NIH's files begin with the
+# patient, 00000001_000.png, as do MIMIC-CXR's without their p; days (20240131) are none. Other
+# lists name none.
+_PATIENT, _STUDY, _NUMBERED = (
     re.compile(rf"(?<![a-z0-9])({name})(?![a-z0-9])")
-    for name in (r"patient[ _-]?\d+|p\d{8}", r"s\d{8}")
+    for name in (
+        r"patient[ _-]?\d+|p\d{8}",
+        r"s\d{8}",
+        r"(?<![^/])(?!20\d\d(?:0[1-9]|1[0-2])(?:[0-2]\d|3[01]))\d{8}(?=[_/-])",
+    )
 )
 
 
@@ -99,11 +105,28 @@ class ImageList:
 def patients(ids: Sequence[str]) -> NDArray[np.int64]:
     """Give images numbers of patients ``(N,)`` by what their ids name, else each its own."""
 
-    def named_in(one: str) -> str:
-        found = _PATIENT.search(one.casefold()) or _STUDY.search(one.casefold())
-        return found[1] if found else one
+    def named_in(one: str, kind: re.Pattern[str]) -> str | None:
+        found = kind.search(one.casefold())
+        return found[1] if found else None
 
-    named = [named_in(one) for one in ids]
+    places = [one.replace("\\", "/").rpartition("/") for one in ids]
+    folders = [_NUMBERED.findall(folder + slash) for folder, slash, _ in places]
+    no_patient = set.intersection(*map(set, folders)) if len(ids) > 1 else set()  # all lie there
+    numbers = [
+        next(
+            (
+                f"p{one}"
+                for one in (*own, *_NUMBERED.findall(name))
+                if one not in no_patient or name.startswith(one)
+            ),
+            None,
+        )
+        for own, (_, _, name) in zip(folders, places, strict=True)
+    ]
+    named = [
+        named_in(one, _PATIENT) or number or named_in(one, _STUDY) or one
+        for one, number in zip(ids, numbers, strict=True)
+    ]
     return np.unique(named, return_inverse=True)[1]
 
 
