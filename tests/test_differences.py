@@ -172,6 +172,7 @@ def test_the_command_tells_the_difference_to_the_first_of_several_checkpoints(
     assert result.exit_code == 0, result.output
     assert result.output.count("difference to one, over 48 rows that both have:") == 1
     assert "few images of a class (Atelectasis 6" in result.output
+    assert "hardly any grey levels" not in result.output
 
 
 def test_a_contrast_is_told_as_a_number_and_controls_below_their_figure() -> None:

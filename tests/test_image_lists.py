@@ -182,6 +182,8 @@ def test_the_command_measures_chexpert_in_jpeg(model: Path, tmp_path: Path) -> N
     assert result.exit_code == 0, result.output
     report = json.loads(written(tmp_path, "zero-shot-chexpert5x200").read_text())
     assert report["evaluated"]["counts"] == dict.fromkeys(FIVE, 2)
+    assert sorted(report["blank"]) == [one for one, _, _ in rows]
+    assert " 10 of 10 images have hardly any grey levels" in result.output
     assert report["prompts"]["counts"]["Atelectasis"] == 60
 
 
