@@ -221,7 +221,38 @@ def test_differences_of_accuracy_are_held_by_92_to_97_percent_of_intervals(
         kind = rng.choice(3, n, p=[gained, lost, 1 - gained - lost])
         found = paired_answers(kind == 1, kind == 0)
         kept.append(found.low <= gained - lost <= found.high)
+        assert (found.p < 0.05) != (found.low <= 0 <= found.high)
     assert 0.92 <= np.mean(kept) <= 0.99  # Bonett and Price's own table: cautious with few changes
+
+
+@pytest.mark.parametrize("n", [40, 100])
+def test_an_interval_of_accuracys_difference_holds_0_where_p_is_05_or_more_and_there_alone(
+    n: int,
+) -> None:
+    """All numbers of gained and lost answers: 15 and 6 of 40, 5 and 0 of 100 disagreed."""
+    moved = 0.0
+    for gained, lost in ((g, k) for g in range(n + 1) for k in range(n + 1 - g)):
+        if abs(gained - lost) > 40 or ((gained + lost) % 3 and lost > 6):
+            continue  # so far from .05 that a third of them will do
+        kind = np.repeat([0, 1, 2], [gained, lost, n - gained - lost])
+        found = paired_answers(kind == 1, kind == 0)
+        assert (found.p < 0.05) != (found.low <= 0 <= found.high), (gained, lost)
+        assert found.low <= found.value <= found.high
+        more, less = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
+        half = 1.959964 * np.sqrt((more + less - (more - less) ** 2) / (n + 2))
+        off = [found.low - max(more - less - half, -1), found.high - min(more - less + half, 1)]
+        moved = max(moved, float(np.abs(off).max()))
+    assert 0 < moved < 0.02
+
+
+def test_other_differences_agree_with_their_p_too() -> None:
+    rng = np.random.default_rng(0)
+    for value in (0.1, -0.1):
+        for reach in (0.02, 0.05, 0.2):
+            drawn, swapped = value + reach * rng.normal(size=2000), 0.05 * rng.normal(size=2000)
+            found = paired(value, drawn, swapped, 40, alone=False)
+            assert (found.p < 0.05) != (found.low <= 0 <= found.high)
+            assert found.low <= found.value <= found.high
 
 
 def test_differences_of_means_are_students_where_he_is_right() -> None:
