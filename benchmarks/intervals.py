@@ -1,6 +1,6 @@
 """Count how often `egma-eval`'s 95 % intervals hold the truth: a table in Markdown.
 
-    python benchmarks/intervals.py [--samples 2000] > benchmarks/intervals.md
+    python benchmarks/intervals.py [--samples 2000] [--only patients] > benchmarks/intervals.md
 
 Every sample is drawn anew from what is written in its row, measured with the package's own
 function, and counted where low <= truth <= high. What plain methods reach stands beside.
@@ -134,6 +134,43 @@ def means(rng: np.random.Generator, samples: int, n: int) -> Iterator[Row]:
             yield f"mean of {said}", n, truth, *ends(found), float(np.mean(plain))
 
 
+def patients(rng: np.random.Generator, samples: int, n: int) -> Iterator[Row]:
+    """So many patients of several images, by likeness (ICC): beside the same without patients."""
+    samples = min(samples, 1000 if n < 1000 else 200)
+    for each, likeness in ((3, 0.3), (10, 0.2), (6, 0.6)):
+        of = np.repeat(np.arange(n), each)
+        label = np.arange(n * each) % 2
+        for truth in (0.8, 0.9, 0.95, 0.98):
+            a_and_b = (1 - likeness) / likeness
+            shares = rng.beta(a_and_b * truth, a_and_b * (1 - truth), (samples, n))
+            right = rng.binomial(1, np.repeat(shares, each, axis=1)).astype(np.float64)
+            said = f"{each} images a patient, ICC {likeness}"
+            found = [intervals.bounded_mean(own, of) for own in right]
+            plain = [intervals.bounded_mean(own) for own in right]
+            yield f"accuracy, {said}", n, truth, *ends(found), held(*ends(plain), truth)
+            own = [intervals.clustering(one, of) for one in right]
+            tables = np.array(
+                [np.bincount(np.where(one > 0, 3 * label, 1 + label), minlength=4) for one in right]
+            ).reshape(-1, 2, 2)
+            worth = tables / np.array([one.effect for one in own])[:, None, None]
+            figure = metrics.balanced_accuracy, metrics.balanced_accuracy_slopes
+            low, high = intervals.table_interval(
+                worth, *figure, np.array([one.quantile for one in own])
+            )
+            alone = held(*intervals.table_interval(tables, *figure), truth)
+            yield f"balanced accuracy, {said}", n, truth, low, high, alone
+        for truth in (0.75, 0.9, 0.98):
+            for positive, by in ((label[:, None] > 0, "image"), (of[:, None] % 4 == 0, "patient")):
+                shared = rng.normal(size=(samples, n))[:, of]
+                scores = np.sqrt(1 - likeness) * rng.normal(size=shared.shape)
+                scores += np.sqrt(likeness) * shared
+                scores += np.sqrt(2) * stats.norm.ppf(truth) * positive[:, 0]
+                found = [intervals.auroc_interval(positive, one[:, None], of) for one in scores]
+                plain = [intervals.auroc_interval(positive, one[:, None]) for one in scores]
+                what = f"AUROC, labels by {by}, {each} images a patient, ICC {likeness}"
+                yield what, n, truth, *ends(found), held(*ends(plain), truth)
+
+
 def gains(rng: np.random.Generator, samples: int, n: int) -> Iterator[Row]:
     """Two models on the same images: accuracy, and means."""
     samples = min(samples, 200 if n < 1000 else 60)
@@ -158,15 +195,19 @@ def gains(rng: np.random.Generator, samples: int, n: int) -> Iterator[Row]:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
+    kinds = (accuracies, tables, areas, macro_areas, means, patients, gains)
     parser.add_argument("--samples", type=int, default=2000)
-    samples = parser.parse_args().samples
-    rng = np.random.default_rng(0)
+    parser.add_argument("--only", choices=[kind.__name__ for kind in kinds])
+    asked = parser.parse_args()
     print("# Intervals by simulation, as printed by `benchmarks/intervals.py`\n")
     print("| figure | n | truth | held, % | mean width | plain method held, % |")
     print("|---|---|---|---|---|---|")
-    for kind in (accuracies, tables, areas, macro_areas, means, gains):
+    for kind in kinds:
+        if asked.only not in (None, kind.__name__):
+            continue
         for n in (40, 100, 1000):
-            for said, _, truth, low, high, plain in kind(rng, samples, n):
+            rng = np.random.default_rng(n)
+            for said, _, truth, low, high, plain in kind(rng, asked.samples, n):
                 cells = f"{100 * held(low, high, truth):.1f} | {(high - low).mean():.3f}"
                 beside = "" if np.isnan(plain) else f"{100 * plain:.1f}"
                 print(f"| {said} | {n} | {truth:.3f} | {cells} | {beside} |", flush=True)

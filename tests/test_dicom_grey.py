@@ -273,6 +273,74 @@ def test_a_header_without_what_it_must_say_is_completed_and_counted() -> None:
     assert notes == ("dicom_header_completed",)
 
 
+@pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize(
+    "absent",
+    [
+        {"HighBit": "absent"},
+        {"HighBit": "blank"},
+        {"BitsStored": "absent"},
+        {"BitsStored": "absent", "HighBit": "blank"},
+    ],
+    ids=str,
+)
+def test_a_header_without_its_bits_is_as_bright_in_the_evaluation(
+    absent: dict[str, str], kind: str
+) -> None:
+    """Of 12 bits in words of 16, shown by a window: no other reading has these grey levels."""
+    facts = {"WindowCenter": 2000, "WindowWidth": 3000, "PhotometricInterpretation": kind}
+    data = image(**facts)
+    for name, how in absent.items():
+        if how == "absent":
+            delattr(data, name)
+        else:
+            setattr(data, name, None)
+    wanted = expected(TEXTURE, window=(2000, 3000))
+    found = grey_of_dicom(packed(data))
+    assert close(found, 255 - wanted if kind == "MONOCHROME1" else wanted)
+
+
+HIDDEN = {
+    "black": ({"WindowCenter": 50000, "WindowWidth": 400}, None),
+    "white": ({"WindowCenter": 0, "WindowWidth": 1}, None),
+    "white, by a curve": (
+        {"WindowCenter": -9000, "WindowWidth": 9, "VOILUTFunction": "SIGMOID"}, None,
+    ),
+    "black, inverted": (
+        {"WindowCenter": 0, "WindowWidth": 1, "PhotometricInterpretation": "MONOCHROME1"}, None,
+    ),
+    "black, then a good one": (
+        {"WindowCenter": [50000, 2000], "WindowWidth": [400, 3000]}, (2000, 3000),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_a_window_that_leaves_one_grey_level_is_passed_over_in_the_evaluation(name: str) -> None:
+    facts, window = HIDDEN[name]
+    pixels = TEXTURE + 1  # so that the least is above the lowest window
+    wanted = expected(pixels, window=window)
+    found = grey_of_dicom(packed(image(pixels, **facts)))
+    assert close(found, 255 - wanted if "Photometric" in str(facts) else wanted)
+
+
+def test_a_table_that_leaves_one_grey_level_is_passed_over_in_the_evaluation() -> None:
+    """The curve is of inputs beyond all values, whose first entry they get."""
+    item = table(4096, 20_000, 16, CURVE)
+    wanted = expected(TEXTURE, window=(2000, 3000))
+    shown_by = {"WindowCenter": 2000, "WindowWidth": 3000}
+    assert close(grey_of_dicom(packed(voi(item, TEXTURE, **shown_by))), wanted)
+    modality = image(TEXTURE, ModalityLUTSequence=Sequence([item]), **shown_by)
+    assert close(grey_of_dicom(packed(modality)), wanted)
+
+
+@pytest.mark.parametrize("value", [0, 7, 3000])
+def test_a_picture_of_one_value_is_shown_by_its_window_all_the_same(value: int) -> None:
+    pixels = np.full((90, 90), value, np.uint16)
+    data = packed(image(pixels, WindowCenter=50, WindowWidth=100))
+    assert close(grey_of_dicom(data), expected(pixels, window=(50, 100)))
+
+
 def test_few_bright_pixels_on_a_plain_ground_are_seen() -> None:
     pixels = np.zeros((90, 90), np.uint16)
     pixels[3, :9] = 1000

@@ -1,10 +1,13 @@
 """Checkpoints against each other: the rows of reports, paired, in memory, from files, in tables."""
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from evaluation import (
     OracleEncoder,
     RandomEncoder,
@@ -12,6 +15,7 @@ from evaluation import (
     list_of_pictures,
     save_tiny_model,
 )
+from numpy.typing import NDArray
 
 from egma_train.evaluate.differences import difference
 from egma_train.evaluate.image_lists import ImageList, patients
@@ -81,6 +85,40 @@ def test_only_images_that_both_could_read_are_compared(
     assert difference(first, second | {"rows": []}) is None
 
 
+class NoisyEncoder(RandomEncoder):
+    """Gives each image and text a direction that follows from its own noise."""
+
+    def __init__(self, noise: int) -> None:
+        super().__init__({name: list(own) for name, own in PROMPTS.queries.items()}, CLASSES)
+        self.noise = noise
+
+    def texts(self, texts: Sequence[str]) -> torch.Tensor:
+        drawn = torch.Generator().manual_seed(self.noise)
+        return torch.nn.functional.normalize(torch.randn(len(texts), 8, generator=drawn), dim=-1)
+
+    def images(self, frames: NDArray[np.uint8]) -> tuple[torch.Tensor, torch.Tensor]:
+        pooled = self.texts(["image"] * len(frames))
+        return pooled, pooled[:, None].expand(-1, 49, -1)
+
+
+def test_queries_of_several_classes_that_share_a_text_all_count(
+    listed: tuple[ImageList, list[Path]], tmp_path: Path
+) -> None:
+    shared = {name: [*own[:5], "a chest radiograph"] for name, own in PROMPTS.queries.items()}
+    prompts = dataclasses.replace(PROMPTS, queries=shared)
+    first, second = (
+        retrieval(*listed, prompts, NoisyEncoder(noise))
+        | {"checkpoint": {"name": f"m{noise}", "sha256": ""}}
+        for noise in (0, 1)
+    )
+    stored = [one | {"rows": read_rows(write_report(tmp_path, one))} for one in (first, second)]
+    for found in (difference(first, second), difference(*stored)):
+        assert found is not None and found["rows"] == 48 + 8 * len(shared["Edema"])
+        for name, figure in found["metrics"].items():
+            values = [report["metrics"][name]["value"] for report in (first, second)]
+            assert figure["value"] == pytest.approx(values[1] - values[0]), name
+
+
 def test_sentences_are_compared_by_patient() -> None:
     """Two sentences a patient, the second model better by .1 in all; one sentence is not shared."""
     rng = np.random.default_rng(0)
@@ -134,6 +172,7 @@ def test_the_command_tells_the_difference_to_the_first_of_several_checkpoints(
     assert result.exit_code == 0, result.output
     assert result.output.count("difference to one, over 48 rows that both have:") == 1
     assert "few images of a class (Atelectasis 6" in result.output
+    assert "hardly any grey levels" not in result.output
 
 
 def test_a_contrast_is_told_as_a_number_and_controls_below_their_figure() -> None:
@@ -171,6 +210,14 @@ def test_a_contrast_is_told_as_a_number_and_controls_below_their_figure() -> Non
         ("p90/p90000001/s9/a.jpg", "p90/p900{}/s8/b.jpg"),
         ("p90000001_s9_a.jpg", "P900{}.dcm"),
         ("s90000001/a.jpg", "s900{}/b.jpg"),
+        ("00000001_000.png", "000{}_001.png"),
+        ("images_001/00000001_000.png", "images_012/000{}_001.png"),
+        (r"images_001\00000001_000.png", r"images_012\000{}_001.png"),
+        ("90000001_99000001_a-b.jpg", "900{}_99000002_c-d.jpg"),
+        ("90000001/99000001/a.jpg", "900{}/99000002/b.jpg"),
+        ("files/90000001-1.png", "files/900{}-2.png"),
+        ("20240131/90000001_1.png", "20240201/900{}_2.png"),
+        ("p90/p90000001/s9/a.jpg", "900{}_8_b.jpg"),
     ],
 )
 def test_patients_are_known_however_paths_are_written(ids: tuple[str, str]) -> None:
@@ -181,4 +228,15 @@ def test_patients_are_known_however_paths_are_written(ids: tuple[str, str]) -> N
 
 def test_where_a_path_names_no_patient_each_image_is_its_own() -> None:
     ids = ["patient.jpg", "x.png", "inpatient1_a.png", "inpatient1_b.png", "p1/2.png", "p1/3.png"]
+    ids += ["20240131_1.png", "20240131_2.png", "1.2.90000001.1", "1.2.90000001.2"]
+    ids += ["123456789_0.png", "123456789_1.png", "1234567_0.png", "1234567_1.png"]
     assert len(set(patients(ids).tolist())) == len(ids)
+
+
+def test_a_folder_that_all_images_lie_in_is_no_patient() -> None:
+    ids = [f"scratch/90000001/data/{i}.png" for i in range(4)]
+    assert len(set(patients(ids).tolist())) == len(ids)
+    ids = [f"scratch/90000001/0000000{1 + i // 2}_00{i}.png" for i in range(4)]
+    assert patients(ids).tolist() == [0, 0, 1, 1]
+    assert patients(["00000001/00000001_0.png", "00000001/00000001_1.png"]).tolist() == [0, 0]
+    assert patients(["00000001_000.png", "00000001_001.png"]).tolist() == [0, 0]

@@ -16,7 +16,7 @@ from egma_prep.errors import BadInputError
 from egma_prep.geometry import frame_of
 from egma_train.errors import UnreadableImageError
 from egma_train.evaluate.dicom import looks_like_dicom
-from egma_train.evaluate.frames import read_ahead, read_frame
+from egma_train.evaluate.frames import is_nearly_one_grey, read_ahead, read_frame, to_frame
 
 SIZES = [(301, 400), (400, 301), (224, 224), (223, 97), (100, 60), (1023, 769), (2751, 2303)]
 
@@ -101,6 +101,19 @@ def test_what_is_no_image_is_named(tmp_path: Path, content: bytes, told: str) ->
     (tmp_path / "x").write_bytes(content)
     with pytest.raises(UnreadableImageError, match=told):
         read_frame(tmp_path / "x")
+
+
+@pytest.mark.parametrize("shape", [(90, 90), (40, 300), (300, 200)])
+def test_a_blank_picture_is_told_from_a_faint_one(shape: tuple[int, int]) -> None:
+    """As `egma_prep` counts them, whatever the padding around."""
+    rng = np.random.default_rng(0)
+    for low, high, blank in [(0, 1, True), (9, 10, True), (255, 256, True), (100, 120, True),
+                             (100, 200, False), (0, 256, False)]:  # fmt: skip
+        pixels = np.repeat(rng.integers(low, high, (shape[0] // 10, shape[1])), 10, 0)
+        assert is_nearly_one_grey(to_frame(pixels.astype(np.uint8))) == blank, (low, high)
+    marked = np.full(shape, 30, np.uint8)
+    marked[:5, :5] = 255  # the letter of a side
+    assert is_nearly_one_grey(to_frame(marked))
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 3, 50])

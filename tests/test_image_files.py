@@ -9,6 +9,7 @@ from egma_train.evaluate.image_files import locate, told_absent
 from egma_train.evaluate.tasks import read_test
 
 RELEASE = "CheXpert-v1.0-small/train"
+KAGGLE = {"images": "jpg", "masks": "png"}
 IMAGES = [f"{RELEASE}/patient{i:05}/study1/view1_frontal.jpg" for i in range(4)]
 
 
@@ -95,12 +96,55 @@ def test_a_file_is_not_guessed_where_two_may_be_meant(tmp_path: Path) -> None:
     assert found == [None, None, None, tmp_path / "c/one.JPG", tmp_path / "root.png"]
 
 
+def test_a_file_goes_to_the_first_of_two_spellings(tmp_path: Path) -> None:
+    touch(tmp_path, "x.png", "a/y.jpg")
+    found = locate(tmp_path, ["x.png", "./x.png", "X.PNG", "a\\y.jpg", "a/y.jpg"])
+    assert found == [tmp_path / "x.png", None, None, tmp_path / "a/y.jpg", None]
+
+
 def test_names_alone_are_found_anywhere_with_or_without_their_suffix(tmp_path: Path) -> None:
     uid = "1.2.276.0.7230010.3.1.4.8323329.1000.1517875201.850000"
     touch(tmp_path, f"{uid}.1/{uid}.2/{uid}.dcm", "stage_2_train_images/0A-b.dcm")
     dicom, other = tmp_path / f"{uid}.1/{uid}.2/{uid}.dcm", "stage_2_train_images/0A-b.dcm"
     assert locate(tmp_path, [uid, "0a-b"]) == [dicom, tmp_path / other]
     assert locate(tmp_path, [f"{uid}.dcm", "0A-b.png"]) == [dicom, tmp_path / other]
+
+
+@pytest.mark.parametrize(
+    ("one", "files", "meant"),
+    [
+        ("a.jpg", ["annotations/a.png", "images/a.jpg"], "images/a.jpg"),
+        ("a.dcm", ["masks/a.png", "siim/a.dcm"], "siim/a.dcm"),
+        ("a.dcm", ["masks/a.png", "siim/a.dicom"], "siim/a.dicom"),
+        ("a.jpg", ["masks/a.png", "x/a.JPEG"], "x/a.JPEG"),
+        ("a.jpg", ["a.png", "x/a.jpg"], "x/a.jpg"),
+        ("x/a.jpg", ["x/a.png", "x/a.jpeg"], "x/a.jpeg"),
+        ("a", ["masks/a.png", "stage_2_train_images/a.jpg"], None),
+        ("a", ["a.png", "x/a.dcm"], None),
+        ("a.dcm", ["masks/a.png", "x/a.jpg"], None),
+        ("a.jpg", ["a.png", "x/a.jpg", "y/a.jpg"], None),
+        ("x/a", ["x/a.png", "x/a.jpg"], None),
+        ("a.jpg", ["x/a.png"], "x/a.png"),
+        ("a", ["a.png", "small/a.png"], "a.png"),
+        ("a.jpg", ["a.png", "small/a.png"], "a.png"),
+    ],
+)
+def test_a_mask_beside_an_image_is_not_taken_for_it(
+    tmp_path: Path, one: str, files: list[str], meant: str | None
+) -> None:
+    touch(tmp_path, *files)
+    assert locate(tmp_path, [one]) == [tmp_path / meant if meant else None]
+
+
+def test_where_masks_have_the_names_of_images_the_line_says_which_folder_to_give(
+    tmp_path: Path,
+) -> None:
+    touch(tmp_path, *(f"{folder}/{i}.{end}" for i in "ab" for folder, end in KAGGLE.items()))
+    (tmp_path / "own.csv").write_text("path,label\na,Edema\nb,Pneumonia\n")
+    with pytest.raises(BadUsageError, match=r"a may be images/a.jpg or masks/a.png; give as"):
+        read_test("csv", tmp_path, tmp_path / "own.csv", seed=0)
+    _, paths, _ = read_test("csv", tmp_path / "images", tmp_path / "own.csv", seed=0)
+    assert paths == [tmp_path / "images/a.jpg", tmp_path / "images/b.jpg"]
 
 
 @pytest.mark.parametrize(

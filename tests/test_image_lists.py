@@ -182,6 +182,8 @@ def test_the_command_measures_chexpert_in_jpeg(model: Path, tmp_path: Path) -> N
     assert result.exit_code == 0, result.output
     report = json.loads(written(tmp_path, "zero-shot-chexpert5x200").read_text())
     assert report["evaluated"]["counts"] == dict.fromkeys(FIVE, 2)
+    assert sorted(report["blank"]) == [one for one, _, _ in rows]
+    assert " 10 of 10 images have hardly any grey levels" in result.output
     assert report["prompts"]["counts"]["Atelectasis"] == 60
 
 
@@ -340,6 +342,26 @@ def test_siim_knows_every_spelling_of_no_mask(tmp_path: Path, none: str) -> None
     }
 
 
+@pytest.mark.parametrize(
+    "mask",
+    ["1.0 5.0 3.0 4.0", "1, 5, 3, 4", "1,5,3,4", "[1 5 3 4]", "(1, 5, 3, 4)", "1,0 5,0 3,0 4,0",
+     "1;5;3;4", " 1  5 3 4 ", "1e+00 5 3 4", "'1 5 3 4'", "1.0, 5.0, 3.0, 4.0"],
+)  # fmt: skip
+def test_siim_knows_a_mask_however_it_was_saved_again(tmp_path: Path, mask: str) -> None:
+    (tmp_path / "rle.csv").write_text(f'ImageId,EncodedPixels\na,"{mask}"\nb,-1\n')
+    images = read_images("siim", tmp_path / "rle.csv", None, 0)
+    assert by_name(images) == {"a": "Pneumothorax", "b": "No Finding"}
+
+
+@pytest.mark.parametrize(
+    "mask", ["1.5 5", "1 -5", "1, 5, 3", "1 nan", "1 inf", "0.0 0.0", "1,0 0,0", "-1 -1", "1 5 x 4"]
+)
+def test_siim_refuses_what_is_neither_runs_nor_none(tmp_path: Path, mask: str) -> None:
+    (tmp_path / "rle.csv").write_text(f'ImageId,EncodedPixels\na,"{mask}"\nb,-1\n')
+    with pytest.raises(BadUsageError, match="row 2: EncodedPixels of a is"):
+        read_images("siim", tmp_path / "rle.csv", None, 0)
+
+
 def test_siim_reads_the_blank_in_its_header_and_several_masks_an_image(tmp_path: Path) -> None:
     (tmp_path / "train-rle.csv").write_text(RUNS)
     images = read_images("siim", tmp_path / "train-rle.csv", None, 0)
@@ -371,6 +393,40 @@ def test_a_file_names_the_subset_to_measure(model: Path, tmp_path: Path, file: s
     unknown = ["1 of 3 ids in subset.csv name no image, such as ImageId"] if "," in file else []
     assert report["list"]["notes"][1:] == unknown
     assert "few images of a class (No Finding 1, Pneumothorax 1)" in result.output
+
+
+SPELLED = ("{}.png", "./{}.png", ".\\{}.png", "a//{}.png", "\\a\\{}.png")
+
+
+@pytest.mark.parametrize(("one", "other"), [(0, 1), (0, 2), (3, 4)])
+def test_an_image_under_two_spellings_counts_once_and_has_one_label(
+    tmp_path: Path, one: int, other: int
+) -> None:
+    lines = [f"{SPELLED[k].format(i)},{'Edema' if i % 2 else 'No Finding'}"
+             for i in range(4) for k in (one, other)]  # fmt: skip
+    (tmp_path / "own.csv").write_text("\n".join(["path,label", *lines]))
+    images = read_images("csv", tmp_path / "own.csv", None, 0)
+    assert images.ids == tuple(SPELLED[one].format(i) for i in range(4))
+    (tmp_path / "list.txt").write_text(SPELLED[other].format(2))
+    assert len(read_images("csv", tmp_path / "own.csv", tmp_path / "list.txt", 0)) == 1
+    (tmp_path / "own.csv").write_text(
+        "\n".join(["path,label", lines[0], lines[3].replace("1", "0")])
+    )
+    with pytest.raises(BadUsageError, match=r"row 3: .* has two labels .above it is "):
+        read_images("csv", tmp_path / "own.csv", None, 0)
+
+
+def test_a_chexpert_image_under_two_spellings_counts_once(tmp_path: Path) -> None:
+    rows = [f"x/p{i}/v.jpg," + ",".join("1" if i == k else "" for k in range(5)) for i in range(5)]
+    again = [row.replace("/", "\\") for row in rows]
+    (tmp_path / "own.csv").write_text(FIVE_HEAD + "\n".join([*rows, *again]) + "\n")
+    images = read_images("chexpert5x200", tmp_path / "own.csv", None, 0)
+    assert len(images) == 5 and "5 images whose view neither" in images.notes[0]
+    (tmp_path / "own.csv").write_text(
+        FIVE_HEAD + f"{rows[0]}\n{again[0].replace(',1,,', ',,1,')}\n"
+    )
+    with pytest.raises(BadUsageError, match=r"row 3: .* stands twice, labelled otherwise"):
+        read_images("chexpert5x200", tmp_path / "own.csv", None, 0)
 
 
 # -- mistakes -------------------------------------------------------------------------------------

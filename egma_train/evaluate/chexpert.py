@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from egma_train.errors import BadUsageError
+from egma_train.evaluate.image_files import spelled_alike
 from egma_train.evaluate.image_lists import ImageList, labelled
 from egma_train.evaluate.shipped import shipped_toml
 from egma_train.evaluate.user_files import inner_file, number, read_table
@@ -73,16 +74,16 @@ def _frontal(
     What a reader of the figures should know is added to `notes`.
     """
     columns = shipped_toml("chexpert")["columns"]
-    seen: dict[str, dict[str, float]] = {}
-    unknown = 0
+    seen: dict[str, tuple[str, dict[str, float]]] = {}
+    unknown: set[str] = set()
     for row_number, row in read_table(
         path, columns["path"], *wanted, maybe=(*maybe, columns["side"])
     ):
-        image = row[columns["path"]]
+        image, own = row[columns["path"]], spelled_alike(row[columns["path"]])
         if not image:
             raise BadUsageError(f"{path}, row {row_number}: no {columns['path']}")
         side = row.get(columns["side"], "").casefold() or _side_by_name(image)
-        unknown += not side
+        unknown |= set() if side else {own}
         if side not in ("", *_SIDES):
             raise BadUsageError(
                 f"{path}, row {row_number}: the view {side!r}, not Frontal or Lateral"
@@ -91,13 +92,15 @@ def _frontal(
             continue
         values = {name: _finding(path, row_number, name, row[name])
                   for name in (*wanted, *maybe) if name in row}  # fmt: skip
-        if seen.setdefault(image, values) != values:
+        if seen.setdefault(own, (image, values))[1] != values:
             raise BadUsageError(
                 f"{path}, row {row_number}: {image} stands twice, labelled otherwise"
             )
     if unknown:
-        notes.append(f"{unknown} images whose view neither table nor name tells, taken as frontal")
-    yield from seen.items()
+        notes.append(
+            f"{len(unknown)} images whose view neither table nor name tells, taken as frontal"
+        )
+    yield from seen.values()
 
 
 def _side_by_name(image: str) -> str:

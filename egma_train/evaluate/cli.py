@@ -249,6 +249,8 @@ def embed(
         click.echo(f"{encoder.name}: {len(seen.images)} of {len(listed)} images")
         for lost in seen.report["unreadable"]:
             click.echo(f"  without {lost['id']}: {lost['reason']}")
+        for caution in seen.report["cautions"]:
+            click.echo(f"  {caution}")
         click.echo(f"  {', '.join(map(str, files))}")
 
 

@@ -57,9 +57,11 @@ def of_each(
     """
     unreadable: dict[int, str] = {}
     numbers: list[int] = []
+    blank: list[int] = []
     parts = []
     for seen in encoded(encoder, paths, batch_size, unreadable):
         numbers += seen.numbers
+        blank += seen.blank
         parts.append(take(seen))
     if not parts:
         raise BadUsageError(f"none of {len(images)} images can be read; {unreadable[0]}")
@@ -68,5 +70,13 @@ def of_each(
         "list": {"name": images.name, "notes": list(images.notes), "given": images.told()},
         "evaluated": kept.told(),
         "unreadable": [{"id": images.ids[i], "reason": why} for i, why in unreadable.items()],
+        "blank": [images.ids[i] for i in blank],
+        "cautions": _blank(len(blank), len(numbers), *(images.ids[i] for i in blank[:1])),
     }
     return Measured(kept, torch.cat(parts).double().cpu().numpy(), report)
+
+
+def _blank(n: int, of: int, *such: str) -> list[str]:
+    """Say so where pictures of nothing count among the images."""
+    what = "have hardly any grey levels (under 16, or nearly all within 32)"
+    return [f"{n} of {of} images {what}, such as {such[0]}: look at them"] if n else []

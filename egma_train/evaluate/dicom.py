@@ -12,6 +12,7 @@ import struct
 import threading
 import warnings
 import zlib
+from collections.abc import Iterator
 from typing import Any, cast
 
 import numpy as np
@@ -50,8 +51,9 @@ def looks_like_dicom(data: bytes) -> bool:
 def grey_of_dicom(data: bytes) -> Frame:
     """Decode a single frame to grey, ``(rows, columns)`` uint8, bright where it is dense.
 
-    Modality table or rescale; then the first usable VOI table, or window; else 8 bits as they are,
-    or the range between percentiles. MONOCHROME1 is inverted last. Colours become their luma.
+    Modality table or rescale; then the first usable VOI table, or window, that leaves more than one
+    grey level of values that differ; else 8 bits as they are, or the range between percentiles.
+    MONOCHROME1 is inverted last. Colours become their luma.
 
     Raises
     ------
@@ -259,8 +261,9 @@ def _colours(header: Any, kind: str) -> Frame:
 def _stored(header: Any) -> Values:
     """Decode the stored values, without the bits that the header calls unused."""
     allocated = _whole(header, "BitsAllocated")
-    high = _whole(header, "HighBit") if "HighBit" in header else allocated - 1
-    usual = {"SamplesPerPixel": 1, "PixelRepresentation": 0, "BitsStored": high + 1}
+    high = _whole(header, "HighBit") if _numbers(header, "HighBit") else -1
+    usual = {"SamplesPerPixel": 1, "PixelRepresentation": 0}
+    usual["BitsStored"] = high + 1 or allocated
     for name in usual:
         if not _numbers(header, name):
             setattr(header, name, usual[name])
@@ -274,7 +277,7 @@ def _stored(header: Any) -> Values:
     wanted = int(header.Rows) * int(header.Columns) * allocated // 8
     if not syntax.is_compressed and len(header.PixelData) < wanted:
         raise UnreadableImageError(f"cut off: {len(header.PixelData):,} of {wanted:,} bytes")
-    high = high if bits - 1 <= high < allocated else bits - 1
+    high = high if bits - 1 <= high < allocated else bits - 1  # the lowest bits where it is absent
     header.BitsStored = allocated  # pydicom would take the lowest bits, wherever HighBit is
     words = _grey_frame(header.pixel_array)
     header.BitsStored = bits
@@ -375,20 +378,23 @@ def _jpeg_facts(data: bytes) -> list[int]:
 
 def _share(header: Any, stored: Values) -> Values:
     """Bring stored values to shares of white."""
-    table = _lookup(header, "ModalityLUTSequence", float(stored.max()))
+    made = _lookups(header, "ModalityLUTSequence", float(stored.max()))
+    table = next((one for one in made if not _hides(one(stored) / one.white, stored)), None)
     slope, intercept = (_numbers(header, f"Rescale{name}") for name in ("Slope", "Intercept"))
     a, b = (slope or [1.0])[0], (intercept or [0.0])[0]
     if not np.isfinite(a * b) or a == 0:
         a, b = 1.0, 0.0
     values = table(stored) if table else stored * a + b
     # A maker who gives a table and a window drew the curve in the table.
-    if shown := _lookup(header, "VOILUTSequence", float(values.max())):
-        return shown(values) / shown.white
+    for shown in _lookups(header, "VOILUTSequence", float(values.max())):
+        looked_up = shown(values) / shown.white
+        if not _hides(looked_up, values):
+            return looked_up
     centres, widths = _numbers(header, "WindowCenter"), _numbers(header, "WindowWidth")
     function = str(header.get("VOILUTFunction") or "LINEAR").strip().upper()
     for centre, width in zip(centres, widths, strict=False):
         share = _window(values, centre, width, function)
-        if share is not None:
+        if share is not None and not _hides(share, values):
             return share
     bits, signed = _whole(header, "BitsStored"), _whole(header, "PixelRepresentation")
     if bits <= 8:  # made to be looked at
@@ -399,6 +405,12 @@ def _share(header: Any, stored: Values) -> Values:
         if low == high:
             low, high = values.min(), values.max()
     return (values - low) / (high - low) if high > low else np.zeros(values.shape)
+
+
+def _hides(share: Values, values: Values) -> bool:
+    """Tell whether values that differ become one grey level, such as black or white."""
+    ends = np.floor(255 * np.clip([share.min(), share.max()], 0, 1) + 0.5)
+    return bool(ends[0] == ends[1] and values.min() < values.max())
 
 
 def _window(values: Values, centre: float, width: float, function: str) -> Values | None:
@@ -431,8 +443,8 @@ class _Lookup:
         return self.entries[np.clip(at, 0, len(self.entries) - 1)]
 
 
-def _lookup(header: Any, name: str, greatest_input: float) -> _Lookup | None:
-    """Return the first usable table of a sequence."""
+def _lookups(header: Any, name: str, greatest_input: float) -> Iterator[_Lookup]:
+    """Yield the usable tables of a sequence."""
     import pydicom
 
     little = header.original_encoding[1] is not False
@@ -454,8 +466,7 @@ def _lookup(header: Any, name: str, greatest_input: float) -> _Lookup | None:
             first -= 65536
         entries = words[:count].astype(np.float64)
         if entries.min() < entries.max():
-            return _Lookup(first, entries)
-    return None
+            yield _Lookup(first, entries)
 
 
 def _words(item: Any, name: str, little: bool) -> Values:

@@ -1,5 +1,6 @@
 """Which of two checkpoints is better: their reports' rows on the same images, pair by pair."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from egma_train.evaluate.zero_shot import log_shares
 Report = Mapping[str, Any]
 Row = Mapping[str, Any]
 Figures = dict[str, dict[str, float]]
+_Key = tuple[str, ...]
 
 
 def difference(first: Report, other: Report) -> dict[str, Any] | None:
@@ -33,14 +35,24 @@ def difference(first: Report, other: Report) -> dict[str, Any] | None:
         value, low, high and p; None where nothing is shared.
     """
     compare, key = _TASKS[first["task"]]
-    before = {tuple(str(row[part]) for part in key): row for row in first["rows"]}
-    after = {tuple(str(row[part]) for part in key): row for row in other["rows"]}
+    before, after = (_by_key(report["rows"], key) for report in (first, other))
     shared = [one for one in before if one in after]
     if not shared:
         return None
     rows = [before[one] for one in shared], [after[one] for one in shared]
     to = {part: first["checkpoint"][part] for part in ("name", "sha256")}
     return {"to": to, "rows": len(shared), "metrics": compare((first, other), rows)}
+
+
+def _by_key(rows: Sequence[Row], key: Sequence[str]) -> dict[tuple[_Key, int], Row]:
+    """Map rows by key and how often it stood before: queries of several classes may be alike."""
+    found: dict[tuple[_Key, int], Row] = {}
+    seen = Counter[_Key]()
+    for row in rows:
+        named = tuple(str(row[part]) for part in key)
+        found[named, seen[named]] = row
+        seen[named] += 1
+    return found
 
 
 def _zero_shot(reports: Sequence[Report], rows: Sequence[Sequence[Row]]) -> Figures:

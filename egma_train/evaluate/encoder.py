@@ -15,7 +15,7 @@ from torch import Tensor
 
 from egma_train import load_model
 from egma_train.errors import BadUsageError
-from egma_train.evaluate.frames import Frame, read_ahead
+from egma_train.evaluate.frames import Frame, is_nearly_one_grey, read_ahead
 from egma_train.evaluate.reports import short_hash
 from egma_train.key_names import as_on_disk
 from egma_train.loading import pixels, tokenized
@@ -107,11 +107,14 @@ class Seen(NamedTuple):
     ----------
     numbers : list of int
         Which of the paths these are.
+    blank : list of int
+        Which of these have hardly any grey levels.
     pooled, patches : Tensor
         ``[b, d]`` and ``[b, n, d]``, of length 1.
     """
 
     numbers: list[int]
+    blank: list[int]
     pooled: Tensor
     patches: Tensor
 
@@ -195,6 +198,11 @@ def encoded(
     """Encode images while the next ones are read; tell in `unreadable` which could not be."""
     numbers: list[int] = []
     frames: list[Frame] = []
+
+    def seen() -> Seen:
+        blank = [i for i, one in zip(numbers, frames, strict=True) if is_nearly_one_grey(one)]
+        return Seen(numbers, blank, *encoder.images(np.stack(frames)))
+
     for number, frame in enumerate(read_ahead(paths, _BATCHES_AHEAD * batch_size)):
         if isinstance(frame, str):
             unreadable[number] = frame
@@ -202,10 +210,10 @@ def encoded(
             numbers.append(number)
             frames.append(frame)
         if len(frames) == batch_size:
-            yield Seen(numbers, *encoder.images(np.stack(frames)))
+            yield seen()
             numbers, frames = [], []
     if frames:
-        yield Seen(numbers, *encoder.images(np.stack(frames)))
+        yield seen()
 
 
 def checkpoint_name(checkpoint: Path) -> str:

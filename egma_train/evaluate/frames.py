@@ -14,6 +14,7 @@ from egma_train.evaluate.pictures import grey_of_picture
 from egma_train.shards import FRAME_PX
 
 _THREADS = 2
+_FEW_LEVELS, _TINY_RANGE, _MIDDLE = 16, 32, (0.01, 0.99)
 
 Frame = NDArray[np.uint8]
 
@@ -48,6 +49,23 @@ def to_frame(pixels: Frame) -> Frame:
     square[top : top + rows, left : left + columns] = pixels
     square = square.repeat(times, 0).repeat(times, 1)
     return cv2.resize(square, (FRAME_PX, FRAME_PX), interpolation=cv2.INTER_AREA).astype(np.uint8)
+
+
+def is_nearly_one_grey(frame: Frame) -> bool:
+    """Tell a blank picture: under 16 grey levels, or nearly all within 32.
+
+    As `egma_prep` counts them; of the frame is looked at what is not black around.
+    """
+    rows, columns = (np.flatnonzero(frame.any(axis)) for axis in (1, 0))
+    if not len(rows):
+        return True
+    # Its outermost pixels may be averages with the black around.
+    seen = frame[rows[0] + 1 : rows[-1], columns[0] + 1 : columns[-1]]
+    if not seen.size:
+        return True
+    counts = np.bincount(seen.ravel(), minlength=256)
+    dark, bright = np.searchsorted(np.cumsum(counts) / seen.size, _MIDDLE)
+    return bool(bright - dark < _TINY_RANGE or np.count_nonzero(counts) < _FEW_LEVELS)
 
 
 def read_ahead(paths: Iterable[Path | None], ahead: int) -> Iterator[Frame | str]:

@@ -3,13 +3,14 @@
 import glob
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from os.path import isdir, isfile
 from pathlib import Path, PurePosixPath
 
 from egma_train.errors import BadUsageError
 
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".dcm", ".dicom"}
+# Suffixes, and how else each format's files are named.
+_SUFFIXES = {".jpg": ".jpg", ".jpeg": ".jpg", ".png": ".png", ".dcm": ".dcm", ".dicom": ".dcm"}
 _EXACT, _LIKE, _SHIFTED = range(3)
 
 Parts = tuple[str, ...]
@@ -21,14 +22,21 @@ def stem(one: str) -> str:
     return str(path.with_suffix("") if path.suffix.lower() in _SUFFIXES else path)
 
 
+def spelled_alike(one: str) -> str:
+    """Bring an image's path to the spelling that all of one file share: slashes, no ``./``."""
+    return "/".join(_parts(one)) or one
+
+
 def locate(root: Path, ids: Sequence[str]) -> list[Path | None]:
     """Find images below a folder; None for those that are not there.
 
     Paths start from `root`. Where none leads to a file, all lose their first folders (a release's
     name, another computer's absolute path), or all start from the one folder below `root` where
-    they lead to files. Names without a folder are found anywhere below. Neither case nor suffix
-    counts where one file only can be meant; a file that several ids would get this way is nobody's.
-    No path leads outside, unless by a link.
+    they lead to files. Names without a folder are found anywhere below. Of files that differ in
+    suffix the one with the id's own is taken, masks in ``.png`` beside images in ``.jpg``; neither
+    case nor suffix counts where one file only can be meant, and a file that several ids would get
+    this way is nobody's, or the first's of those that spell one path in several ways. No path leads
+    outside, unless by a link.
 
     Raises
     ------
@@ -41,14 +49,14 @@ def locate(root: Path, ids: Sequence[str]) -> list[Path | None]:
     folders = _Folders()
     base, dropped = _shift(root, [own for own in parts if len(own) > 1], folders)
     shifted = (base, dropped) != (root, 0)
-    named = _by_name(root) if any(len(own) == 1 for own in parts) else {}
+    named = _names_below(root) if any(len(own) == 1 for own in parts) else {}
     found: list[Path | None] = []
     ranks = []
     for own in parts:
         if len(own) > 1:
             path = folders.find(base, own[dropped:])
         else:
-            path = folders.find(root, own) or named.get(stem(own[0]).casefold()) if own else None
+            path = _by_name(root, own[0], named, folders) if own else None
         exact = path is not None and path == root.joinpath(*own)
         ranks.append(_EXACT if exact else _SHIFTED if shifted and len(own) > 1 else _LIKE)
         found.append(path)
@@ -65,8 +73,14 @@ def told_absent(root: Path, ids: Sequence[str]) -> str:
             f"there is no {root / first}, nor that without its first folders or a folder or two"
             " further down; give as --images the folder that the table's paths start from"
         )
+    elif two := _names_below(root).get(stem(first).casefold(), [])[:2]:
+        meant = " or ".join(str(path.relative_to(root)) for path in two)
+        looked_for = (
+            f"{first} may be {meant}; give as --images the folder that holds the images alone, or"
+            " in the table their suffixes"
+        )
     else:
-        looked_for = f"nowhere below {root} is there an image named {first}, or more than one"
+        looked_for = f"nowhere below {root} is there an image named {first}"
     return f"none of {len(ids)} images can be read: {looked_for}"
 
 
@@ -96,8 +110,8 @@ class _Folders:
             place = same[0]
         name = parts[-1].casefold()
         entries = self._entries(place)
-        like = entries.get(name) or entries.get(f"{stem(name)}.*", [])
-        return like[0] if len(like) == 1 and like[0].is_file() else None
+        like = _meant(name, entries.get(name) or entries.get(f"{stem(name)}.*", []))
+        return like if like and like.is_file() else None
 
     def _entries(self, folder: Path) -> dict[str, list[Path]]:
         """List a folder once: by small letters, images also without their suffix."""
@@ -134,25 +148,51 @@ def _bases(root: Path, paths: Sequence[Parts]) -> Iterator[Path]:
         yield from (place.parent for place in sorted(root.glob(f"{above}/{glob.escape(first)}")))
 
 
-def _by_name(root: Path) -> dict[str, Path | None]:
-    """Map small letters without suffix to the one image below a folder that has that name."""
-    found: dict[str, Path | None] = {}
+def _names_below(root: Path) -> dict[str, list[Path]]:
+    """Map small letters without suffix to all images below a folder that have that name."""
+    found = defaultdict(list)
     for path in sorted(root.rglob("*")):
         if path.suffix.lower() in _SUFFIXES:
-            before = found.setdefault(path.stem.casefold(), path)
-            if before != path and (before is None or before.suffix.lower() == path.suffix.lower()):
-                found[path.stem.casefold()] = None  # which of the two is meant nobody can tell
-    return found
+            found[path.stem.casefold()].append(path)
+    return dict(found)
+
+
+def _by_name(
+    root: Path, name: str, named: Mapping[str, Sequence[Path]], folders: _Folders
+) -> Path | None:
+    """Find a name without a folder: in `root` itself, else anywhere below, by its own suffix."""
+    like = named.get(stem(name).casefold(), ())
+    here = folders.find(root, (name,))
+    if here and (not _unlike(name, here) or not any(_unlike(here.name, one) for one in like)):
+        return here
+    return _meant(name, like)
+
+
+def _meant(name: str, like: Sequence[Path]) -> Path | None:
+    """Choose the one file of a name, of the id's own suffix or format where several differ."""
+    for same in (
+        [path for path in like if path.name.casefold() == name.casefold()],
+        [path for path in like if not _unlike(name, path)],
+        like,
+    ):
+        if same:
+            return same[0] if len(same) == 1 else None  # which is meant nobody can tell
+    return None
+
+
+def _unlike(name: str, path: Path) -> bool:
+    """Tell whether a file's suffix is of another format than a name's."""
+    return _SUFFIXES.get(path.suffix.lower()) != _SUFFIXES.get(PurePosixPath(name).suffix.lower())
 
 
 def _unshared(found: Sequence[Path | None], ranks: Sequence[int]) -> list[Path | None]:
-    """Leave a file to the id that names it best, to none where two do as well."""
+    """Leave a file to the id that names it best, to none where two do as well but inexactly."""
     claims = defaultdict(list)
-    for path, rank in zip(found, ranks, strict=True):
-        claims[path].append(rank)
-    return [
-        path
-        if rank == min(claims[path]) and (rank == _EXACT or claims[path].count(rank) == 1)
-        else None
-        for path, rank in zip(found, ranks, strict=True)
-    ]
+    for i, (path, rank) in enumerate(zip(found, ranks, strict=True)):
+        claims[path].append((rank, i))
+    owners = {}
+    for path, own in claims.items():
+        best, first = min(own)
+        if best == _EXACT or [rank for rank, _ in own].count(best) == 1:
+            owners[path] = first
+    return [path if owners.get(path) == i else None for i, path in enumerate(found)]

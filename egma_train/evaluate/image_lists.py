@@ -11,14 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egma_train.errors import BadUsageError
-from egma_train.evaluate.image_files import stem
+from egma_train.evaluate.image_files import spelled_alike, stem
 from egma_train.evaluate.user_files import read_rows, read_table
 
 # A patient as CheXpert's paths and MIMIC-CXR's name folders, and flattened copies their files;
-# where a path names no patient, a study of MIMIC-CXR is of one. Other lists name none.
-_PATIENT, _STUDY = (
+# where a path names no patient, a study of MIMIC-CXR is of one. NIH's files begin with the
+# patient, 00000001_000.png, as do MIMIC-CXR's without their p; days (20240131) are none. Other
+# lists name none.
+_PATIENT, _STUDY, _NUMBERED = (
     re.compile(rf"(?<![a-z0-9])({name})(?![a-z0-9])")
-    for name in (r"patient[ _-]?\d+|p\d{8}", r"s\d{8}")
+    for name in (
+        r"patient[ _-]?\d+|p\d{8}",
+        r"s\d{8}",
+        r"(?<![^/])(?!20\d\d(?:0[1-9]|1[0-2])(?:[0-2]\d|3[01]))\d{8}(?=[_/-])",
+    )
 )
 
 
@@ -99,11 +105,28 @@ class ImageList:
 def patients(ids: Sequence[str]) -> NDArray[np.int64]:
     """Give images numbers of patients ``(N,)`` by what their ids name, else each its own."""
 
-    def named_in(one: str) -> str:
-        found = _PATIENT.search(one.casefold()) or _STUDY.search(one.casefold())
-        return found[1] if found else one
+    def named_in(one: str, kind: re.Pattern[str]) -> str | None:
+        found = kind.search(one.casefold())
+        return found[1] if found else None
 
-    named = [named_in(one) for one in ids]
+    places = [one.replace("\\", "/").rpartition("/") for one in ids]
+    folders = [_NUMBERED.findall(folder + slash) for folder, slash, _ in places]
+    no_patient = set.intersection(*map(set, folders)) if len(ids) > 1 else set()  # all lie there
+    numbers = [
+        next(
+            (
+                f"p{one}"
+                for one in (*own, *_NUMBERED.findall(name))
+                if one not in no_patient or name.startswith(one)
+            ),
+            None,
+        )
+        for own, (_, _, name) in zip(folders, places, strict=True)
+    ]
+    named = [
+        named_in(one, _PATIENT) or number or named_in(one, _STUDY) or one
+        for one, number in zip(ids, numbers, strict=True)
+    ]
     return np.unique(named, return_inverse=True)[1]
 
 
@@ -125,16 +148,23 @@ def labelled(
 
 
 def read_csv(path: Path) -> ImageList:
-    """Read a list of your own: columns ``path`` and ``label`` (a class's name)."""
-    by_id: dict[str, str] = {}
+    """Read a list of your own: columns ``path`` and ``label`` (a class's name).
+
+    However a path is spelled (``./x.png``, backslashes) it is one image.
+    """
+    by_path: dict[str, tuple[str, str]] = {}
     for number, row in read_table(path, "path", "label"):
         if not row["path"] or not row["label"]:
             raise BadUsageError(
                 f"{path}, row {number}: a blank path or label (NA, NaN and None are blanks); fill"
                 " it or drop the row"
             )
-        if by_id.setdefault(row["path"], row["label"]) != row["label"]:
-            raise BadUsageError(f"{path}: {row['path']} has two labels")
+        own = spelled_alike(row["path"])
+        first, label = by_path.setdefault(own, (row["path"], row["label"]))
+        if label != row["label"]:
+            also = "" if first == row["path"] else f" (above it is {first})"
+            raise BadUsageError(f"{path}, row {number}: {row['path']} has two labels{also}")
+    by_id = dict(by_path.values())
     return labelled(path.name, sorted(set(by_id.values())), by_id)
 
 
@@ -149,11 +179,13 @@ def subset(images: ImageList, path: Path) -> ImageList:
     BadUsageError
         If none is left.
     """
-    known = [stem(one) for one in images.ids]
+    known = [stem(spelled_alike(one)) for one in images.ids]
     rows = [row for row in read_rows(path) if any(row)] or [[]]
     # an index of pandas or R has no name, and its numbers may be someone's ids
     named = [i for i, name in enumerate(rows[0]) if name.partition(":")[0] not in ("", "Unnamed")]
-    columns = [[stem(row[i]) for row in rows if len(row) > i and row[i]] for i in named]
+    columns = [
+        [stem(spelled_alike(row[i])) for row in rows if len(row) > i and row[i]] for i in named
+    ]
     if not any("/" in one for one in known):
         columns = [[one.rpartition("/")[2] for one in own] for own in columns]
     ids = max(map(set, columns), key=lambda own: len(own & set(known)), default=set[str]())

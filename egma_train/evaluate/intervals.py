@@ -24,6 +24,9 @@ _Z = float(stats.norm.ppf(0.975))
 _BORROWED_IMAGES = 6.0  # of each class, as if they were recalled as all classes together are
 _PRIOR_IMAGES = 8.0  # that the variance of a normal score of an AUROC counts for
 _SHARED_BY_CLASSES = 2.0  # so many classes are one and the same AUROC
+_LIKENESS = 0.5  # of a patient's images, supposed until answers tell: intraclass correlation
+_SUPPOSED_ANSWERS = 0.75  # whose variance that likeness counts for
+_WHOLE_ANSWERS = 0.125  # whose variance shares near the ceiling are lent, as if yes or no
 _HALVINGS = 40
 _REFUSED = 0.05
 _ROUNDING = 1e-9
@@ -37,6 +40,18 @@ class Interval(NamedTuple):
     value: float
     low: float
     high: float
+
+
+class Clustering(NamedTuple):
+    """How many times the variance of a mean is that of lone images, and how well this is known."""
+
+    effect: float
+    df: float
+
+    @property
+    def quantile(self) -> float:
+        """Student's, the normal one where each image is its own patient."""
+        return float(stats.t.ppf(0.975, self.df)) if np.isfinite(self.df) else _Z
 
 
 class Difference(NamedTuple):
@@ -71,9 +86,8 @@ def wilson(share: float | Floats, n: float | Floats, quantile: float = _Z) -> tu
 def bounded_mean(values: Floats, groups: Labels | None = None, most: float = 1.0) -> Interval:
     """Average values in ``[0, most]`` with Wilson's interval, exactly his for yes and no.
 
-    Values between are worth as many yes and no answers as give a mean of their variance; that is
-    counted over groups (patients), whose values are no independent ones. Where all are equal each
-    group is worth one.
+    Values between are worth as many yes and no answers as give a mean of their variance, and those
+    of patients with several images fewer by their `clustering`.
 
     Parameters
     ----------
@@ -86,15 +100,15 @@ def bounded_mean(values: Floats, groups: Labels | None = None, most: float = 1.0
     if not len(known):
         return Interval(np.nan, np.nan, np.nan)
     shares, n_groups = known / most, int(of.max()) + 1
-    mean = float(shares.mean())
-    answers = bool(np.isin(shares, (0, 1)).all())
-    variance = _variance_of_mean(shares, of, corrected=not (answers and n_groups == len(shares)))
-    spread = mean * (1 - mean)
-    worth = spread / variance if spread > 0 and variance > 0 else n_groups
-    # Student's quantile stands for a variance that is measured, not implied by the mean.
-    exact = answers or n_groups < 2
-    quantile = _Z if exact else float(stats.t.ppf(0.975, n_groups - 1))
-    low, high = wilson(mean, worth, quantile)
+    n, mean = len(shares), float(shares.mean())
+    worth, own = float(n), clustering(shares, of)
+    varied = float(((shares - mean) ** 2).sum()) * n / max(n - 1, 1)
+    if not np.isin(shares, (0, 1)).all() and varied > _ROUNDING and n_groups > 1:
+        share = (varied + _WHOLE_ANSWERS) / (n * mean * (1 - mean) + _WHOLE_ANSWERS)
+        worth /= share
+        # Student's quantile stands for a variance that is measured, not implied by the mean.
+        own = own._replace(df=min(own.df, n_groups - 1))
+    low, high = wilson(mean, worth / own.effect, own.quantile)
     return Interval(most * mean, most * float(low), most * float(high))
 
 
@@ -126,19 +140,51 @@ def _variance_of_mean(values: Floats, groups: Labels, *, corrected: bool) -> flo
     return largest * n_groups / max(n_groups - 1, 1) if corrected else largest
 
 
-def design_effect(values: Floats, groups: Labels | None) -> float:
-    """Say how many times the variance of a mean is that of lone values (Kish 1965), at least 1."""
-    if groups is None or not len(values):
-        return 1.0
-    _, of = _known(values, groups)
-    off = values - values.mean()
-    alone = float((off**2).sum())
-    together = float((np.bincount(of, off) ** 2).sum())
-    return max(1.0, together / alone) if alone else len(values) / (int(of.max()) + 1)
+def clustering(shares: Floats, groups: Labels | None) -> Clustering:
+    """Estimate the design effect (Kish 1965) of images that come several a patient.
+
+    The patients' sums tell how alike their images are, but hardly where few answers are wrong, and
+    nothing where none is. So the measured effect is averaged with that of a likeness of .5, which
+    counts as three quarters of an answer's variance: nothing jumps between one error and none. The
+    degrees of freedom are those of the variance's measured part (Satterthwaite 1946), of as many
+    patients as make it up: few, where a few patients have most errors.
+
+    Parameters
+    ----------
+    shares : ndarray
+        ``(N,)`` in [0, 1].
+    groups : ndarray, optional
+        ``(N,)`` numbers of patients; by default each image is its own.
+    """
+    n = len(shares)
+    if groups is None or not n:
+        return Clustering(1.0, np.inf)
+    sizes = np.unique(groups, return_counts=True)[1].astype(np.float64)
+    n_groups, mean = len(sizes), float(shares.mean())
+    if n_groups == n:
+        return Clustering(1.0, np.inf)
+    off = shares - mean
+    sums = np.bincount(np.unique(groups, return_inverse=True)[1], off)
+    alone, together = float((off**2).sum()), float((sums**2).sum())
+    known = alone > _ROUNDING
+    measured = together / alone * n_groups / max(n_groups - 1, 1) if known else 1.0
+    answers = n * mean * (1 - mean)
+    lacking = max(1 - 1 / n - answers, 0.0)  # none wrong is as one wrong, which tells nothing more
+    supposed = 1 + _LIKENESS * ((sizes**2).sum() / n - 1)
+    effect = (answers * measured + lacking + _SUPPOSED_ANSWERS * supposed) / (
+        answers + lacking + _SUPPOSED_ANSWERS
+    )
+    effect = max(float(effect), 1.0)
+    made_up_by = 2 * together**2 / float((sums**4).sum()) if known and together else 2.0
+    df = min(made_up_by, max(n_groups - 1, 1)) / max(1 - 1 / effect, 1e-9) ** 2
+    return Clustering(effect, float(df))
 
 
 def table_interval(
-    counts: Counts, figure: Callable[[Counts], Floats], slopes: Callable[[Counts], Floats]
+    counts: Counts,
+    figure: Callable[[Counts], Floats],
+    slopes: Callable[[Counts], Floats],
+    quantile: float | Floats = _Z,
 ) -> tuple[Floats, Floats]:
     """Invert the score test of a figure of confusion matrices, as Wilson does of a proportion.
 
@@ -169,7 +215,7 @@ def table_interval(
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
             value, variance = tilted(middle)
-            above = value - observed > side * _Z * np.sqrt(variance)
+            above = value - observed > side * quantile * np.sqrt(variance)
             low, high = np.where(above, low, middle), np.where(above, middle, high)
         ends.append(tilted((low + high) / 2)[0])
     # The farthest tilt is 1e-13 short of the ceiling.
@@ -237,16 +283,21 @@ def auroc_interval(
     if not sided:
         return Interval(np.nan, np.nan, np.nan)
     of = np.arange(len(scores)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    values, priors, influences = [], [], np.zeros((len(sided), len(scores)))
+    values, priors, worths, influences = [], [], [], np.zeros((len(sided), len(scores)))
     for i, influence in zip(sided, influences, strict=True):
         positive = positives[:, i]
         placed = placements(positive, scores[:, i])
         values.append(float(placed[positive].mean()))
-        priors.append(_variance_by_numbers(values[-1], int(positive.sum()), int((~positive).sum())))
+        worth = []
         for side in (positive, ~positive):
-            n = side.sum()
+            n, of_each = int(side.sum()), np.bincount(of[side])
+            n_groups = int((of_each > 0).sum())
             # The variance of a side's mean is over n (n - 1); one alone has none that is known.
-            influence[side] = (placed[side] - values[-1]) / np.sqrt(max(n * (n - 1), 1))
+            corrected = n * np.sqrt((n_groups - 1) / n_groups) if n_groups > 1 else n
+            influence[side] = (placed[side] - values[-1]) / corrected
+            worth.append(n / (1 + _LIKENESS * (float((of_each**2).sum()) / n - 1)))
+        priors.append(_variance_by_numbers(values[-1], *worth))
+        worths.append(min(worth))
     value = float(np.mean(values))
     variance = float((np.bincount(of, influences.mean(0)) ** 2).sum())
     lone = np.mean([(np.bincount(of, own) ** 2).sum() for own in influences])
@@ -254,15 +305,14 @@ def auroc_interval(
     shared = max(variance / lone if lone > 0 else 0.0, _SHARED_BY_CLASSES / len(sided))
     prior = float(np.mean(priors)) * min(shared, 1.0)
     spread = value * (1 - value)
-    told = min(min(own.sum(), (~own).sum()) for own in positives.T[sided])
-    told *= max(len(sided) / _SHARED_BY_CLASSES, 1)
+    told = min(worths) * max(len(sided) / _SHARED_BY_CLASSES, 1)
     measured = variance / spread if spread > 0 else prior
     inverse = (told * measured + _PRIOR_IMAGES * prior) / (told + _PRIOR_IMAGES)
     low, high = wilson(value, 1 / inverse)
     return Interval(value, float(low), float(high))
 
 
-def _variance_by_numbers(auroc: float, m: int, n: int) -> float:
+def _variance_by_numbers(auroc: float, m: float, n: float) -> float:
     """Give an AUROC's variance over A (1 - A), by the numbers of positives and negatives alone.
 
     Newcombe (2006), method 5: Hanley and McNeil's for exponential scores, with the mean of both
@@ -291,13 +341,29 @@ def paired_answers(first: Flags, second: Flags) -> Difference:
     """Subtract the share of right answers of `first` from that of `second`, image by image.
 
     The interval is that of Bonett and Price (2012), which adds an image for each kind of change:
-    without it two models that agree on few images would be called equal for sure. McNemar's p.
+    without it two models that agree on few images would be called equal for sure. Where it and
+    McNemar's p would contradict each other, its end by 0 is the test-based one.
     """
     gained, lost, n = int((second & ~first).sum()), int((first & ~second).sum()), len(first)
     more, less = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
     half = _Z * np.sqrt((more + less - (more - less) ** 2) / (n + 2))
     low, high = max(float(more - less - half), -1.0), min(float(more - less + half), 1.0)
-    return Difference((gained - lost) / n, low, high, mcnemar(lost, gained))
+    return _agreeing(Difference((gained - lost) / n, low, high, mcnemar(lost, gained)))
+
+
+def _agreeing(found: Difference) -> Difference:
+    """Let an interval hold 0 where p is .05 or more, and there alone.
+
+    Where it does not, its end by 0 is moved across, to the test-based one (Miettinen 1976): as far
+    from the value as makes 0 p's normal score away. Both are about .05 then, so it moves little.
+    """
+    value, low, high, p = found
+    if not value or np.isnan(low) or (p < _REFUSED) != (low <= 0 <= high):
+        return found
+    end = value * (1 - _Z / max(float(stats.norm.isf(p / 2)), 1e-9))
+    if value > 0:
+        return found._replace(low=max(end, -1.0))
+    return found._replace(high=min(end, 1.0))
 
 
 def paired_means(
@@ -342,7 +408,8 @@ def paired(
     those that differ equally count half, as McNemar's mid-p beside it has them. The interval has
     the resamples' percentiles, moved out as Student's quantiles are beyond the normal ones
     (Hesterberg 2015, "expanded percentiles"); where p is .05 or more it is no shorter than
-    Student's by the variance of the swaps, and holds 0. Of fewer than six groups there is none.
+    Student's by the variance of the swaps, and holds 0; where p is less it does not. Of fewer than
+    six groups there is none.
 
     Parameters
     ----------
@@ -366,7 +433,8 @@ def paired(
     if p >= _REFUSED:
         reach = max(student * float(np.sqrt((far**2).mean() + least)), abs(value))
         low, high = min(low, value - reach), max(high, value + reach)
-    return Difference(value, max(min(low, value), -1.0), min(max(high, value), 1.0), p)
+    found = Difference(value, max(min(low, value), -1.0), min(max(high, value), 1.0), p)
+    return _agreeing(found)
 
 
 def swaps(n: int, seed: int) -> Iterator[Flags]:

@@ -14,7 +14,7 @@ from egma_train.evaluate.intervals import (
     Labels,
     auroc_interval,
     bounded_mean,
-    design_effect,
+    clustering,
     paired,
     paired_answers,
     paired_means,
@@ -144,10 +144,10 @@ def classification(
     right = (truth == predicted).astype(np.float64)
     counts = confusion_matrix(truth, predicted, n)
     # Images of one patient tell less than as many of several.
-    worth = counts / design_effect(right, groups)
+    own = clustering(right, groups)
 
     def of_table(figure: Figure, slopes: Figure) -> Interval:
-        low, high = table_interval(worth, figure, slopes)
+        low, high = table_interval(counts / own.effect, figure, slopes, own.quantile)
         return Interval(float(figure(counts)), float(low), float(high))
 
     found = {

@@ -76,9 +76,8 @@ def retrieval(
         "protocol": {"score": score, "seed": seed},
         "prompts": used.told(),
         **seen.report,
-        "cautions": few_groups(
-            n_patients, "patients" if n_patients < len(seen.images) else "images"
-        ),
+        "cautions": seen.report["cautions"]
+        + few_groups(n_patients, "patients" if n_patients < len(seen.images) else "images"),
         "metrics": {
             f"{way} P@{k}": _figure(found[way][f"P@{k}"], right, k, groups[way])
             for way, (_, _, right) in ways.items()

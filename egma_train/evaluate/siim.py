@@ -1,5 +1,6 @@
 """SIIM-ACR's run-length table to a list: Pneumothorax or No Finding."""
 
+import re
 from pathlib import Path
 
 from egma_train.errors import BadUsageError
@@ -42,8 +43,12 @@ def _class_of(mask: str) -> str | None:
 
     Runs that are all 0 long mark nothing: no mask, or a mask that was lost? -1 says the former.
     """
-    values = mask.strip("[]'\" ").split()
-    if len(values) == 1 and number(values[0]) == _NO_MASK:
+    bare = mask.strip("[]()'\" ")
+    if number(bare) == _NO_MASK:
         return "No Finding"
-    pairs = values and len(values) % 2 == 0 and all(value.isdecimal() for value in values)
-    return "Pneumothorax" if pairs and any(int(length) for length in values[1::2]) else None
+    # A comma within what blanks part is a decimal one: "1,0 5,0", but "1, 5" and "1,5".
+    decimal = " " in bare and not re.search(r",(\s|$)", bare)
+    values = [number(value) for value in re.findall(r"[^\s;]+" if decimal else r"[^\s,;]+", bare)]
+    whole = all(value is not None and value >= 0 and value.is_integer() for value in values)
+    pairs = values and len(values) % 2 == 0 and whole
+    return "Pneumothorax" if pairs and any(values[1::2]) else None

@@ -81,12 +81,14 @@ def zero_shot(
     seen = compare(images, paths, torch.cat(vectors), encoder, score, batch_size)
     scores = class_scores(seen.values, [*map(len, vectors)], protocol)
     scale = 1.0 if protocol == "gloria-z" else encoder.scale  # deviations are no cosines
+    figures = _figures(seen.images, scores, scale)
     return {
         "task": "zero-shot",
         "protocol": {"name": protocol, "is": PROTOCOLS[protocol], "score": score, "seed": seed},
         "prompts": used.told(),
         **seen.report,
-        **_figures(seen.images, scores, scale),
+        **figures,
+        "cautions": seen.report["cautions"] + figures["cautions"],
     }
 
 
