@@ -66,7 +66,7 @@ NOTES = {
     "region_tables_left_out": "tables of boxes or ellipses left out: missing, empty or damaged",
     "size_by_image": "readings whose size no table tells, taken from the image itself",
     "size_by_shown": "readings whose size no table tells, taken from what the reader was shown",
-    "size_told_too_small": "readings whose tables tell a smaller size than the reader was shown,"
+    "size_told_contradicted": "readings whose tables tell another size than the reader was shown,"
     " passed over",
     "fixation_rows_twice": "rows of fixations that stood twice, left out",
     "rows_of_growing_fixations": "rows of fixations that went on in the next row, left out",

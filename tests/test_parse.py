@@ -495,7 +495,14 @@ def test_a_tables_size_counts_unless_more_was_shown() -> None:
     assert _sized(whole, told=("2544", "3056")) == (2544, 3056, set())
     assert _sized(_shown(0, 0, 1900, 2100), told=("2544", "3056")) == (2544, 3056, set())
     of_a_copy = _sized(whole, told=("1272", "1528"), image=(1272, 1528))
-    assert of_a_copy == (2544, 3056, {"size_told_too_small", "size_by_shown"})
+    assert of_a_copy == (2544, 3056, {"size_told_contradicted", "size_by_shown"})
+
+
+def test_a_tables_size_of_an_enlarged_copy_gives_way_to_the_whole_that_was_shown() -> None:
+    whole = _shown(0, 0, 2544, 3056)
+    of_a_copy = _sized(whole, ZOOMED, told=("5088", "6112"), image=(5088, 6112))
+    assert of_a_copy == (2544, 3056, {"size_told_contradicted", "size_by_shown"})
+    assert _sized(ZOOMED, told=("5088", "6112"))[:2] == (5088, 6112)
 
 
 @pytest.mark.parametrize("pixels", ["0", "-15", "1e300", "5000"])

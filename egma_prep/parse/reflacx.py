@@ -41,6 +41,7 @@ METADATA, ID = "metadata", "reading_id"
 # An unzoomed screen shows 2,500 x 3,000 pixels at about 100 a degree, and small images at 15;
 # zooming by up to 70 makes it less. No screen is so narrow that an image has ten times as many.
 _MOST_PX_PER_DEG = 1000.0
+_ENLARGED = 1.01
 _STUDY = re.compile(r"/s(\d+)/[^/]*$")
 
 
@@ -176,15 +177,22 @@ def _size(
 ) -> Size:
     """Choose the size that positions refer to: the tables', what was shown, the image's own.
 
-    A size smaller than what was shown is that of a copy, in whose pixels no position is.
+    A size smaller than what was shown is that of a copy, in whose pixels no position is; so is one
+    that is larger by one factor both ways than a whole image that was shown.
     """
 
     def holds(size: Size) -> bool:
-        return seen is None or (seen.width <= size[0] + 1 and seen.height <= size[1] + 1)
+        if seen is None:
+            return True
+        (wide, high), (across, down) = size, seen[:2]
+        if across > wide + 1 or down > high + 1:
+            return False
+        enlarged = abs(wide * down - high * across) <= wide + high + across + down
+        return not (seen.is_whole and enlarged and wide > _ENLARGED * across)
 
     known = [size for size in told if size is not None]
     fitting = [size for size in known if holds(size)]
-    notes["size_told_too_small"] = len(fitting) < len(known)
+    notes["size_told_contradicted"] = len(fitting) < len(known)
     if fitting:
         return fitting[0]
     if seen is not None and seen.is_whole:
