@@ -68,6 +68,7 @@ NOTES = {
     "size_by_shown": "readings whose size no table tells, taken from what the reader was shown",
     "size_told_contradicted": "readings whose tables tell another size than the reader was shown,"
     " passed over",
+    "size_doubted": "readings whose gaze on the screen fits neither their tables' size nor one other",
     "fixation_rows_twice": "rows of fixations that stood twice, left out",
     "rows_of_growing_fixations": "rows of fixations that went on in the next row, left out",
     "fixations_cut": "fixations cut where the next one begins, by less than 20 ms",

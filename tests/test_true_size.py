@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from conftest import egma_prep, run_etl
 from PIL import Image
@@ -67,7 +66,10 @@ def change_columns(path: Path, names: set[str], change: Callable[[str], str]) ->
     csv.writer(made).writerows(
         [header]
         + [
-            [change(cell) if name in names else cell for name, cell in zip(header, row)]
+            [
+                change(cell) if name in names else cell
+                for name, cell in zip(header, row, strict=True)
+            ]
             for row in rows
         ]
     )
@@ -207,5 +209,8 @@ def test_where_pads_and_gaze_tell_two_heights_either_may_be_the_tables() -> None
     seen = eye_gaze.seen_size(rows, DICOM, BORDER)
     for told in (TRUE, (2544, 3223)):
         assert eye_gaze._size(told, seen, "a.jpg", lambda: TRUE, Counter()) == told
+    doubted: Counter[str] = Counter()
+    assert eye_gaze._size((1272, 1528), seen, "a.jpg", lambda: TRUE, doubted) == (1272, 1528)
+    assert doubted == {"size_doubted": 1}
     with pytest.raises(BadInputError, match=r"3223 or 305\d"):
         eye_gaze._size(None, seen, "a.jpg", lambda: (1272, 1528), Counter())

@@ -208,6 +208,9 @@ def _size(
     """
     if told is not None and (seen is None or seen.is_of(told)):
         return told
+    if told is not None and seen is not None and not seen.is_sure:
+        notes["size_doubted"] = 1
+        return told
     notes["size_told_contradicted"] = told is not None
     own = measured()
     if seen is None or seen.is_of(own):
