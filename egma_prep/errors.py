@@ -55,7 +55,7 @@ NOTES = {
     "fixations_off_image": "fixations off the image, without weight",
     "image_size_differs": "readings whose image has another size than the metadata say, rescaled",
     "reports_without_sections": "reports without findings or impression: last paragraphs taken",
-    "report_paragraphs_left_out": "paragraphs below other sections of reports, left out",
+    "report_paragraphs_left_out": "paragraphs outside findings and impression, left out",
     "report_headings_unknown": "unknown headings in other sections of reports, left out",
     "without_split": "readings without a split: no table tells train, validate or test",
     "without_view": "readings without a view: no metadata table of MIMIC-CXR-JPG tells it",
@@ -68,7 +68,8 @@ NOTES = {
     "size_by_shown": "readings whose size no table tells, taken from what the reader was shown",
     "size_told_contradicted": "readings whose tables tell another size than the reader was shown,"
     " passed over",
-    "size_doubted": "readings whose gaze on the screen fits neither their tables' size nor one other",
+    "size_doubted": "readings whose gaze on the screen fits neither their tables' size nor"
+    " a single other",
     "fixation_rows_twice": "rows of fixations that stood twice, left out",
     "rows_of_growing_fixations": "rows of fixations that went on in the next row, left out",
     "fixations_cut": "fixations cut where the next one begins, by less than 20 ms",
