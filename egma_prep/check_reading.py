@@ -12,7 +12,15 @@ from dataclasses import replace
 import numpy as np
 
 from egma_prep.errors import BadInputError
-from egma_prep.readings import Fixations, FloatArray, RawReading, RowsOfFile, Size, Words
+from egma_prep.readings import (
+    Fixations,
+    FloatArray,
+    RawReading,
+    Region,
+    RowsOfFile,
+    Size,
+    Words,
+)
 
 # A tracker of 60 Hz (EYE GAZE's) sees every 17 ms, REFLACX rounds to 1 ms, EYE GAZE's sum of a
 # rounded start and a rounded duration to 0.02 ms: fixations that share less are neighbours, cut
@@ -35,6 +43,7 @@ _QUARTER, _PATCH, _TIMES_LONGER = 1 / 2, 1 / 4, 5.0
 # Times count from the recording's start, or from when the image was shown: earlier gaze is rounding
 # at most, or a clock that was shifted.
 _EARLY_S = 1.0
+_REGION_PX = 1.0
 _CANVAS_ERROR = 0.02  # of EYE GAZE's pads, whose rounding is known from code alone
 
 MENDED = (
@@ -67,12 +76,14 @@ def check_reading(raw: RawReading, image_px: Size) -> RawReading:
     """
     fixations, fixation_notes = _fixations_in_order(raw.fixations, raw.fixation_rows)
     words, word_notes = _words_in_order(raw.words, raw.word_rows)
-    checked = replace(raw, fixations=fixations, words=words)
+    regions, region_notes = _regions_once(raw)
+    checked = replace(raw, fixations=fixations, words=words, regions=regions)
     if len(fixations.begin_s):  # an image without gaze needs no place for it
         _check_aspect(checked, image_px)
         _check_corner(checked)
     found = fixation_notes | word_notes | _odd(checked, image_px)
-    return replace(checked, notes={**raw.notes, **found})
+    told = {name: raw.notes.get(name, 0) + more for name, more in region_notes.items()}
+    return replace(checked, notes={**raw.notes, **found, **told})
 
 
 # -- fixations ------------------------------------------------------------------------------------
@@ -184,6 +195,27 @@ def _said_once(words: Words) -> list[int]:
 
 def _taken(words: Words, rows: list[int]) -> Words:
     return Words([words.text[row] for row in rows], words.begin_s[rows], words.end_s[rows])
+
+
+# -- boxes and ellipses ---------------------------------------------------------------------------
+
+
+def _regions_once(raw: RawReading) -> tuple[list[Region], dict[str, int]]:
+    """Keep each region once, and none of less than a pixel: shares of the image are such."""
+    once = list(dict.fromkeys(raw.regions))
+    kept = [one for one in once if max(one.x1 - one.x0, one.y1 - one.y0) >= _REGION_PX]
+    cornered = 0
+    for kind in sorted({one.kind for one in kept}):
+        alike = [one for one in kept if one.kind == kind]
+        across = max(one.x1 for one in alike) / raw.width
+        down = max(one.y1 for one in alike) / raw.height
+        cornered += len(alike) if max(across, down) < _CORNER else 0
+    notes = {
+        "regions_twice": len(raw.regions) - len(once),
+        "regions_left_out": len(once) - len(kept),
+        "regions_in_a_corner": cornered,
+    }
+    return kept, {name: number for name, number in notes.items() if number}
 
 
 # -- intervals ------------------------------------------------------------------------------------

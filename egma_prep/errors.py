@@ -62,7 +62,11 @@ NOTES = {
     "without_chexpert": "readings without CheXpert labels: no table has a row of their study",
     "without_labels": "readings whose own table has no column of labels",
     "labels_left_out": "labels left out: no column, a column twice, or a damaged value",
-    "regions_left_out": "boxes and ellipses left out: a damaged value, or no column of a label",
+    "regions_left_out": "boxes and ellipses left out: a damaged value, no column of a label, or of"
+    " less than a pixel (shares?)",
+    "regions_in_a_corner": "boxes and ellipses that all lie in an eighth of their image at its"
+    " origin: shares, or another size's pixels?",
+    "regions_twice": "boxes and ellipses that stood twice, left out",
     "region_tables_left_out": "tables of boxes or ellipses left out: missing, empty or damaged",
     "size_by_image": "readings whose size no table tells, taken from the image itself",
     "size_by_shown": "readings whose size no table tells, taken from what the reader was shown",

@@ -1,6 +1,7 @@
 """A reading that cannot be true is rejected by name; a true one never is, however odd."""
 
 import csv
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,7 +26,7 @@ from egma_prep.geometry import frame_of
 from egma_prep.input_files import InputFiles
 from egma_prep.invariants import broken_rules
 from egma_prep.options import Options, SourceOptions, with_changes
-from egma_prep.readings import Fixations, RawReading, RowsOfFile, Words
+from egma_prep.readings import Fixations, RawReading, Region, RowsOfFile, Words
 from egma_prep.schema import SHARD, TABLES, without_raw_gaze
 from egma_prep.sources import sources
 from egma_prep.synth import write_tree
@@ -280,6 +281,59 @@ def test_without_a_table_of_sizes_the_pads_of_eye_gaze_tell_the_shape(shape: str
         return
     with pytest.raises(BadInputError, match="3056 x 3056 pixels, the screen showed it as 852 x 1"):
         checked(raw)
+
+
+# -- boxes and ellipses ---------------------------------------------------------------------------
+
+CHEST = Region("chest", "box", 300, 300, 2300, 2700)
+MASS = Region("Mass", "ellipse", 700, 900, 1100, 1300, 3.0)
+
+
+def test_regions_that_stand_twice_count_once() -> None:
+    sure = MASS._replace(certainty=5.0)
+    found = checked(reading(ONCE, regions=[MASS, CHEST, sure, CHEST, MASS, MASS]))
+    assert found.regions == [MASS, CHEST, sure]
+    assert found.notes["regions_twice"] == 3
+
+
+def test_regions_in_shares_of_the_image_are_left_out_and_counted() -> None:
+    share = Region("Mass", "ellipse", 0.27, 0.3, 0.43, 0.42, 3.0)
+    found = checked(reading(ONCE, regions=[CHEST, share, MASS], notes={"regions_left_out": 2}))
+    assert found.regions == [CHEST, MASS]
+    assert found.notes["regions_left_out"] == 3 and "regions_in_a_corner" not in found.notes
+
+
+def test_regions_that_all_lie_in_the_corner_at_the_origin_are_counted() -> None:
+    percent = [MASS._replace(x0=27, y0=30, x1=43, y1=42), MASS._replace(x0=60, y0=50, x1=70, y1=80)]
+    found = checked(reading(ONCE, regions=[CHEST, *percent]))
+    assert found.regions == [CHEST, *percent] and found.notes["regions_in_a_corner"] == 2
+
+
+@pytest.mark.parametrize(
+    ("layout", "names"),
+    [("eye_gaze", ["bounding_boxes.csv"]),
+     ("reflacx", ["anomaly_location_ellipses.csv", "chest_bounding_box.csv"])],
+)  # fmt: skip
+def test_tables_that_stand_twice_give_the_same_readings_and_say_so(
+    healthy: dict[str, Path], tmp_path: Path, no_cluster: None, layout: str, names: list[str]
+) -> None:
+    data = shutil.copytree(healthy[layout], tmp_path / "data")
+    assert run_etl(data, tmp_path / "clean").exit_code == 0
+    rows = 0
+    for path in (path for name in names for path in data.rglob(name)):
+        rows += sum(1 for _ in csv.reader(path.open(newline=""))) - 1
+        change(path, lambda rows: rows * 2)
+    if layout == "eye_gaze":  # rows of no fixations stand twice, too
+        change(data / "fixations.csv", lambda rows: rows * 2)
+    done = run_etl(data, tmp_path / "out")
+    assert shards(tmp_path / "out") == shards(tmp_path / "clean")
+    notes, before = (
+        json.loads((tmp_path / out / "run.json").read_text())["counts"]["notes"]
+        for out in ("out", "clean")
+    )
+    assert 0 < notes.pop("regions_twice") <= rows and NOTES["regions_twice"] in done.output
+    assert bool(notes.pop("fixation_rows_twice", 0)) == (layout == "eye_gaze")
+    assert notes == before
 
 
 # -- what is odd ----------------------------------------------------------------------------------

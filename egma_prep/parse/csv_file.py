@@ -4,6 +4,7 @@ import contextlib
 import csv
 import gzip
 import io
+import math
 import re
 import sys
 import zlib
@@ -94,6 +95,20 @@ class Table:
             for value, chosen in ((value, rows[id_key(value)]) for value in wanted)
         }
 
+    def distinct(self, rows: Iterable[int], names: Iterable[str]) -> list[int]:
+        """Leave out rows that say again what an earlier one did, however its numbers are written.
+
+        Parameters
+        ----------
+        names : iterable of str
+            The columns to compare; those that are not there count for nothing.
+        """
+        cells = [self.columns[name] for name in names if name in self.columns]
+        seen: dict[tuple[object, ...], int] = {}
+        for row in rows:
+            seen.setdefault(tuple(_value(column[row]) for column in cells), row)
+        return list(seen.values())
+
     def numbers(self, name: str, rows: Sequence[int] | None = None) -> NDArray[np.float64]:
         """Parse a column, or some of its rows, as finite numbers ``(n,)``."""
         cells = self.columns[name]
@@ -117,6 +132,14 @@ class Table:
     def row_in_file(self, row: int) -> int:
         """Count a row from 1 as in the file."""
         return 1 + (row if self.numbers_in_file is None else self.numbers_in_file[row])
+
+
+def _value(cell: str) -> object:
+    plain = cell.strip().lower()
+    with contextlib.suppress(ValueError):
+        if "_" not in plain and math.isfinite(value := float(plain)):
+            return value
+    return plain
 
 
 def parse_csv(

@@ -278,20 +278,22 @@ def fixations(
     names = columns("fixations")
     shown = table.rows_where(names["dicom_id"], image)
     valid = valid_rows(table, image)
+    blinks = sorted({*shown} - {*valid})
     _check_one_session(table, valid, image)
     begin_s = table.numbers(names["begin"], valid)
     end_s = begin_s + table.numbers(names["duration"], valid)
     check_intervals(begin_s, end_s, table.path, lambda at: table.place_of_row(valid[at]))
     x_px, y_px = table.numbers(names["x"], valid), table.numbers(names["y"], valid)
     late = np.abs(_optional(table, valid, names["time"]) - end_s) >= _TIME_TOLERANCE_S
+    once = np.isin(valid, table.distinct(valid, names.values()))
     rounded_up = (x_px == width) | (y_px == height)
     x_px, y_px = np.where(x_px == width, x_px - 1, x_px), np.where(y_px == height, y_px - 1, y_px)
     scale_x, scale_y = px_per_screen_px(width, height, border)
     degree = np.full(len(valid), manifest("eye-gaze")["screen"]["px_per_degree"])
     mended = {
-        "rows_that_are_no_fixations": len(shown) - len(valid),
-        "rounded_to_edge": int(rounded_up.sum()),
-        "time_is_not_fixation_end": int(late.sum()),
+        "rows_that_are_no_fixations": len(table.distinct(blinks, names.values())),
+        "rounded_to_edge": int(rounded_up[once].sum()),
+        "time_is_not_fixation_end": int(late[once].sum()),
     }
     y_px = remap_vertical(y_px, height, border, vertical)
     return Fixations(begin_s, end_s, x_px, y_px, degree * scale_x, degree * scale_y), mended
@@ -408,7 +410,9 @@ def share_interval(
 def boxes(table: Table | None, image: str, notes: Counter[str]) -> list[Region]:
     """Read one image's anatomical boxes; what is missing or damaged is left out and counted."""
     names = columns("boxes")
-    rows = table.rows_where(names["dicom_id"], image) if table else []
+    told = table.rows_where(names["dicom_id"], image) if table else []
+    rows = table.distinct(told, names.values()) if table else []
+    notes["regions_twice"] += len(told) - len(rows)
     if table is None or not rows:  # about 17 an image, FORMATS 2.3
         notes["region_tables_left_out"] += 1
         return []

@@ -284,7 +284,8 @@ def regions(table: Callable[[str], Table], notes: Counter[str]) -> list[Region]:
         found += _ellipses(table("ellipses"), notes)
     with noting(notes, "region_tables_left_out"):
         box = table("chest_box")
-        rows = extras.corners(box, columns("chest_box"), range(len(box)), notes)
+        told = _rows_once(box, notes)
+        rows = extras.corners(box, columns("chest_box"), told, notes)
         found += [Region("chest", "box", *corners) for _, corners in rows]
         notes["region_tables_left_out"] += not len(box)  # each reading has one, FORMATS 1.7
     return found
@@ -294,7 +295,7 @@ def _ellipses(table: Table, notes: Counter[str]) -> list[Region]:
     declared, names = manifest("reflacx")["labels"], columns("ellipses")
     values = tuple(declared["certainties"])
     found = []
-    rows = extras.corners(table, names, range(len(table)), notes)
+    rows = extras.corners(table, names, _rows_once(table, notes), notes)
     there = [name for name in declared["certainty"] if name in table.columns]
     placed = list(rows)
     notes["regions_left_out"] += _without_label(table, [row for row, _ in placed], declared)
@@ -306,6 +307,12 @@ def _ellipses(table: Table, notes: Counter[str]) -> list[Region]:
                 certainty = None if is_blank(cell) else label(cell, values, table.path, where)
                 found.append(Region(name, "ellipse", *corners, certainty))
     return found
+
+
+def _rows_once(table: Table, notes: Counter[str]) -> list[int]:
+    rows = table.distinct(range(len(table)), table.columns)
+    notes["regions_twice"] += len(table) - len(rows)
+    return rows
 
 
 def _without_label(table: Table, rows: list[int], declared: Mapping[str, Any]) -> int:
