@@ -8,6 +8,7 @@ by name; what is merely odd is counted (`errors.NOTES`). Pure; no files.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import accumulate, groupby
 
 import numpy as np
 
@@ -78,10 +79,12 @@ def check_reading(raw: RawReading, image_px: Size) -> RawReading:
     words, word_notes = _words_in_order(raw.words, raw.word_rows)
     regions, region_notes = _regions_once(raw)
     checked = replace(raw, fixations=fixations, words=words, regions=regions)
+    _check_whole(checked)
     if len(fixations.begin_s):  # an image without gaze needs no place for it
         _check_aspect(checked, image_px)
         _check_corner(checked)
     found = fixation_notes | word_notes | _odd(checked, image_px)
+    region_notes |= {"tables_perhaps_cut": raw.fixation_rows.is_cut + raw.word_rows.is_cut}
     told = {name: raw.notes.get(name, 0) + more for name, more in region_notes.items()}
     return replace(checked, notes={**raw.notes, **found, **told})
 
@@ -175,20 +178,32 @@ def _said_once(words: Words) -> list[int]:
     """Choose the words that are no exact repeats.
 
     Nobody says a word twice in one interval. Words of no length are corrections, several may share
-    a time (FORMATS 1.4): they repeat where the whole table does, or where a word came between.
+    a time (FORMATS 1.4), and so may the words of a phrase: they repeat where the whole table does,
+    or where another interval came between.
     """
     rows = list(zip(words.text, words.begin_s.tolist(), words.end_s.tolist(), strict=True))
     number = Counter(rows)
-    copies = min((n for (_, begin, end), n in number.items() if end > begin), default=1)
-    kept, spoken = [], 0
-    first: dict[tuple[str, float, float], int] = {}  # how many words were spoken before a row
+    texts = Counter((begin, end) for _, begin, end in number)  # different ones in an interval
+
+    def is_alone(row: tuple[str, float, float]) -> bool:
+        return row[2] > row[1] and texts[row[1:]] == 1
+
+    copies = min((n for row, n in number.items() if is_alone(row)), default=1)
+    runs = [len(list(run)) for _, run in groupby(rows)]
+    if copies > 1 and not any(length % copies for length in runs):  # each row is followed by itself
+        begins = accumulate(runs, initial=0)
+        some = zip(begins, runs, strict=False)
+        return [at for begin, length in some for at in range(begin, begin + length // copies)]
+    kept, spoken, latest = [], 0, (0.0, 0.0)
+    first: dict[tuple[str, float, float], int] = {}  # how many intervals were spoken before a row
     seen = Counter[tuple[str, float, float]]()
     for index, row in enumerate(rows):
         _, begin_s, end_s = row
-        once = end_s > begin_s or first.setdefault(row, spoken) != spoken
+        if end_s > begin_s and (begin_s, end_s) != latest:
+            spoken, latest = spoken + 1, (begin_s, end_s)
+        once = is_alone(row) or first.setdefault(row, spoken) != spoken
         if seen[row] < (1 if once else -(-number[row] // copies)):
             kept.append(index)
-            spoken += end_s > begin_s
         seen[row] += 1
     return kept
 
@@ -241,6 +256,18 @@ def _check_mean_length(begin_s: FloatArray, end_s: FloatArray, rows: RowsOfFile,
     if len(length_s) >= _ENOUGH and (mean_s := float(length_s.mean())) < _SHORTEST_MEAN_S:
         found = f"the {what} of {rows.path or 'the reading'} last {mean_s:.2g} s on average"
         raise BadInputError("implausible_time", rows.path, found)
+
+
+def _check_whole(raw: RawReading) -> None:
+    """Reject gaze that ends before the last word where its file ends amid a line."""
+    gaze, words = raw.fixations, raw.words
+    if not raw.fixation_rows.is_cut or not len(gaze.end_s) or np.isnan(words.begin_s).any():
+        return
+    last_s, said_s = float(gaze.end_s.max()), float(words.begin_s.max())
+    if last_s < said_s:
+        path = raw.fixation_rows.path
+        what = f"{path} ends amid a line, its gaze at {last_s:g} s, the words after {said_s:g} s"
+        raise BadInputError("bad_csv", path, what)
 
 
 # -- gaze and its image ---------------------------------------------------------------------------

@@ -74,6 +74,8 @@ NOTES = {
     " passed over",
     "size_doubted": "readings whose gaze on the screen fits neither their tables' size nor"
     " a single other",
+    "tables_perhaps_cut": "tables of gaze, words, boxes or ellipses whose last line does not end,"
+    " read as they are: see whether they are whole",
     "fixation_rows_twice": "rows of fixations that stood twice, left out",
     "rows_of_growing_fixations": "rows of fixations that went on in the next row, left out",
     "fixations_cut": "fixations cut where the next one begins, by less than 20 ms",

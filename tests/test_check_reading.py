@@ -70,6 +70,29 @@ def gaze_of(raw: RawReading) -> list[Row]:
     return list(zip(*(column.tolist() for column in raw.fixations[:4]), strict=True))
 
 
+PHRASES = [
+    (text, begin, begin + 1.0)
+    for begin in (1.0, 3.0)
+    for text in ("no", "effusion", ".", "no", "mass", ".")
+]
+
+
+@pytest.mark.parametrize("number", [6, 12])
+def test_words_that_share_a_phrases_interval_may_repeat(number: int) -> None:
+    found = checked(reading(looks(12), PHRASES[:number]))
+    assert words_of(found) == PHRASES[:number] and not mended(found)
+    few = [("no", 1.0, 2.0), ("no", 1.0, 2.0), (".", 1.0, 2.0), (".", 1.0, 2.0)]
+    assert words_of(checked(reading(looks(12), few))) == few
+
+
+def test_a_table_of_phrases_that_stands_twice_counts_once() -> None:
+    said = [("heart", 0.5, 0.9), *PHRASES]
+    for twice in (said * 2, [word for word in said for _ in range(2)]):
+        found = checked(reading(looks(12), twice))
+        assert words_of(found) == said
+        assert mended(found) == {"words_twice": len(said)}
+
+
 def words_of(raw: RawReading) -> list[Word]:
     words = raw.words
     return list(zip(words.text, words.begin_s.tolist(), words.end_s.tolist(), strict=True))
@@ -334,6 +357,51 @@ def test_tables_that_stand_twice_give_the_same_readings_and_say_so(
     assert 0 < notes.pop("regions_twice") <= rows and NOTES["regions_twice"] in done.output
     assert bool(notes.pop("fixation_rows_twice", 0)) == (layout == "eye_gaze")
     assert notes == before
+
+
+# -- what may be cut ------------------------------------------------------------------------------
+
+
+def cut_at_half(path: Path) -> None:
+    """Leave the first half, and of the last row its last number but for one digit."""
+    lines = path.read_bytes().splitlines()
+    half = lines[: len(lines) // 2]
+    path.write_bytes(b"\n".join([*half[:-1], half[-1][:-1]]))
+
+
+def test_tables_that_are_cut_inside_a_number_are_never_read_unsaid(
+    healthy: dict[str, Path], tmp_path: Path, no_cluster: None
+) -> None:
+    data, out = shutil.copytree(healthy["reflacx"], tmp_path / "data"), tmp_path / "out"
+    gaze, words, box = sorted((data / "main_data").glob("P3*"))[:3]
+    cut_at_half(gaze / "fixations.csv")
+    cut_at_half(words / "timestamps_transcription.csv")
+    table = box / "chest_bounding_box.csv"
+    table.write_bytes(table.read_bytes().rstrip()[:-1])
+    done = run_etl(data, out)
+    (lost,) = (row for row in rejects(out) if row["reason"] == "bad_csv")
+    assert lost["reading_id"] == gaze.name and "fixations.csv ends amid a line" in lost["message"]
+    notes = json.loads((out / "run.json").read_text())["counts"]["notes"]
+    assert notes["tables_perhaps_cut"] == 2 and NOTES["tables_perhaps_cut"] in done.output
+    whole = gaze / "fixations.csv"  # without the line's end alone, as some editors save it
+    whole.write_bytes((healthy["reflacx"] / "main_data" / gaze.name / whole.name).read_bytes()[:-2])
+    run_etl(data, out)
+    assert not [row for row in rejects(out) if row["reason"] == "bad_csv"]
+
+
+def test_of_a_shared_table_the_reading_of_the_last_row_may_be_cut(
+    healthy: dict[str, Path], tmp_path: Path
+) -> None:
+    data = shutil.copytree(healthy["eye_gaze"], tmp_path / "data")
+    for name in ("fixations.csv", "master_sheet.csv"):
+        (data / name).write_bytes((data / name).read_bytes().rstrip())
+    files, source = InputFiles(data), sources()["eye_gaze"]
+    plans = [one for plan in source.plan(files) for one in plan.readings]
+    cut = {one.reading_id for one in plans if one.tables["fixations"].is_cut}
+    with (data / "fixations.csv").open(newline="") as file:
+        *_, last = csv.DictReader(file)
+    assert cut == {last["DICOM_ID"]}
+    assert [one.path for one in files.remarks if "may be cut" in one.what] == ["master_sheet.csv"]
 
 
 # -- what is odd ----------------------------------------------------------------------------------

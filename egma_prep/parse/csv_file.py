@@ -46,6 +46,8 @@ class Table:
         `columns` has none of them.
     header : sequence of str
         All names of the file, for messages.
+    is_cut : bool
+        Whether the last row's line does not end, so that it, and rows after it, may be cut.
     """
 
     path: str
@@ -53,6 +55,7 @@ class Table:
     numbers_in_file: Sequence[int] | None = field(default=None, compare=False)
     repeated: frozenset[str] = frozenset()
     header: Sequence[str] = field(default=(), compare=False)
+    is_cut: bool = field(default=False, compare=False)
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), ()))
@@ -91,6 +94,7 @@ class Table:
                 [self.row_in_file(row) - 1 for row in chosen],
                 self.repeated,
                 self.header,
+                self.is_cut and len(self) - 1 in chosen[-1:],
             )
             for value, chosen in ((value, rows[id_key(value)]) for value in wanted)
         }
@@ -170,7 +174,8 @@ def parse_csv(
     BadInputError
         Naming the file and, where it can be told, the row.
     """
-    records = _records(decoded(_unpacked(data, path), path), path)
+    text = decoded(_unpacked(data, path), path)
+    records = _records(text, path)
     # Patients' tables are kept while a run is planned; the names of their columns are the same.
     first_row = [name.strip() for name in next(records, [])]
     header = [sys.intern(_names_changed_by_r().get(name, name)) for name in first_row]
@@ -203,7 +208,8 @@ def parse_csv(
         first += len(rows)
     numbers = sorted(set(range(first)) - set(blank_rows)) if blank_rows else None
     repeated = frozenset(name for name, times in seen.items() if times > 1)
-    table = Table(path, columns, numbers, repeated, [header[at] for at in named])
+    is_cut = first > len(blank_rows) and text[-1] not in "\r\n"
+    table = Table(path, columns, numbers, repeated, [header[at] for at in named], is_cut)
     table.require(required)
     return table
 

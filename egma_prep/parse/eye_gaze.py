@@ -413,6 +413,7 @@ def boxes(table: Table | None, image: str, notes: Counter[str]) -> list[Region]:
     told = table.rows_where(names["dicom_id"], image) if table else []
     rows = table.distinct(told, names.values()) if table else []
     notes["regions_twice"] += len(told) - len(rows)
+    notes["tables_perhaps_cut"] += table is not None and RowsOfFile.of(table, told).is_cut
     if table is None or not rows:  # about 17 an image, FORMATS 2.3
         notes["region_tables_left_out"] += 1
         return []

@@ -312,6 +312,7 @@ def _ellipses(table: Table, notes: Counter[str]) -> list[Region]:
 def _rows_once(table: Table, notes: Counter[str]) -> list[int]:
     rows = table.distinct(range(len(table)), table.columns)
     notes["regions_twice"] += len(table) - len(rows)
+    notes["tables_perhaps_cut"] += table.is_cut
     return rows
 
 
