@@ -8,7 +8,7 @@ import math
 import re
 import sys
 import zlib
-from collections import Counter
+from collections import ChainMap, Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -18,13 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egma_prep.errors import BadInputError
-from egma_prep.manifests import manifest
+from egma_prep.manifests import manifest, required_columns
 from egma_prep.parse.values import decoded, id_key, is_blank, number
 
 MAX_TABLE_BYTES = 256 * 2**20
 """Six times the largest table that is read whole."""
 
 _ROWS_AT_A_TIME = 4096
+_ALIKE = 2  # names of a released table, so that a user's own with one of them keeps its spelling
 _GZIP, _ZIP = b"\x1f\x8b", b"PK\x03\x04"
 _SEPARATORS = ",;\t"  # as released; Excel where a comma is the decimal sign; Excel's "Unicode text"
 _ROW_NAME = re.compile(r"[0-9]{1,9}")
@@ -176,9 +177,9 @@ def parse_csv(
     """
     text = decoded(_unpacked(data, path), path)
     records = _records(text, path)
-    # Patients' tables are kept while a run is planned; the names of their columns are the same.
     first_row = [name.strip() for name in next(records, [])]
-    header = [sys.intern(_names_changed_by_r().get(name, name)) for name in first_row]
+    # Patients' tables are kept while a run is planned; the names of their columns are the same.
+    header = [sys.intern(name) for name in _as_released(first_row)]
     header, records = _fitted(header, records, path)
     named = [at for at, name in enumerate(header) if name and not name.startswith("Unnamed")]
     seen = Counter(header[at] for at in named)
@@ -214,16 +215,51 @@ def parse_csv(
     return table
 
 
+def _as_released(header: list[str]) -> list[str]:
+    """Spell the names of a released table as they were, where capitals or R's dots were changed.
+
+    The same name may have other capitals in another table: of those that have all they need in the
+    header, that with most of it decides.
+    """
+    folded = [_folded(name) for name in header]
+    there = {*folded}
+    alike = [
+        names
+        for needed, names in _released_tables()
+        if needed <= there and len(names.keys() & there) >= _ALIKE
+    ]
+    alike.sort(key=lambda names: -len(names.keys() & there))
+    spelled = ChainMap(*alike)  # the first that has a name
+    return [
+        spelled.get(fold) or _changed_by_r().get(name, name)
+        for fold, name in zip(folded, header, strict=True)
+    ]
+
+
+def _folded(name: str) -> str:
+    """Fold capitals, and what R's ``check.names`` changes."""
+    return re.sub(r"[^a-z0-9._]", ".", name.lower())
+
+
 @cache
-def _names_changed_by_r() -> dict[str, str]:
-    """Map what R's ``check.names`` makes of the columns that are read to their released names."""
-    released = {
-        name
-        for dataset in ("reflacx", "eye-gaze", "mimic-cxr")
-        for name in _texts([manifest(dataset)[part] for part in ("tables", "labels")])
-    }
-    changed = {re.sub(r"[^A-Za-z0-9._]", ".", name): name for name in released}
-    return {name: told for name, told in changed.items() if name not in released}
+def _released_tables() -> list[tuple[set[str], dict[str, str]]]:
+    """List each table's folded names: those that it must have, and all with their spellings."""
+    found = []
+    for dataset in ("reflacx", "eye-gaze", "mimic-cxr"):
+        labels = list(_texts(manifest(dataset)["labels"]))
+        for table, declared in manifest(dataset)["tables"].items():
+            names = [*_texts(declared["columns"]), *_texts(declared.get("unused", {})), *labels]
+            needed = set(map(_folded, required_columns(dataset, table)))
+            found.append((needed, {_folded(name): name for name in names}))
+    return found
+
+
+@cache
+def _changed_by_r() -> dict[str, str]:
+    """Map what R makes of a name to it, in any table."""
+    names = {name for _, table in _released_tables() for name in table.values()}
+    changed = {re.sub(r"[^A-Za-z0-9._]", ".", name): name for name in names}
+    return {name: told for name, told in changed.items() if name not in names}
 
 
 def _texts(declared: object) -> Iterator[str]:

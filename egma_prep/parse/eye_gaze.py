@@ -20,8 +20,8 @@ from egma_prep.parse.values import (
     decoded,
     dicom_id,
     number,
+    numbered_id,
     require_words,
-    safe_id,
     unglued,
 )
 from egma_prep.readings import (
@@ -74,14 +74,14 @@ def plan_row(row: Mapping[str, str], path: str) -> PlannedReading:
     """
     names = columns("master_sheet")
     reading_id = dicom_id(row[names["dicom_id"]], path)
-    subject = safe_id(row[names["subject_id"]], path, "the subject id")
+    subject = numbered_id(row[names["subject_id"]], path, "the subject id")
     return PlannedReading(DATASET, reading_id, subject, path, row)
 
 
 def image_and_study(row: Mapping[str, str], path: str) -> tuple[str, str]:
     """Take the DICOM id and the study id from a master sheet row."""
     names = columns(METADATA)
-    return dicom_id(row[names[ID]], path), safe_id(row[names["study_id"]], path, "the study id")
+    return dicom_id(row[names[ID]], path), numbered_id(row[names["study_id"]], path, "the study id")
 
 
 def raw_reading(

@@ -10,7 +10,7 @@ from egma_prep.manifests import manifest, required_columns
 from egma_prep.parse import extras
 from egma_prep.parse.csv_file import Table
 from egma_prep.parse.report import report_words
-from egma_prep.parse.values import dicom_id, id_key, pixels, safe_id
+from egma_prep.parse.values import dicom_id, id_key, numbered_id, pixels
 from egma_prep.readings import Fixations, ImageFacts, PlannedReading, RawReading
 
 DATASET = "mimic_cxr"
@@ -42,7 +42,7 @@ def plan_row(row: Mapping[str, str], path: str) -> PlannedReading:
         If its ids cannot be used.
     """
     image, _ = image_and_study(row, path)
-    subject = safe_id(row[columns(METADATA)["subject_id"]], path, "the subject id")
+    subject = numbered_id(row[columns(METADATA)["subject_id"]], path, "the subject id")
     kept = {name: row[name] for name in columns(METADATA).values() if name in row}
     return PlannedReading(DATASET, image, subject, path, kept)
 
@@ -50,7 +50,7 @@ def plan_row(row: Mapping[str, str], path: str) -> PlannedReading:
 def image_and_study(row: Mapping[str, str], path: str) -> tuple[str, str]:
     """Take the DICOM id and the study id from a metadata row."""
     names = columns(METADATA)
-    return dicom_id(row[names[ID]], path), safe_id(row[names["study_id"]], path, "the study id")
+    return dicom_id(row[names[ID]], path), numbered_id(row[names["study_id"]], path, "the study id")
 
 
 def raw_reading(

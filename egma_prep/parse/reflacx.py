@@ -20,6 +20,7 @@ from egma_prep.parse.values import (
     flag,
     is_blank,
     label,
+    numbered_id,
     pixels,
     require_words,
     safe_id,
@@ -67,7 +68,7 @@ def plan_row(row: Mapping[str, str], path: str) -> PlannedReading:
     reading_id = safe_id(row[names["reading_id"]], path, "the reading id")
     if flag(row.get(names["discarded"], ""), path, names["discarded"]):
         raise BadInputError("discarded", path, f"{reading_id} is marked as discarded")
-    subject = safe_id(row[names["subject_id"]], path, "the subject id")
+    subject = numbered_id(row[names["subject_id"]], path, "the subject id")
     return PlannedReading(DATASET, reading_id, subject, path, row)
 
 
@@ -137,7 +138,7 @@ def study_id(image: str, path: str) -> str:
     found = _STUDY.search(image.replace("\\", "/"))  # other folders may be named s1, too
     if found is None:
         raise BadInputError("bad_id", path, f"the image path {image!r} names no study")
-    return safe_id(found[1], path, "the study id")
+    return numbered_id(found[1], path, "the study id")
 
 
 class Shown(NamedTuple):
