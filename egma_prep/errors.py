@@ -57,9 +57,11 @@ NOTES = {
     "reports_without_sections": "reports without findings or impression: last paragraphs taken",
     "report_paragraphs_left_out": "paragraphs outside findings and impression, left out",
     "report_headings_unknown": "unknown headings in other sections of reports, left out",
-    "without_split": "readings without a split: no table tells train, validate or test",
-    "without_view": "readings without a view: no metadata table of MIMIC-CXR-JPG tells it",
+    "without_split": "readings without a split: no table tells one train, validate or test",
+    "without_view": "readings without a view: no metadata table of MIMIC-CXR-JPG tells one",
     "without_chexpert": "readings without CheXpert labels: no table has a row of their study",
+    "contradicted_rows": "rows of MIMIC-CXR-JPG's tables left out: another of the same id says"
+    " otherwise",
     "without_labels": "readings whose own table has no column of labels",
     "labels_left_out": "labels left out: no column, a column twice, or a damaged value",
     "regions_left_out": "boxes and ellipses left out: a damaged value, no column of a label, or of"

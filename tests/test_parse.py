@@ -728,7 +728,17 @@ def test_a_damaged_size_is_unknown(size: str) -> None:
 def test_rows_that_contradict_each_other_tell_nothing() -> None:
     rows = f"{DICOM},train\n{OTHER_DICOM},test\n{OTHER_DICOM},test\n"
     assert _facts(split=f"dicom_id,split\n{rows}").split == "train"
-    assert _facts(split=f"dicom_id,split\n{rows}{DICOM},test\n").split is None
+    contradicted = _facts(split=f"dicom_id,split\n{rows}{DICOM},test\n")
+    assert contradicted.split is None and contradicted.notes["contradicted_rows"] == 1
+
+
+def test_labels_whose_rows_contradict_each_other_are_not_called_absent() -> None:
+    head, rows = "study_id,Edema,Fracture", ["7,1,0", "7,1.0,0.0", "s7,1,0"]
+    once = _facts(chexpert="\n".join([head, *rows]) + "\n")
+    assert once.labels == {"chexpert:Edema": 1, "chexpert:Fracture": 0}
+    facts = _facts(chexpert="\n".join([head, *rows, "7,0,0"]) + "\n")
+    assert facts.labels == {} and facts.notes == {"contradicted_rows": 1}
+    assert _facts(chexpert=f"{head}\n8,1,0\n").notes == {"without_chexpert": 1}
 
 
 def test_a_table_that_has_a_column_twice_does_not_tell_it() -> None:

@@ -140,7 +140,7 @@ class Table:
 
 
 def _value(cell: str) -> object:
-    plain = cell.strip().lower()
+    plain = "" if is_blank(cell) else cell.strip().lower()
     with contextlib.suppress(ValueError):
         if "_" not in plain and math.isfinite(value := float(plain)):
             return value
