@@ -28,6 +28,8 @@ from egma_prep.readings import (
 # where the next begins. Nothing between that and a blink (100 ms) is known to make them overlap.
 _SAMPLE_S = 0.02
 _ROUNDING_S = 0.001
+# Times of two decimals, an end the sum of two such: no two fixations of a place share both ends.
+_COPY_S, _COPY_PX = 0.01 + 1e-9, 1 + 1e-9
 # EYE GAZE's word times are multiples of 0.1 s, REFLACX's of 0.01 s; no syllable is shorter.
 _WORD_STEP_S = 0.1
 # The eye moves or blinks several times a minute and no word lasts one; milliseconds taken as
@@ -96,7 +98,7 @@ def _fixations_in_order(fixations: Fixations, rows: RowsOfFile) -> tuple[Fixatio
     """Keep one row a fixation, and end each where the next begins."""
     if not len(fixations.begin_s):
         return fixations, {}
-    first, last = _once(fixations)
+    repeats, last = _once(fixations)
     kept = Fixations(*(column[last] for column in fixations))
     begin_s, end_s = kept.begin_s, kept.end_s
     _check_lengths(begin_s, end_s, rows, last)
@@ -117,29 +119,56 @@ def _fixations_in_order(fixations: Fixations, rows: RowsOfFile) -> tuple[Fixatio
     _check_mean_length(begin_s, end_s, rows, "fixations")
     moved = np.maximum(np.abs(begin_s - kept.begin_s), np.abs(end_s - kept.end_s)) > _ROUNDING_S
     cut = kept._replace(begin_s=begin_s, end_s=end_s)
-    again = _once(cut)[1]  # two rows within a sample may have become one
+    _, again = _once(cut)  # two rows within a sample may have become one
     notes = {
-        "fixation_rows_twice": len(fixations.begin_s) - len(first),
-        "rows_of_growing_fixations": len(first) - len(again),
+        "fixation_rows_twice": repeats,
+        "rows_of_growing_fixations": len(fixations.begin_s) - repeats - len(again),
         "fixations_cut": int(moved.sum()),
     }
     return Fixations(*(column[again] for column in cut)), notes
 
 
-def _once(fixations: Fixations) -> tuple[list[int], list[int]]:
-    """Find the rows that differ, and of those the last of each fixation.
+def _once(fixations: Fixations) -> tuple[int, list[int]]:
+    """Count the rows that repeat another, and find the last of each fixation of the rest.
 
-    An export with a row a sample repeats a fixation with the same start while it lasts.
+    An export with a row a sample repeats a fixation with the same start, to a rounding, while it
+    lasts. A copy that was saved with fewer digits is a repeat, too.
     """
     _, first = np.unique(np.array(fixations).T, axis=0, return_index=True)
-    different = sorted(first.tolist())
     begin_s, end_s = fixations.begin_s, fixations.end_s
     last: list[int] = []
-    for row in different:
-        while last and begin_s[last[-1]] == begin_s[row] and end_s[last[-1]] < end_s[row]:
+    for row in sorted(first.tolist()):
+        while last and end_s[last[-1]] < end_s[row] and _begin_together(fixations, last[-1], row):
             last.pop()
         last.append(row)
-    return different, last
+    copies: set[int] = set()
+    by_begin = sorted(last, key=begin_s.__getitem__)
+    for at, row in enumerate(by_begin):
+        for after in range(at + 1, len(by_begin)):
+            other = by_begin[after]
+            if begin_s[other] - begin_s[row] > _COPY_S:
+                break
+            if row not in copies and other not in copies and _is_copy(fixations, row, other):
+                copies.add(max(row, other))
+    repeats = len(begin_s) - len(first) + len(copies)
+    return repeats, [row for row in last if row not in copies]
+
+
+def _begin_together(fixations: Fixations, row: int, after: int) -> bool:
+    """Tell whether two rows begin at one time, to a rounding that would leave them apart."""
+    begin_s, end_s = fixations.begin_s, fixations.end_s
+    drift_s = abs(begin_s[after] - begin_s[row])
+    return bool(drift_s == 0 or (drift_s <= _ROUNDING_S + 1e-9 and begin_s[after] < end_s[row]))
+
+
+def _is_copy(fixations: Fixations, row: int, after: int) -> bool:
+    """Tell whether a row, which begins first, and another are one, but for rounding."""
+    begin_s, end_s, x_px, y_px = fixations[:4]
+    return bool(
+        begin_s[after] < end_s[row]
+        and abs(end_s[after] - end_s[row]) <= _COPY_S
+        and max(abs(x_px[after] - x_px[row]), abs(y_px[after] - y_px[row])) <= _COPY_PX
+    )
 
 
 # -- words ----------------------------------------------------------------------------------------

@@ -130,6 +130,50 @@ def test_of_a_row_a_sample_the_last_row_of_each_fixation_stays() -> None:
     assert mended(found) == {"rows_of_growing_fixations": len(grown) - len(ONCE)}
 
 
+COPIES: dict[str, Callable[[Row], Row]] = {
+    "of two decimals": lambda row: (round(row[0], 2), round(row[1], 2), row[2], row[3]),
+    "a millisecond later": lambda row: (row[0] + 0.001, row[1] + 0.001, row[2], row[3]),
+    "a millisecond earlier": lambda row: (row[0] - 0.001, row[1] - 0.001, row[2], row[3]),
+    "a pixel further": lambda row: (row[0], row[1], row[2] + 1, row[3] - 1),
+}
+
+
+@pytest.mark.parametrize("order", ["table by table", "row by row"])
+@pytest.mark.parametrize("name", COPIES)
+def test_a_copy_of_fixations_with_other_digits_counts_once(name: str, order: str) -> None:
+    own = [(b + 0.1234, e + 0.1278, x, y) for b, e, x, y in looks(9)]
+    copy = [COPIES[name](row) for row in own]
+    both = (
+        [*own, *copy]
+        if order == "table by table"
+        else [r for two in zip(own, copy, strict=True) for r in two]
+    )
+    found = checked(reading(both))
+    assert np.abs(np.array(gaze_of(found)) - np.array(own)).max(axis=0).tolist() == pytest.approx(
+        [0, 0, 0, 0], abs=1 if name == "a pixel further" else 0.006
+    )
+    assert sum(mended(found).values()) == len(own)
+    assert mended(checked(found)) == {}
+
+
+def test_growing_rows_whose_start_drifts_are_one_fixation() -> None:
+    grown = [
+        (begin + k * 1e-4, min(begin + k / 60, end), x, y)
+        for begin, end, x, y in ONCE
+        for k in range(1, 19)
+    ]
+    found = checked(reading(grown))
+    assert np.abs(np.array(gaze_of(found)) - np.array(ONCE)).max() < 0.002
+    assert mended(found) == {"rows_of_growing_fixations": len(grown) - len(ONCE)}
+
+
+def test_short_fixations_that_follow_each_other_at_one_place_stay() -> None:
+    short = [(0.004 * k, 0.004 * k + 0.004, 900.0, 900.0) for k in range(9)]
+    assert gaze_of(checked(reading([*short, *((b + 1, e + 1, x, y) for b, e, x, y in ONCE)])))[
+        :9
+    ] == [pytest.approx(row) for row in short]
+
+
 CORRECTION = ("no", 1.3, 1.3)
 CORRECTED = [("no", 1.0, 1.3), CORRECTION, CORRECTION, ("mass", 1.3, 1.8), (".", 1.8, 2.0)]
 SAID_TWICE = {
