@@ -8,17 +8,28 @@ by name; what is merely odd is counted (`errors.NOTES`). Pure; no files.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import accumulate, groupby
 
 import numpy as np
 
 from egma_prep.errors import BadInputError
-from egma_prep.readings import Fixations, FloatArray, RawReading, RowsOfFile, Size, Words
+from egma_prep.readings import (
+    Fixations,
+    FloatArray,
+    RawReading,
+    Region,
+    RowsOfFile,
+    Size,
+    Words,
+)
 
 # A tracker of 60 Hz (EYE GAZE's) sees every 17 ms, REFLACX rounds to 1 ms, EYE GAZE's sum of a
 # rounded start and a rounded duration to 0.02 ms: fixations that share less are neighbours, cut
 # where the next begins. Nothing between that and a blink (100 ms) is known to make them overlap.
 _SAMPLE_S = 0.02
 _ROUNDING_S = 0.001
+# Times of two decimals, an end the sum of two such: no two fixations of a place share both ends.
+_COPY_S, _COPY_PX = 0.01 + 1e-9, 1 + 1e-9
 # EYE GAZE's word times are multiples of 0.1 s, REFLACX's of 0.01 s; no syllable is shorter.
 _WORD_STEP_S = 0.1
 # The eye moves or blinks several times a minute and no word lasts one; milliseconds taken as
@@ -35,6 +46,7 @@ _QUARTER, _PATCH, _TIMES_LONGER = 1 / 2, 1 / 4, 5.0
 # Times count from the recording's start, or from when the image was shown: earlier gaze is rounding
 # at most, or a clock that was shifted.
 _EARLY_S = 1.0
+_REGION_PX = 1.0
 _CANVAS_ERROR = 0.02  # of EYE GAZE's pads, whose rounding is known from code alone
 
 MENDED = (
@@ -67,12 +79,16 @@ def check_reading(raw: RawReading, image_px: Size) -> RawReading:
     """
     fixations, fixation_notes = _fixations_in_order(raw.fixations, raw.fixation_rows)
     words, word_notes = _words_in_order(raw.words, raw.word_rows)
-    checked = replace(raw, fixations=fixations, words=words)
+    regions, region_notes = _regions_once(raw)
+    checked = replace(raw, fixations=fixations, words=words, regions=regions)
+    _check_whole(checked)
     if len(fixations.begin_s):  # an image without gaze needs no place for it
         _check_aspect(checked, image_px)
         _check_corner(checked)
     found = fixation_notes | word_notes | _odd(checked, image_px)
-    return replace(checked, notes={**raw.notes, **found})
+    region_notes |= {"tables_perhaps_cut": raw.fixation_rows.is_cut + raw.word_rows.is_cut}
+    told = {name: raw.notes.get(name, 0) + more for name, more in region_notes.items()}
+    return replace(checked, notes={**raw.notes, **found, **told})
 
 
 # -- fixations ------------------------------------------------------------------------------------
@@ -82,7 +98,7 @@ def _fixations_in_order(fixations: Fixations, rows: RowsOfFile) -> tuple[Fixatio
     """Keep one row a fixation, and end each where the next begins."""
     if not len(fixations.begin_s):
         return fixations, {}
-    first, last = _once(fixations)
+    repeats, last = _once(fixations)
     kept = Fixations(*(column[last] for column in fixations))
     begin_s, end_s = kept.begin_s, kept.end_s
     _check_lengths(begin_s, end_s, rows, last)
@@ -103,29 +119,56 @@ def _fixations_in_order(fixations: Fixations, rows: RowsOfFile) -> tuple[Fixatio
     _check_mean_length(begin_s, end_s, rows, "fixations")
     moved = np.maximum(np.abs(begin_s - kept.begin_s), np.abs(end_s - kept.end_s)) > _ROUNDING_S
     cut = kept._replace(begin_s=begin_s, end_s=end_s)
-    again = _once(cut)[1]  # two rows within a sample may have become one
+    _, again = _once(cut)  # two rows within a sample may have become one
     notes = {
-        "fixation_rows_twice": len(fixations.begin_s) - len(first),
-        "rows_of_growing_fixations": len(first) - len(again),
+        "fixation_rows_twice": repeats,
+        "rows_of_growing_fixations": len(fixations.begin_s) - repeats - len(again),
         "fixations_cut": int(moved.sum()),
     }
     return Fixations(*(column[again] for column in cut)), notes
 
 
-def _once(fixations: Fixations) -> tuple[list[int], list[int]]:
-    """Find the rows that differ, and of those the last of each fixation.
+def _once(fixations: Fixations) -> tuple[int, list[int]]:
+    """Count the rows that repeat another, and find the last of each fixation of the rest.
 
-    An export with a row a sample repeats a fixation with the same start while it lasts.
+    An export with a row a sample repeats a fixation with the same start, to a rounding, while it
+    lasts. A copy that was saved with fewer digits is a repeat, too.
     """
     _, first = np.unique(np.array(fixations).T, axis=0, return_index=True)
-    different = sorted(first.tolist())
     begin_s, end_s = fixations.begin_s, fixations.end_s
     last: list[int] = []
-    for row in different:
-        while last and begin_s[last[-1]] == begin_s[row] and end_s[last[-1]] < end_s[row]:
+    for row in sorted(first.tolist()):
+        while last and end_s[last[-1]] < end_s[row] and _begin_together(fixations, last[-1], row):
             last.pop()
         last.append(row)
-    return different, last
+    copies: set[int] = set()
+    by_begin = sorted(last, key=begin_s.__getitem__)
+    for at, row in enumerate(by_begin):
+        for after in range(at + 1, len(by_begin)):
+            other = by_begin[after]
+            if begin_s[other] - begin_s[row] > _COPY_S:
+                break
+            if row not in copies and other not in copies and _is_copy(fixations, row, other):
+                copies.add(max(row, other))
+    repeats = len(begin_s) - len(first) + len(copies)
+    return repeats, [row for row in last if row not in copies]
+
+
+def _begin_together(fixations: Fixations, row: int, after: int) -> bool:
+    """Tell whether two rows begin at one time, to a rounding that would leave them apart."""
+    begin_s, end_s = fixations.begin_s, fixations.end_s
+    drift_s = abs(begin_s[after] - begin_s[row])
+    return bool(drift_s == 0 or (drift_s <= _ROUNDING_S + 1e-9 and begin_s[after] < end_s[row]))
+
+
+def _is_copy(fixations: Fixations, row: int, after: int) -> bool:
+    """Tell whether a row, which begins first, and another are one, but for rounding."""
+    begin_s, end_s, x_px, y_px = fixations[:4]
+    return bool(
+        begin_s[after] < end_s[row]
+        and abs(end_s[after] - end_s[row]) <= _COPY_S
+        and max(abs(x_px[after] - x_px[row]), abs(y_px[after] - y_px[row])) <= _COPY_PX
+    )
 
 
 # -- words ----------------------------------------------------------------------------------------
@@ -164,26 +207,59 @@ def _said_once(words: Words) -> list[int]:
     """Choose the words that are no exact repeats.
 
     Nobody says a word twice in one interval. Words of no length are corrections, several may share
-    a time (FORMATS 1.4): they repeat where the whole table does, or where a word came between.
+    a time (FORMATS 1.4), and so may the words of a phrase: they repeat where the whole table does,
+    or where another interval came between.
     """
     rows = list(zip(words.text, words.begin_s.tolist(), words.end_s.tolist(), strict=True))
     number = Counter(rows)
-    copies = min((n for (_, begin, end), n in number.items() if end > begin), default=1)
-    kept, spoken = [], 0
-    first: dict[tuple[str, float, float], int] = {}  # how many words were spoken before a row
+    texts = Counter((begin, end) for _, begin, end in number)  # different ones in an interval
+
+    def is_alone(row: tuple[str, float, float]) -> bool:
+        return row[2] > row[1] and texts[row[1:]] == 1
+
+    copies = min((n for row, n in number.items() if is_alone(row)), default=1)
+    runs = [len(list(run)) for _, run in groupby(rows)]
+    if copies > 1 and not any(length % copies for length in runs):  # each row is followed by itself
+        begins = accumulate(runs, initial=0)
+        some = zip(begins, runs, strict=False)
+        return [at for begin, length in some for at in range(begin, begin + length // copies)]
+    kept, spoken, latest = [], 0, (0.0, 0.0)
+    first: dict[tuple[str, float, float], int] = {}  # how many intervals were spoken before a row
     seen = Counter[tuple[str, float, float]]()
     for index, row in enumerate(rows):
         _, begin_s, end_s = row
-        once = end_s > begin_s or first.setdefault(row, spoken) != spoken
+        if end_s > begin_s and (begin_s, end_s) != latest:
+            spoken, latest = spoken + 1, (begin_s, end_s)
+        once = is_alone(row) or first.setdefault(row, spoken) != spoken
         if seen[row] < (1 if once else -(-number[row] // copies)):
             kept.append(index)
-            spoken += end_s > begin_s
         seen[row] += 1
     return kept
 
 
 def _taken(words: Words, rows: list[int]) -> Words:
     return Words([words.text[row] for row in rows], words.begin_s[rows], words.end_s[rows])
+
+
+# -- boxes and ellipses ---------------------------------------------------------------------------
+
+
+def _regions_once(raw: RawReading) -> tuple[list[Region], dict[str, int]]:
+    """Keep each region once, and none of less than a pixel: shares of the image are such."""
+    once = list(dict.fromkeys(raw.regions))
+    kept = [one for one in once if max(one.x1 - one.x0, one.y1 - one.y0) >= _REGION_PX]
+    cornered = 0
+    for kind in sorted({one.kind for one in kept}):
+        alike = [one for one in kept if one.kind == kind]
+        across = max(one.x1 for one in alike) / raw.width
+        down = max(one.y1 for one in alike) / raw.height
+        cornered += len(alike) if max(across, down) < _CORNER else 0
+    notes = {
+        "regions_twice": len(raw.regions) - len(once),
+        "regions_left_out": len(once) - len(kept),
+        "regions_in_a_corner": cornered,
+    }
+    return kept, {name: number for name, number in notes.items() if number}
 
 
 # -- intervals ------------------------------------------------------------------------------------
@@ -209,6 +285,18 @@ def _check_mean_length(begin_s: FloatArray, end_s: FloatArray, rows: RowsOfFile,
     if len(length_s) >= _ENOUGH and (mean_s := float(length_s.mean())) < _SHORTEST_MEAN_S:
         found = f"the {what} of {rows.path or 'the reading'} last {mean_s:.2g} s on average"
         raise BadInputError("implausible_time", rows.path, found)
+
+
+def _check_whole(raw: RawReading) -> None:
+    """Reject gaze that ends before the last word where its file ends amid a line."""
+    gaze, words = raw.fixations, raw.words
+    if not raw.fixation_rows.is_cut or not len(gaze.end_s) or np.isnan(words.begin_s).any():
+        return
+    last_s, said_s = float(gaze.end_s.max()), float(words.begin_s.max())
+    if last_s < said_s:
+        path = raw.fixation_rows.path
+        what = f"{path} ends amid a line, its gaze at {last_s:g} s, the words after {said_s:g} s"
+        raise BadInputError("bad_csv", path, what)
 
 
 # -- gaze and its image ---------------------------------------------------------------------------

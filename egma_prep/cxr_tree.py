@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from egma_prep.errors import BadInputError, BadUsageError
 from egma_prep.images import image_size as size_in_header
-from egma_prep.input_files import IMAGES, NOT_UNPACKED, InputFiles
+from egma_prep.input_files import IMAGES, MAY_BE_CUT, NOT_UNPACKED, InputFiles
 from egma_prep.manifests import manifest
 from egma_prep.parse.csv_file import Table
 from egma_prep.parse.mimic_cxr import ImageTables, read_columns, required
@@ -46,6 +46,8 @@ class CxrTree(NamedTuple):
                 )
                 continue
             found[kind] = table
+            if table.is_cut:
+                files.remark(path, MAY_BE_CUT)
             for name in sorted(table.repeated & {*read_columns(kind)}):
                 files.remark(path, f"the column {name!r} stands there twice, and is left out")
         return ImageTables(found)

@@ -70,9 +70,10 @@ def as_shown(
     least = int(stored.min())
     index = stored.astype(np.int64) - least  # (rows, columns)
     inputs = np.arange(least, least + int(index.max()) + 1, dtype=np.float64)
-    to_values = _modality(header, inputs, notes)
+    present = np.bincount(index.ravel()) > 0
+    to_values = _modality(header, inputs, present, notes)
     values = to_values(inputs)
-    share = _voi_share(header, values, notes)
+    share = _voi_share(header, values, present, notes)
     if share is None:
         low, high = _range_ends(header, to_values, values, index)
         share = (values - low) / (high - low) if high > low else np.zeros(len(values))
@@ -81,10 +82,14 @@ def as_shown(
     return shown[index], notes
 
 
-def _modality(header: pydicom.Dataset, inputs: FloatArray, notes: list[str]) -> ToValues:
+def _modality(
+    header: pydicom.Dataset, inputs: FloatArray, present: NDArray[np.bool_], notes: list[str]
+) -> ToValues:
     """Make the function from stored values to the modality's (PS3.3 C.11.1)."""
     for table in _tables(header, "ModalityLUTSequence", inputs, notes):
-        return table.of
+        if not _hides(table.of(inputs) / table.entries.max(), inputs, present):
+            return table.of
+        notes.append("dicom_table_passed_over")
     slope = (numbers(header, "RescaleSlope") or [1.0])[0]
     intercept = (numbers(header, "RescaleIntercept") or [0.0])[0]
     if math.isnan(slope) or math.isnan(intercept) or not slope:
@@ -93,25 +98,38 @@ def _modality(header: pydicom.Dataset, inputs: FloatArray, notes: list[str]) -> 
     return lambda stored: stored * slope + intercept
 
 
-def _voi_share(header: pydicom.Dataset, values: FloatArray, notes: list[str]) -> FloatArray | None:
+def _voi_share(
+    header: pydicom.Dataset, values: FloatArray, present: NDArray[np.bool_], notes: list[str]
+) -> FloatArray | None:
     """Bring values to 0 to 1 by what the header names as of interest; None if it names nothing.
+
+    What would show all of an image as one grey level, though its values differ, is passed over.
 
     Table before window: a maker who gives both drew the curve in the table, of which the window is
     the straight part at best; pydicom's ``apply_voi_lut``, so most of the field, does the same.
     """
     for table in _tables(header, "VOILUTSequence", values, notes):
         # Many say 16 bits and end at 4095: white is the largest entry, not the largest number.
-        return table.of(values) / table.entries.max()
+        share = table.of(values) / table.entries.max()
+        if not _hides(share, values, present):
+            return share
+        notes.append("dicom_table_passed_over")
     centres, widths = numbers(header, "WindowCenter"), numbers(header, "WindowWidth")
     function = str(header.get("VOILUTFunction") or "LINEAR").strip().upper()
     pairs = list(zip(centres, widths, strict=False))
     for number, (centre, width) in enumerate(pairs):
         share = _window_share(values, centre, width, function)
-        if share is not None:
+        if share is not None and not _hides(share, values, present):
             notes += ["dicom_window_passed_over"] * (number > 0)
             return share
     notes += ["dicom_window_passed_over"] * bool(centres or widths)
     return None
+
+
+def _hides(share: FloatArray, values: FloatArray, present: NDArray[np.bool_]) -> bool:
+    """Tell whether values that differ, of those in the image, become one grey level."""
+    levels = np.floor(255 * np.clip(share[present], 0, 1) + 0.5)
+    return bool(np.ptp(levels) == 0 and np.ptp(values[present]) > 0)
 
 
 def _window_share(

@@ -55,19 +55,29 @@ NOTES = {
     "fixations_off_image": "fixations off the image, without weight",
     "image_size_differs": "readings whose image has another size than the metadata say, rescaled",
     "reports_without_sections": "reports without findings or impression: last paragraphs taken",
-    "report_paragraphs_left_out": "paragraphs below other sections of reports, left out",
+    "report_paragraphs_left_out": "paragraphs outside findings and impression, left out",
     "report_headings_unknown": "unknown headings in other sections of reports, left out",
-    "without_split": "readings without a split: no table tells train, validate or test",
-    "without_view": "readings without a view: no metadata table of MIMIC-CXR-JPG tells it",
+    "without_split": "readings without a split: no table tells one train, validate or test",
+    "without_view": "readings without a view: no metadata table of MIMIC-CXR-JPG tells one",
     "without_chexpert": "readings without CheXpert labels: no table has a row of their study",
+    "contradicted_rows": "rows of MIMIC-CXR-JPG's tables left out: another of the same id says"
+    " otherwise",
     "without_labels": "readings whose own table has no column of labels",
     "labels_left_out": "labels left out: no column, a column twice, or a damaged value",
-    "regions_left_out": "boxes and ellipses left out: a damaged value, or no column of a label",
+    "regions_left_out": "boxes and ellipses left out: a damaged value, no column of a label, or of"
+    " less than a pixel (shares?)",
+    "regions_in_a_corner": "boxes and ellipses that all lie in an eighth of their image at its"
+    " origin: shares, or another size's pixels?",
+    "regions_twice": "boxes and ellipses that stood twice, left out",
     "region_tables_left_out": "tables of boxes or ellipses left out: missing, empty or damaged",
     "size_by_image": "readings whose size no table tells, taken from the image itself",
     "size_by_shown": "readings whose size no table tells, taken from what the reader was shown",
-    "size_told_too_small": "readings whose tables tell a smaller size than the reader was shown,"
+    "size_told_contradicted": "readings whose tables tell another size than the reader was shown,"
     " passed over",
+    "size_doubted": "readings whose gaze on the screen fits neither their tables' size nor"
+    " a single other",
+    "tables_perhaps_cut": "tables of gaze, words, boxes or ellipses whose last line does not end,"
+    " read as they are: see whether they are whole",
     "fixation_rows_twice": "rows of fixations that stood twice, left out",
     "rows_of_growing_fixations": "rows of fixations that went on in the next row, left out",
     "fixations_cut": "fixations cut where the next one begins, by less than 20 ms",

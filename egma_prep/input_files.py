@@ -23,6 +23,9 @@ _ITEMS_AHEAD, _MOST_BYTES_AHEAD = 8, 32 * 2**20
 _PATIENTS = "p[0-9][0-9]"
 _PACKED = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+MAY_BE_CUT = (
+    "its last line does not end: it may be cut, and rows be missing; see whether it is whole"
+)
 NOT_UNPACKED = "still packed, so that nothing in it is read; unpack it there"
 Item = TypeVar("Item")
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from egma_prep.errors import BadInputError, Reject
-from egma_prep.input_files import InputFiles
+from egma_prep.input_files import MAY_BE_CUT, InputFiles
 from egma_prep.parse.csv_file import Table
 from egma_prep.parse.mimic_cxr import ImageTables
 from egma_prep.parse.values import id_key
@@ -59,6 +59,8 @@ def plan_tables(
             files.remark(path, f"passed over, as {twin} says the same; delete one of them")
             continue
         read.append(table)
+        if table.is_cut:
+            files.remark(path, MAY_BE_CUT)
         for name in sorted(table.repeated):
             files.remark(path, f"the column {name!r} stands there twice, and is left out")
         listed = {id_key(cell) for cell in table.columns[names[parser.ID]]}

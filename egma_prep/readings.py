@@ -107,10 +107,14 @@ class Region(NamedTuple):
 
 
 class RowsOfFile(NamedTuple):
-    """Where arrays were read: the file, relative to DATA, and what to call their rows there."""
+    """Where arrays were read: the file, relative to DATA, and what to call their rows there.
+
+    `is_cut` tells that the file may be cut after them.
+    """
 
     path: str = ""
     place: Callable[[int], str] = lambda row: f"row {row + 1}"
+    is_cut: bool = False
 
     @classmethod
     def of(cls, table: Table, rows: Sequence[int] | None = None) -> "RowsOfFile":
@@ -119,7 +123,8 @@ class RowsOfFile(NamedTuple):
         def place(row: int) -> str:
             return f"row {table.row_in_file(row if rows is None else rows[row])}"
 
-        return cls(table.path, place)
+        has_last = rows is None or len(table) - 1 in rows
+        return cls(table.path, place, table.is_cut and has_last)
 
 
 _NO_FILE = RowsOfFile()

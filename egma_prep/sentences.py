@@ -21,6 +21,11 @@ _INITIALS = re.compile(r"([a-z]\.)+[a-z]")  # e.g, i.e, a.p
 _ABBREVIATIONS = frozenset(
     ["approx", "cf", "dr", "eg", "fig", "ie", "mr", "mrs", "ms", "prof", "vs"]
 )
+_NUMBERED = frozenset(
+    ["about", "and", "approximately", "by", "figure", "grade", "image", "in", "level", "of", "or",
+     "phase", "rib", "ribs", "segment", "segments", "series", "stage", "than", "to", "type", "x",
+     "zone"]
+)  # fmt: skip
 
 _ONE_THREAD = threading.Lock()
 
@@ -115,10 +120,12 @@ def _starts_at_punctuation(tokens: list[str]) -> list[bool] | None:
     starts: list[bool] = []
     sentence: list[str] = []
     worded, ended, ends = False, True, 0
-    for token, following in zip(tokens, [*tokens[1:], None], strict=True):
+    items = _run_on_items(tokens)
+    for at, (token, following) in enumerate(zip(tokens, [*tokens[1:], None], strict=True)):
         # Punctuation after an end ("normal . .") stays with the sentence it follows.
-        starts.append(not starts or (ended and is_word(token)))
+        starts.append(not starts or at in items or (ended and is_word(token)))
         if starts[-1]:
+            ends += at in items and not ended
             sentence, worded, ended = [], False, False
         sentence.append(token)
         worded = worded or is_word(token)
@@ -141,6 +148,43 @@ def _ends_sentence(sentence: list[str], following: str | None) -> bool:
     if _ENUMERATOR.fullmatch(stem) and _opens_list(sentence):
         return False
     return stem not in _ABBREVIATIONS and not _INITIALS.fullmatch(stem)
+
+
+def _run_on_items(tokens: list[str]) -> set[int]:
+    """Find where a numbered list's next item begins though nothing ends the one before it.
+
+    "1. No edema 2. Small effusion": the second number follows the first, in one sentence.
+    """
+    found: set[int] = set()
+    number, own_period = 0, -1
+    for at, token in enumerate(tokens):
+        here = _item_number(tokens, at)
+        opens = at == 0 or tokens[at - 1].rstrip(_CLOSING)[-1:] in (*".:?!",)
+        stem, end = token.rstrip(_CLOSING)[:-1].lower(), token.rstrip(_CLOSING)[-1:]
+        if here and (opens or (number and here == number + 1)):
+            found |= set() if opens else {at}
+            number, own_period = here, at + 1
+        elif end in ("?", "!") or (end == "." and at != own_period and stem not in _ABBREVIATIONS):
+            number = 0
+    return found
+
+
+def _item_number(tokens: list[str], at: int) -> int:
+    """Take the number of a list's item: ``2.``, or ``2`` and a period, then a word; 0 if none.
+
+    After a word that takes numbers ("segment 2.") there is none.
+    """
+    token, *rest = tokens[at : at + 3]
+    number = token.removesuffix(".")
+    if token == number:
+        if rest[:1] != ["."]:
+            return 0
+        rest = rest[1:]
+    else:
+        rest = rest[:1]
+    if not (rest and rest[0][0].isalpha() and _ENUMERATOR.fullmatch(number)):
+        return 0
+    return 0 if at and tokens[at - 1].lower() in _NUMBERED else int(number)
 
 
 def _opens_list(sentence: list[str]) -> bool:

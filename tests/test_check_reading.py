@@ -1,6 +1,7 @@
 """A reading that cannot be true is rejected by name; a true one never is, however odd."""
 
 import csv
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,7 +26,7 @@ from egma_prep.geometry import frame_of
 from egma_prep.input_files import InputFiles
 from egma_prep.invariants import broken_rules
 from egma_prep.options import Options, SourceOptions, with_changes
-from egma_prep.readings import Fixations, RawReading, RowsOfFile, Words
+from egma_prep.readings import Fixations, RawReading, Region, RowsOfFile, Words
 from egma_prep.schema import SHARD, TABLES, without_raw_gaze
 from egma_prep.sources import sources
 from egma_prep.synth import write_tree
@@ -69,6 +70,29 @@ def gaze_of(raw: RawReading) -> list[Row]:
     return list(zip(*(column.tolist() for column in raw.fixations[:4]), strict=True))
 
 
+PHRASES = [
+    (text, begin, begin + 1.0)
+    for begin in (1.0, 3.0)
+    for text in ("no", "effusion", ".", "no", "mass", ".")
+]
+
+
+@pytest.mark.parametrize("number", [6, 12])
+def test_words_that_share_a_phrases_interval_may_repeat(number: int) -> None:
+    found = checked(reading(looks(12), PHRASES[:number]))
+    assert words_of(found) == PHRASES[:number] and not mended(found)
+    few = [("no", 1.0, 2.0), ("no", 1.0, 2.0), (".", 1.0, 2.0), (".", 1.0, 2.0)]
+    assert words_of(checked(reading(looks(12), few))) == few
+
+
+def test_a_table_of_phrases_that_stands_twice_counts_once() -> None:
+    said = [("heart", 0.5, 0.9), *PHRASES]
+    for twice in (said * 2, [word for word in said for _ in range(2)]):
+        found = checked(reading(looks(12), twice))
+        assert words_of(found) == said
+        assert mended(found) == {"words_twice": len(said)}
+
+
 def words_of(raw: RawReading) -> list[Word]:
     words = raw.words
     return list(zip(words.text, words.begin_s.tolist(), words.end_s.tolist(), strict=True))
@@ -104,6 +128,50 @@ def test_of_a_row_a_sample_the_last_row_of_each_fixation_stays() -> None:
     found = checked(reading(grown))
     assert gaze_of(found) == ONCE
     assert mended(found) == {"rows_of_growing_fixations": len(grown) - len(ONCE)}
+
+
+COPIES: dict[str, Callable[[Row], Row]] = {
+    "of two decimals": lambda row: (round(row[0], 2), round(row[1], 2), row[2], row[3]),
+    "a millisecond later": lambda row: (row[0] + 0.001, row[1] + 0.001, row[2], row[3]),
+    "a millisecond earlier": lambda row: (row[0] - 0.001, row[1] - 0.001, row[2], row[3]),
+    "a pixel further": lambda row: (row[0], row[1], row[2] + 1, row[3] - 1),
+}
+
+
+@pytest.mark.parametrize("order", ["table by table", "row by row"])
+@pytest.mark.parametrize("name", COPIES)
+def test_a_copy_of_fixations_with_other_digits_counts_once(name: str, order: str) -> None:
+    own = [(b + 0.1234, e + 0.1278, x, y) for b, e, x, y in looks(9)]
+    copy = [COPIES[name](row) for row in own]
+    both = (
+        [*own, *copy]
+        if order == "table by table"
+        else [r for two in zip(own, copy, strict=True) for r in two]
+    )
+    found = checked(reading(both))
+    assert np.abs(np.array(gaze_of(found)) - np.array(own)).max(axis=0).tolist() == pytest.approx(
+        [0, 0, 0, 0], abs=1 if name == "a pixel further" else 0.006
+    )
+    assert sum(mended(found).values()) == len(own)
+    assert mended(checked(found)) == {}
+
+
+def test_growing_rows_whose_start_drifts_are_one_fixation() -> None:
+    grown = [
+        (begin + k * 1e-4, min(begin + k / 60, end), x, y)
+        for begin, end, x, y in ONCE
+        for k in range(1, 19)
+    ]
+    found = checked(reading(grown))
+    assert np.abs(np.array(gaze_of(found)) - np.array(ONCE)).max() < 0.002
+    assert mended(found) == {"rows_of_growing_fixations": len(grown) - len(ONCE)}
+
+
+def test_short_fixations_that_follow_each_other_at_one_place_stay() -> None:
+    short = [(0.004 * k, 0.004 * k + 0.004, 900.0, 900.0) for k in range(9)]
+    assert gaze_of(checked(reading([*short, *((b + 1, e + 1, x, y) for b, e, x, y in ONCE)])))[
+        :9
+    ] == [pytest.approx(row) for row in short]
 
 
 CORRECTION = ("no", 1.3, 1.3)
@@ -280,6 +348,104 @@ def test_without_a_table_of_sizes_the_pads_of_eye_gaze_tell_the_shape(shape: str
         return
     with pytest.raises(BadInputError, match="3056 x 3056 pixels, the screen showed it as 852 x 1"):
         checked(raw)
+
+
+# -- boxes and ellipses ---------------------------------------------------------------------------
+
+CHEST = Region("chest", "box", 300, 300, 2300, 2700)
+MASS = Region("Mass", "ellipse", 700, 900, 1100, 1300, 3.0)
+
+
+def test_regions_that_stand_twice_count_once() -> None:
+    sure = MASS._replace(certainty=5.0)
+    found = checked(reading(ONCE, regions=[MASS, CHEST, sure, CHEST, MASS, MASS]))
+    assert found.regions == [MASS, CHEST, sure]
+    assert found.notes["regions_twice"] == 3
+
+
+def test_regions_in_shares_of_the_image_are_left_out_and_counted() -> None:
+    share = Region("Mass", "ellipse", 0.27, 0.3, 0.43, 0.42, 3.0)
+    found = checked(reading(ONCE, regions=[CHEST, share, MASS], notes={"regions_left_out": 2}))
+    assert found.regions == [CHEST, MASS]
+    assert found.notes["regions_left_out"] == 3 and "regions_in_a_corner" not in found.notes
+
+
+def test_regions_that_all_lie_in_the_corner_at_the_origin_are_counted() -> None:
+    percent = [MASS._replace(x0=27, y0=30, x1=43, y1=42), MASS._replace(x0=60, y0=50, x1=70, y1=80)]
+    found = checked(reading(ONCE, regions=[CHEST, *percent]))
+    assert found.regions == [CHEST, *percent] and found.notes["regions_in_a_corner"] == 2
+
+
+@pytest.mark.parametrize(
+    ("layout", "names"),
+    [("eye_gaze", ["bounding_boxes.csv"]),
+     ("reflacx", ["anomaly_location_ellipses.csv", "chest_bounding_box.csv"])],
+)  # fmt: skip
+def test_tables_that_stand_twice_give_the_same_readings_and_say_so(
+    healthy: dict[str, Path], tmp_path: Path, no_cluster: None, layout: str, names: list[str]
+) -> None:
+    data = shutil.copytree(healthy[layout], tmp_path / "data")
+    assert run_etl(data, tmp_path / "clean").exit_code == 0
+    rows = 0
+    for path in (path for name in names for path in data.rglob(name)):
+        rows += sum(1 for _ in csv.reader(path.open(newline=""))) - 1
+        change(path, lambda rows: rows * 2)
+    if layout == "eye_gaze":  # rows of no fixations stand twice, too
+        change(data / "fixations.csv", lambda rows: rows * 2)
+    done = run_etl(data, tmp_path / "out")
+    assert shards(tmp_path / "out") == shards(tmp_path / "clean")
+    notes, before = (
+        json.loads((tmp_path / out / "run.json").read_text())["counts"]["notes"]
+        for out in ("out", "clean")
+    )
+    assert 0 < notes.pop("regions_twice") <= rows and NOTES["regions_twice"] in done.output
+    assert bool(notes.pop("fixation_rows_twice", 0)) == (layout == "eye_gaze")
+    assert notes == before
+
+
+# -- what may be cut ------------------------------------------------------------------------------
+
+
+def cut_at_half(path: Path) -> None:
+    """Leave the first half, and of the last row its last number but for one digit."""
+    lines = path.read_bytes().splitlines()
+    half = lines[: len(lines) // 2]
+    path.write_bytes(b"\n".join([*half[:-1], half[-1][:-1]]))
+
+
+def test_tables_that_are_cut_inside_a_number_are_never_read_unsaid(
+    healthy: dict[str, Path], tmp_path: Path, no_cluster: None
+) -> None:
+    data, out = shutil.copytree(healthy["reflacx"], tmp_path / "data"), tmp_path / "out"
+    gaze, words, box = sorted((data / "main_data").glob("P3*"))[:3]
+    cut_at_half(gaze / "fixations.csv")
+    cut_at_half(words / "timestamps_transcription.csv")
+    table = box / "chest_bounding_box.csv"
+    table.write_bytes(table.read_bytes().rstrip()[:-1])
+    done = run_etl(data, out)
+    (lost,) = (row for row in rejects(out) if row["reason"] == "bad_csv")
+    assert lost["reading_id"] == gaze.name and "fixations.csv ends amid a line" in lost["message"]
+    notes = json.loads((out / "run.json").read_text())["counts"]["notes"]
+    assert notes["tables_perhaps_cut"] == 2 and NOTES["tables_perhaps_cut"] in done.output
+    whole = gaze / "fixations.csv"  # without the line's end alone, as some editors save it
+    whole.write_bytes((healthy["reflacx"] / "main_data" / gaze.name / whole.name).read_bytes()[:-2])
+    run_etl(data, out)
+    assert not [row for row in rejects(out) if row["reason"] == "bad_csv"]
+
+
+def test_of_a_shared_table_the_reading_of_the_last_row_may_be_cut(
+    healthy: dict[str, Path], tmp_path: Path
+) -> None:
+    data = shutil.copytree(healthy["eye_gaze"], tmp_path / "data")
+    for name in ("fixations.csv", "master_sheet.csv"):
+        (data / name).write_bytes((data / name).read_bytes().rstrip())
+    files, source = InputFiles(data), sources()["eye_gaze"]
+    plans = [one for plan in source.plan(files) for one in plan.readings]
+    cut = {one.reading_id for one in plans if one.tables["fixations"].is_cut}
+    with (data / "fixations.csv").open(newline="") as file:
+        *_, last = csv.DictReader(file)
+    assert cut == {last["DICOM_ID"]}
+    assert [one.path for one in files.remarks if "may be cut" in one.what] == ["master_sheet.csv"]
 
 
 # -- what is odd ----------------------------------------------------------------------------------
@@ -543,19 +709,8 @@ def padded(image: Image.Image) -> Image.Image:
     return square
 
 
-def halved(image: Image.Image) -> Image.Image:
-    return image.resize((image.width // 2, image.height // 2))
-
-
-@pytest.mark.parametrize(
-    ("remade", "reason"), [(padded, "other_aspect"), (halved, "no_metadata_row")]
-)
-def test_an_image_that_was_remade_is_seen_where_no_table_has_its_size(
-    healthy: dict[str, Path],
-    tmp_path: Path,
-    no_cluster: None,
-    remade: Callable[[Image.Image], Image.Image],
-    reason: str,
+def test_an_image_that_was_padded_is_seen_where_no_table_has_its_size(
+    healthy: dict[str, Path], tmp_path: Path, no_cluster: None
 ) -> None:
     data = tmp_path / "data"
     shutil.copytree(healthy["eye_gaze"], data)
@@ -567,8 +722,8 @@ def test_an_image_that_was_remade_is_seen_where_no_table_has_its_size(
     for name in sorted(shown & set(paths)):
         with Image.open(paths[name]) as image:
             if image.width != image.height:
-                victim, other = name, remade(image.convert("L"))
+                victim, other = name, padded(image.convert("L"))
     other.save(paths[victim], "JPEG", quality=95)
     run_etl(data, tmp_path / "out", "--max-reject-share", 1)
     found = [(row["reading_id"], row["reason"]) for row in rejects(tmp_path / "out")]
-    assert found == [(victim, reason)]
+    assert found == [(victim, "other_aspect")]

@@ -38,6 +38,9 @@ WINDOWS = {
     "a negative width": ([2000], [-100], None),
     "a width below 1 that holds one whole value": ([2000], [0.5], None),
     "no centre": ([], [1000], None),
+    "all of the image above it": ([0], [1], None),
+    "all of the image below it": ([50000], [400], None),
+    "all of it above, then a good one": ([0, 1500], [1, 1000], (1500, 1000)),
     "width 0, then a good one": ([2000, 1500], [0, 1000], (1500, 1000)),
     "more centres than widths, none good": ([2000, 1500], [0], None),
 }
@@ -83,6 +86,20 @@ def test_a_sigmoid_window_is_the_standards_curve() -> None:
 def test_an_unknown_function_is_taken_as_linear() -> None:
     data = image(WindowCenter=2000, WindowWidth=3000, VOILUTFunction="CURVED")
     assert close(shown(data)[0], expected(TEXTURE, window=(2000, 3000)))
+
+
+@pytest.mark.parametrize("name", ["ModalityLUTSequence", "VOILUTSequence"])
+def test_a_table_that_leaves_one_grey_level_is_passed_over(name: str) -> None:
+    beyond = table(3, 8000, 16, np.array([7, 7, 60000]))  # TEXTURE ends before 8,000
+    data = image(**{name: Sequence([beyond])})
+    found, notes = shown(data)
+    assert close(found, expected(TEXTURE))
+    assert notes == ("dicom_table_passed_over",)
+
+
+def test_an_image_of_one_value_keeps_its_window() -> None:
+    found, notes = shown(image(TEXTURE * 0 + 7, WindowCenter=0, WindowWidth=1))
+    assert (found == 255).all() and notes == ()
 
 
 # -- 8 bits ---------------------------------------------------------------------------------------
@@ -349,7 +366,7 @@ def test_few_bright_pixels_on_a_plain_ground_are_seen() -> None:
 
 def test_an_image_of_few_grey_levels_is_counted() -> None:
     for pixels, few in ((TEXTURE, False), (1000 + TEXTURE % 9, True), (TEXTURE * 0, True)):
-        data = packed(image(pixels.astype(np.uint16), WindowCenter=2000, WindowWidth=3000))
+        data = packed(image(pixels.astype(np.uint16), WindowCenter=1010, WindowWidth=1000))
         _, notes = framed(data, "x.dcm", frame_of(*image_size(data, "x.dcm")))
         assert notes == ("tiny_grey_range",) * few
 

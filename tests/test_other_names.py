@@ -1,6 +1,7 @@
 """Files that are there under another name, or packed: found by content or without case, or told."""
 
 import gzip
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from egma_prep import trees as trees_module
 from egma_prep.errors import BadInputError, BadUsageError
 from egma_prep.input_files import InputFiles, Remark, told
 from egma_prep.options import SourceOptions
+from egma_prep.parse.csv_file import parse_csv
 from egma_prep.run import planned_subjects
 from egma_prep.sources import choose_source
 from egma_prep.synth import write_tree
@@ -93,6 +95,52 @@ def test_a_native_tree_in_other_capitals_is_the_same(
                     "main_data/metadata*", "main_data"):  # fmt: skip
         rename_all(reflacx, pattern, str.upper)
     assert readings(reflacx)[0] == readings(originals["reflacx"])[0]
+
+
+def rewrite_tables(data: Path, change: Callable[[str], str], pattern: str = "*.csv*") -> None:
+    paths = [path for path in data.rglob(pattern) if path.is_file()]
+    assert paths
+    for path in paths:
+        packed = path.suffix == ".gz"
+        text = (gzip.decompress if packed else bytes)(path.read_bytes()).decode()
+        changed = change(text).encode()
+        path.write_bytes((gzip.compress if packed else bytes)(changed))
+
+
+@pytest.mark.parametrize("layout", ["mimic_eye", "reflacx", "eye_gaze"])
+@pytest.mark.parametrize("change", [str.upper, str.lower, str.title])
+def test_columns_in_other_capitals_are_read_as_released(
+    originals: dict[str, Path], tmp_path: Path, layout: str, change: Callable[[str], str]
+) -> None:
+    data = shutil.copytree(originals[layout], tmp_path / "data")
+
+    def of_header(text: str) -> str:
+        header, _, rows = text.partition("\n")
+        return f"{change(header)}\n{rows}"
+
+    rewrite_tables(data, of_header)
+    assert readings(data)[0] == readings(originals[layout])[0]
+
+
+def test_a_column_in_two_spellings_counts_as_missing() -> None:
+    with pytest.raises(BadInputError) as caught:
+        parse_csv(b"DICOM_ID,Dicom_Id,SPLIT\na,b,train\n", "t.csv", ["dicom_id", "split"])
+    assert caught.value.reason == "repeated_column"
+    own = parse_csv(b"ID,Split,Mine\n1,2,3\n", "t.csv", ["ID", "Split"])
+    assert list(own.columns) == ["ID", "Split", "Mine"]
+
+
+@pytest.mark.parametrize("layout", ["mimic_eye", "reflacx", "eye_gaze"])
+def test_subjects_and_studies_with_their_letters_are_the_same(
+    originals: dict[str, Path], tmp_path: Path, layout: str
+) -> None:
+    """MIMIC-CXR writes p90000001 and s95000001 in paths, its tables and the others the digits."""
+    data = shutil.copytree(originals[layout], tmp_path / "data")
+    subject, study = (
+        re.compile(rf"(?:(?<=,)|(?<=\n)){digits}\d{{6}}(?=,)") for digits in ("9[01]", "9[5-7]")
+    )
+    rewrite_tables(data, lambda text: study.sub(r"s\g<0>", subject.sub(r"p\g<0>", text)))
+    assert readings(data)[0] == readings(originals[layout])[0]
 
 
 def test_two_spellings_of_one_name_are_not_chosen_between(

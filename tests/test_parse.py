@@ -495,7 +495,14 @@ def test_a_tables_size_counts_unless_more_was_shown() -> None:
     assert _sized(whole, told=("2544", "3056")) == (2544, 3056, set())
     assert _sized(_shown(0, 0, 1900, 2100), told=("2544", "3056")) == (2544, 3056, set())
     of_a_copy = _sized(whole, told=("1272", "1528"), image=(1272, 1528))
-    assert of_a_copy == (2544, 3056, {"size_told_too_small", "size_by_shown"})
+    assert of_a_copy == (2544, 3056, {"size_told_contradicted", "size_by_shown"})
+
+
+def test_a_tables_size_of_an_enlarged_copy_gives_way_to_the_whole_that_was_shown() -> None:
+    whole = _shown(0, 0, 2544, 3056)
+    of_a_copy = _sized(whole, ZOOMED, told=("5088", "6112"), image=(5088, 6112))
+    assert of_a_copy == (2544, 3056, {"size_told_contradicted", "size_by_shown"})
+    assert _sized(ZOOMED, told=("5088", "6112"))[:2] == (5088, 6112)
 
 
 @pytest.mark.parametrize("pixels", ["0", "-15", "1e300", "5000"])
@@ -721,7 +728,17 @@ def test_a_damaged_size_is_unknown(size: str) -> None:
 def test_rows_that_contradict_each_other_tell_nothing() -> None:
     rows = f"{DICOM},train\n{OTHER_DICOM},test\n{OTHER_DICOM},test\n"
     assert _facts(split=f"dicom_id,split\n{rows}").split == "train"
-    assert _facts(split=f"dicom_id,split\n{rows}{DICOM},test\n").split is None
+    contradicted = _facts(split=f"dicom_id,split\n{rows}{DICOM},test\n")
+    assert contradicted.split is None and contradicted.notes["contradicted_rows"] == 1
+
+
+def test_labels_whose_rows_contradict_each_other_are_not_called_absent() -> None:
+    head, rows = "study_id,Edema,Fracture", ["7,1,0", "7,1.0,0.0", "s7,1,0"]
+    once = _facts(chexpert="\n".join([head, *rows]) + "\n")
+    assert once.labels == {"chexpert:Edema": 1, "chexpert:Fracture": 0}
+    facts = _facts(chexpert="\n".join([head, *rows, "7,0,0"]) + "\n")
+    assert facts.labels == {} and facts.notes == {"contradicted_rows": 1}
+    assert _facts(chexpert=f"{head}\n8,1,0\n").notes == {"without_chexpert": 1}
 
 
 def test_a_table_that_has_a_column_twice_does_not_tell_it() -> None:

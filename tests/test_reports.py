@@ -133,6 +133,87 @@ def test_paragraphs_below_another_section_are_noted() -> None:
     assert found.notes["report_paragraphs_left_out"] == 1
 
 
+PURPOSES = {
+    "views in it": "INDICATION FOR CHEST X-RAY: Suspected pneumothorax.",
+    "its reason": "REASON FOR CHEST RADIOGRAPH: Rule out pneumothorax.",
+    "not in capitals": "Reason for chest x-ray: Rule out pneumothorax.",
+    "a symptom below it": "INDICATION: Cough.\n CHEST PAIN: rule out pneumothorax.",
+    "a disease of an organ": "EXAMINATION: AP.\n HEART FAILURE: evaluate pneumothorax.",
+    "a procedure at an organ": "TECHNIQUE: AP.\n LUNG TRANSPLANT: exclude pneumothorax.",
+    "its history": "HISTORY OF HEART DISEASE: pneumothorax before.",
+}
+
+
+@pytest.mark.parametrize("name", PURPOSES)
+def test_what_an_examination_is_for_is_no_finding(name: str) -> None:
+    """Whoever asks names organs and views."""
+    found = sentences(f"{PURPOSES[name]}\n FINDINGS: Clear.\n IMPRESSION: Normal.")
+    assert found == ["Clear.", "Normal."]
+
+
+@pytest.mark.parametrize("name", list(PURPOSES)[:3])
+def test_what_an_examination_is_for_is_no_finding_where_it_stands_below_them(name: str) -> None:
+    found = sentences(f"FINDINGS: Clear.\n {PURPOSES[name]}\n IMPRESSION: Normal.")
+    assert found == ["Clear.", "Normal."]
+
+
+@pytest.mark.parametrize(
+    "taken",
+    ["5:32 A.M.", "5:32 a.m.", "05:32", "___, 5:32 PM", "at 5:32 hours", "3/12/2130",
+     "3/12/2130 at 5:32 AM"],
+)  # fmt: skip
+def test_when_views_were_taken_is_no_finding(taken: str) -> None:
+    for rest in ("", " Edema.", "\n Edema."):
+        found = sentences(f"EXAM: x\n PORTABLE AP CHEST: {taken}{rest}\n\n IMPRESSION: Ill.")
+        assert found == (["Edema.", "Ill."] if rest else ["Ill."])
+
+
+@pytest.mark.parametrize(
+    "heading",
+    ["CHEST, TWO VIEWS", "PA AND LATERAL CHEST RADIOGRAPHS", "SINGLE SEMI-UPRIGHT PORTABLE CHEST",
+     "CHEST X-RAY, AP", "LINES AND TUBES", "HEART AND MEDIASTINUM", "BONES/SOFT TISSUES",
+     "CARDIOMEDIASTINAL SILHOUETTE", "UPPER ABDOMEN", "OSSEOUS STRUCTURES"],
+)  # fmt: skip
+def test_headings_of_views_and_organs_begin_findings(heading: str) -> None:
+    assert sentences(f"COMPARISON: None.\n {heading}: Edema.")[-1].endswith("Edema.")
+
+
+INTERRUPTIONS = {
+    "an examination amid a sentence": (
+        "FINDINGS: Heart is large. No prior\n EXAM: none available. A left effusion is present."
+    ),
+    "an examination amid a line": "FINDINGS: Heart is large, on this EXAM: ok. Large effusion.",
+    "a history": "FINDINGS: Clear.\n History: of CABG, with wires intact.\n Effusion is large.",
+    "a date": "FINDINGS: Unchanged since\n Date: ___\n the effusion is larger",
+    "a date after a sentence": "FINDINGS: Clear.\n Date: ___\n the effusion is larger",
+    "a history after a blank line": "FINDINGS: Clear.\n\n HISTORY: CABG. Effusion is large.",
+    "no heading yet": "Effusion is large.\n FINDINGS: Clear.",
+}
+
+
+@pytest.mark.parametrize("name", INTERRUPTIONS)
+def test_findings_that_another_heading_interrupts_are_kept_or_counted(name: str) -> None:
+    report = f" {INTERRUPTIONS[name]}\n \n IMPRESSION: Ill."
+    found = report_words(report.encode(), "s1.txt")
+    kept = "effusion" in " ".join(found.words.text).lower()
+    assert kept != bool(found.notes["report_paragraphs_left_out"])
+    if name.startswith("an examination"):
+        assert kept
+
+
+def test_an_organ_after_another_section_in_its_line_begins_findings() -> None:
+    assert sentences("COMPARISON: older. HEART: big.  LUNGS: clear.\n IMPRESSION: Ill.") == [
+        "HEART: big.",
+        "LUNGS: clear.",
+        "Ill.",
+    ]
+
+
+def test_an_ordinary_report_leaves_nothing_out_unsaid_or_said() -> None:
+    more = "\n RECOMMENDATION(S): Repeat.\n\n NOTIFICATION: Dr. ___ was told.\n"
+    assert not any(report_words((REPORT + more).encode(), "s1.txt").notes.values())
+
+
 @pytest.mark.parametrize(
     "heading",
     ["SINCE PRIOR EXAM", "UNCHANGED FROM COMPARISON", "IN COMPARISON", "SURGICAL HISTORY", "DATED",

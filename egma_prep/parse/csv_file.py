@@ -4,10 +4,11 @@ import contextlib
 import csv
 import gzip
 import io
+import math
 import re
 import sys
 import zlib
-from collections import Counter
+from collections import ChainMap, Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -17,13 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egma_prep.errors import BadInputError
-from egma_prep.manifests import manifest
+from egma_prep.manifests import manifest, required_columns
 from egma_prep.parse.values import decoded, id_key, is_blank, number
 
 MAX_TABLE_BYTES = 256 * 2**20
 """Six times the largest table that is read whole."""
 
 _ROWS_AT_A_TIME = 4096
+_ALIKE = 2  # names of a released table, so that a user's own with one of them keeps its spelling
 _GZIP, _ZIP = b"\x1f\x8b", b"PK\x03\x04"
 _SEPARATORS = ",;\t"  # as released; Excel where a comma is the decimal sign; Excel's "Unicode text"
 _ROW_NAME = re.compile(r"[0-9]{1,9}")
@@ -45,6 +47,8 @@ class Table:
         `columns` has none of them.
     header : sequence of str
         All names of the file, for messages.
+    is_cut : bool
+        Whether the last row's line does not end, so that it, and rows after it, may be cut.
     """
 
     path: str
@@ -52,6 +56,7 @@ class Table:
     numbers_in_file: Sequence[int] | None = field(default=None, compare=False)
     repeated: frozenset[str] = frozenset()
     header: Sequence[str] = field(default=(), compare=False)
+    is_cut: bool = field(default=False, compare=False)
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), ()))
@@ -90,9 +95,24 @@ class Table:
                 [self.row_in_file(row) - 1 for row in chosen],
                 self.repeated,
                 self.header,
+                self.is_cut and len(self) - 1 in chosen[-1:],
             )
             for value, chosen in ((value, rows[id_key(value)]) for value in wanted)
         }
+
+    def distinct(self, rows: Iterable[int], names: Iterable[str]) -> list[int]:
+        """Leave out rows that say again what an earlier one did, however its numbers are written.
+
+        Parameters
+        ----------
+        names : iterable of str
+            The columns to compare; those that are not there count for nothing.
+        """
+        cells = [self.columns[name] for name in names if name in self.columns]
+        seen: dict[tuple[object, ...], int] = {}
+        for row in rows:
+            seen.setdefault(tuple(_value(column[row]) for column in cells), row)
+        return list(seen.values())
 
     def numbers(self, name: str, rows: Sequence[int] | None = None) -> NDArray[np.float64]:
         """Parse a column, or some of its rows, as finite numbers ``(n,)``."""
@@ -117,6 +137,14 @@ class Table:
     def row_in_file(self, row: int) -> int:
         """Count a row from 1 as in the file."""
         return 1 + (row if self.numbers_in_file is None else self.numbers_in_file[row])
+
+
+def _value(cell: str) -> object:
+    plain = "" if is_blank(cell) else cell.strip().lower()
+    with contextlib.suppress(ValueError):
+        if "_" not in plain and math.isfinite(value := float(plain)):
+            return value
+    return plain
 
 
 def parse_csv(
@@ -147,10 +175,11 @@ def parse_csv(
     BadInputError
         Naming the file and, where it can be told, the row.
     """
-    records = _records(decoded(_unpacked(data, path), path), path)
-    # Patients' tables are kept while a run is planned; the names of their columns are the same.
+    text = decoded(_unpacked(data, path), path)
+    records = _records(text, path)
     first_row = [name.strip() for name in next(records, [])]
-    header = [sys.intern(_names_changed_by_r().get(name, name)) for name in first_row]
+    # Patients' tables are kept while a run is planned; the names of their columns are the same.
+    header = [sys.intern(name) for name in _as_released(first_row)]
     header, records = _fitted(header, records, path)
     named = [at for at, name in enumerate(header) if name and not name.startswith("Unnamed")]
     seen = Counter(header[at] for at in named)
@@ -180,21 +209,57 @@ def parse_csv(
         first += len(rows)
     numbers = sorted(set(range(first)) - set(blank_rows)) if blank_rows else None
     repeated = frozenset(name for name, times in seen.items() if times > 1)
-    table = Table(path, columns, numbers, repeated, [header[at] for at in named])
+    is_cut = first > len(blank_rows) and text[-1] not in "\r\n"
+    table = Table(path, columns, numbers, repeated, [header[at] for at in named], is_cut)
     table.require(required)
     return table
 
 
+def _as_released(header: list[str]) -> list[str]:
+    """Spell the names of a released table as they were, where capitals or R's dots were changed.
+
+    The same name may have other capitals in another table: of those that have all they need in the
+    header, that with most of it decides.
+    """
+    folded = [_folded(name) for name in header]
+    there = {*folded}
+    alike = [
+        names
+        for needed, names in _released_tables()
+        if needed <= there and len(names.keys() & there) >= _ALIKE
+    ]
+    alike.sort(key=lambda names: -len(names.keys() & there))
+    spelled = ChainMap(*alike)  # the first that has a name
+    return [
+        spelled.get(fold) or _changed_by_r().get(name, name)
+        for fold, name in zip(folded, header, strict=True)
+    ]
+
+
+def _folded(name: str) -> str:
+    """Fold capitals, and what R's ``check.names`` changes."""
+    return re.sub(r"[^a-z0-9._]", ".", name.lower())
+
+
 @cache
-def _names_changed_by_r() -> dict[str, str]:
-    """Map what R's ``check.names`` makes of the columns that are read to their released names."""
-    released = {
-        name
-        for dataset in ("reflacx", "eye-gaze", "mimic-cxr")
-        for name in _texts([manifest(dataset)[part] for part in ("tables", "labels")])
-    }
-    changed = {re.sub(r"[^A-Za-z0-9._]", ".", name): name for name in released}
-    return {name: told for name, told in changed.items() if name not in released}
+def _released_tables() -> list[tuple[set[str], dict[str, str]]]:
+    """List each table's folded names: those that it must have, and all with their spellings."""
+    found = []
+    for dataset in ("reflacx", "eye-gaze", "mimic-cxr"):
+        labels = list(_texts(manifest(dataset)["labels"]))
+        for table, declared in manifest(dataset)["tables"].items():
+            names = [*_texts(declared["columns"]), *_texts(declared.get("unused", {})), *labels]
+            needed = set(map(_folded, required_columns(dataset, table)))
+            found.append((needed, {_folded(name): name for name in names}))
+    return found
+
+
+@cache
+def _changed_by_r() -> dict[str, str]:
+    """Map what R makes of a name to it, in any table."""
+    names = {name for _, table in _released_tables() for name in table.values()}
+    changed = {re.sub(r"[^A-Za-z0-9._]", ".", name): name for name in names}
+    return {name: told for name, told in changed.items() if name not in names}
 
 
 def _texts(declared: object) -> Iterator[str]:

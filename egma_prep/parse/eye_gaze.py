@@ -20,8 +20,8 @@ from egma_prep.parse.values import (
     decoded,
     dicom_id,
     number,
+    numbered_id,
     require_words,
-    safe_id,
     unglued,
 )
 from egma_prep.readings import (
@@ -32,12 +32,15 @@ from egma_prep.readings import (
     RawReading,
     Region,
     RowsOfFile,
+    Size,
     Words,
 )
 
 DATASET = "eye_gaze"
 METADATA, ID = "master_sheet", "dicom_id"
 _TIME_TOLERANCE_S = 0.05
+# A two-hundredth of an image is a pixel of the frame; a size from that few looks would be a guess.
+_SIZE_ERROR, _ENOUGH_LOOKS = 0.005, 3
 
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # JSON can spell it, no table can hold it
 
@@ -71,14 +74,14 @@ def plan_row(row: Mapping[str, str], path: str) -> PlannedReading:
     """
     names = columns("master_sheet")
     reading_id = dicom_id(row[names["dicom_id"]], path)
-    subject = safe_id(row[names["subject_id"]], path, "the subject id")
+    subject = numbered_id(row[names["subject_id"]], path, "the subject id")
     return PlannedReading(DATASET, reading_id, subject, path, row)
 
 
 def image_and_study(row: Mapping[str, str], path: str) -> tuple[str, str]:
     """Take the DICOM id and the study id from a master sheet row."""
     names = columns(METADATA)
-    return dicom_id(row[names[ID]], path), safe_id(row[names["study_id"]], path, "the study id")
+    return dicom_id(row[names[ID]], path), numbered_id(row[names["study_id"]], path, "the study id")
 
 
 def raw_reading(
@@ -112,16 +115,12 @@ def raw_reading(
     found, notes = labels(row, sheet)
     notes.update(cxr.notes)
     notes.update(extras.absent(cxr.split, cxr.view))
-    size = cxr.size
-    if size is None:
-        size, notes["size_by_image"] = measured(), 1
     table, border = tables["fixations"], pads(row, sheet)
+    size = _size(cxr.size, seen_size(table, image, border), image_path, measured, notes)
     gaze, mended = fixations(table, image, *size, border, options.eye_gaze_vertical)
     notes.update(mended)
-    if cxr.size is None and (reach := gaze.x_px.max()) > size[0]:
-        # The release writes what lies beyond the original as negative, never as more than its size.
-        what = f"{image_path} is {size[0]} pixels wide, gaze reaches {reach:g}: it was made smaller"
-        raise BadInputError("no_metadata_row", image_path, what)
+    if size != cxr.size:
+        _check_reach(table, valid_rows(table, image), size, image_path)
     return RawReading(
         *planned.key,
         subject_id=planned.subject_id,
@@ -139,8 +138,101 @@ def raw_reading(
         notes=notes,
         fixation_rows=RowsOfFile.of(table, valid_rows(table, image)),
         word_rows=phrases_of(*transcript),
-        shown_px=None if cxr.size else shown_px(border),
+        shown_px=None if size == cxr.size else shown_px(border),
     )
+
+
+class SeenSize(NamedTuple):
+    """An image's size by where the screen showed its gaze, and how far each side may be off."""
+
+    width: float
+    height: float
+    height_by_pads: float
+    error_px: tuple[float, float]
+
+    def is_of(self, size: Size) -> bool:
+        """Tell whether positions can be in the pixels of an image of this size.
+
+        Of its height one witness is enough: which lines the release's mapping down counts is known
+        from code alone (FORMATS 5.2).
+        """
+        heights = (self.height, self.height_by_pads)
+        return abs(size[0] - self.width) <= self.error_px[0] and any(
+            abs(size[1] - height) <= self.error_px[1] for height in heights
+        )
+
+    @property
+    def is_sure(self) -> bool:
+        """Tell whether gaze and pads give one height."""
+        return abs(self.height - self.height_by_pads) <= 2 * self.error_px[1]
+
+
+def seen_size(table: Table, image: str, border: Pads) -> SeenSize | None:
+    """Undo the release's mapping from the screen: X_ORIGINAL is W times the share of the image.
+
+    None where too few fixations are on the image, or they contradict each other.
+    """
+    names, screen = columns("fixations"), manifest("eye-gaze")["screen"]
+    rows = valid_rows(table, image)
+    x, y, across, down = (
+        _optional(table, rows, names[name]) for name in ("x", "y", "screen_x", "screen_y")
+    )
+    width, height = shown_px(border)
+    lines = screen["height"] - border.top - border.bottom
+    across = (across * screen["width"] - border.left) / width
+    down = (down * screen["height"] - border.top) / lines
+    on = (x >= 0) & (y >= 0) & (across > 0) & (across < 1) & (down > 0) & (down < 1)
+    if on.sum() < _ENOUGH_LOOKS:
+        return None
+    found = []
+    for px, share in ((x[on], across[on]), (y[on], down[on])):
+        side = float(np.median((px + 0.5) / share))  # the release cuts fractions off
+        error = 1.5 + _SIZE_ERROR * side  # sizes are rounded up to even
+        if not np.median(np.abs(side * share - px - 0.5)) <= error:
+            return None
+        found.append((side, error + 0.5 * float(np.median(1 / share))))
+    (wide, error_x), (high, error_y) = found
+    return SeenSize(wide, high, wide * height / width, (error_x, error_y))
+
+
+def _size(
+    told: Size | None,
+    seen: SeenSize | None,
+    image_path: str,
+    measured: Callable[[], Size],
+    notes: Counter[str],
+) -> Size:
+    """Choose the size that positions refer to: the table's, the image's own, or as gaze tells it.
+
+    Images and tables of copies that were made smaller or larger have another.
+    """
+    if told is not None and (seen is None or seen.is_of(told)):
+        return told
+    if told is not None and seen is not None and not seen.is_sure:
+        notes["size_doubted"] = 1
+        return told
+    notes["size_told_contradicted"] = told is not None
+    own = measured()
+    if seen is None or seen.is_of(own):
+        notes["size_by_image"] = 1
+        return own
+    if not seen.is_sure:
+        what = (
+            f"{image_path} has {own[0]} x {own[1]} pixels, its gaze was in an image of"
+            f" {seen.width:.0f} x {seen.height:.0f} or {seen.height_by_pads:.0f}"
+        )
+        raise BadInputError("no_metadata_row", image_path, what)
+    notes["size_by_shown"] = 1
+    return round(seen.width), round(seen.height)
+
+
+def _check_reach(table: Table, rows: list[int], size: Size, image_path: str) -> None:
+    """Reject gaze beyond an image: the release writes what lies beyond the original as negative."""
+    for name, side, sense in zip("xy", size, ("wide", "high"), strict=True):
+        reach = table.numbers(columns("fixations")[name], rows).max()
+        if reach > side * (1 + _SIZE_ERROR) + 1:
+            what = f"{image_path} is {side} pixels {sense}, gaze reaches {reach:g}"
+            raise BadInputError("no_metadata_row", image_path, f"{what}: it was made smaller")
 
 
 def labels(row: Mapping[str, str], path: str) -> tuple[dict[str, float], Counter[str]]:
@@ -186,20 +278,22 @@ def fixations(
     names = columns("fixations")
     shown = table.rows_where(names["dicom_id"], image)
     valid = valid_rows(table, image)
+    blinks = sorted({*shown} - {*valid})
     _check_one_session(table, valid, image)
     begin_s = table.numbers(names["begin"], valid)
     end_s = begin_s + table.numbers(names["duration"], valid)
     check_intervals(begin_s, end_s, table.path, lambda at: table.place_of_row(valid[at]))
     x_px, y_px = table.numbers(names["x"], valid), table.numbers(names["y"], valid)
-    late = np.abs(_times_s(table, valid) - end_s) >= _TIME_TOLERANCE_S
+    late = np.abs(_optional(table, valid, names["time"]) - end_s) >= _TIME_TOLERANCE_S
+    once = np.isin(valid, table.distinct(valid, names.values()))
     rounded_up = (x_px == width) | (y_px == height)
     x_px, y_px = np.where(x_px == width, x_px - 1, x_px), np.where(y_px == height, y_px - 1, y_px)
     scale_x, scale_y = px_per_screen_px(width, height, border)
     degree = np.full(len(valid), manifest("eye-gaze")["screen"]["px_per_degree"])
     mended = {
-        "rows_that_are_no_fixations": len(shown) - len(valid),
-        "rounded_to_edge": int(rounded_up.sum()),
-        "time_is_not_fixation_end": int(late.sum()),
+        "rows_that_are_no_fixations": len(table.distinct(blinks, names.values())),
+        "rounded_to_edge": int(rounded_up[once].sum()),
+        "time_is_not_fixation_end": int(late[once].sum()),
     }
     y_px = remap_vertical(y_px, height, border, vertical)
     return Fixations(begin_s, end_s, x_px, y_px, degree * scale_x, degree * scale_y), mended
@@ -213,9 +307,8 @@ def valid_rows(table: Table, image: str) -> list[int]:
     return [row for row, keep in zip(shown, is_valid, strict=True) if keep]
 
 
-def _times_s(table: Table, rows: Sequence[int]) -> FloatArray:
-    """Read when rows were written; NaN where that is absent or damaged, as no heatmap needs it."""
-    name = columns("fixations")["time"]
+def _optional(table: Table, rows: Sequence[int], name: str) -> FloatArray:
+    """Read numbers that a heatmap does not need; NaN where they are absent or damaged."""
     cells = table.columns.get(name)
     found = np.full(len(rows), np.nan)
     for at, row in enumerate(rows if cells else ()):
@@ -317,7 +410,10 @@ def share_interval(
 def boxes(table: Table | None, image: str, notes: Counter[str]) -> list[Region]:
     """Read one image's anatomical boxes; what is missing or damaged is left out and counted."""
     names = columns("boxes")
-    rows = table.rows_where(names["dicom_id"], image) if table else []
+    told = table.rows_where(names["dicom_id"], image) if table else []
+    rows = table.distinct(told, names.values()) if table else []
+    notes["regions_twice"] += len(told) - len(rows)
+    notes["tables_perhaps_cut"] += table is not None and RowsOfFile.of(table, told).is_cut
     if table is None or not rows:  # about 17 an image, FORMATS 2.3
         notes["region_tables_left_out"] += 1
         return []

@@ -10,7 +10,7 @@ from egma_prep.manifests import manifest, required_columns
 from egma_prep.parse import extras
 from egma_prep.parse.csv_file import Table
 from egma_prep.parse.report import report_words
-from egma_prep.parse.values import dicom_id, id_key, pixels, safe_id
+from egma_prep.parse.values import dicom_id, id_key, numbered_id, pixels
 from egma_prep.readings import Fixations, ImageFacts, PlannedReading, RawReading
 
 DATASET = "mimic_cxr"
@@ -42,7 +42,7 @@ def plan_row(row: Mapping[str, str], path: str) -> PlannedReading:
         If its ids cannot be used.
     """
     image, _ = image_and_study(row, path)
-    subject = safe_id(row[columns(METADATA)["subject_id"]], path, "the subject id")
+    subject = numbered_id(row[columns(METADATA)["subject_id"]], path, "the subject id")
     kept = {name: row[name] for name in columns(METADATA).values() if name in row}
     return PlannedReading(DATASET, image, subject, path, kept)
 
@@ -50,7 +50,7 @@ def plan_row(row: Mapping[str, str], path: str) -> PlannedReading:
 def image_and_study(row: Mapping[str, str], path: str) -> tuple[str, str]:
     """Take the DICOM id and the study id from a metadata row."""
     names = columns(METADATA)
-    return dicom_id(row[names[ID]], path), safe_id(row[names["study_id"]], path, "the study id")
+    return dicom_id(row[names[ID]], path), numbered_id(row[names["study_id"]], path, "the study id")
 
 
 def raw_reading(
@@ -103,7 +103,7 @@ class ImageTables:
 
     def __init__(self, tables: Mapping[str, Table]) -> None:
         self._tables = tables
-        self._rows: dict[str, dict[str, int]] = {}
+        self._rows: dict[str, dict[str, int | None]] = {}
 
     def facts(self, dicom_id: str, study_id: str) -> ImageFacts:
         """Look up one image; what is missing or damaged is None, and counted."""
@@ -111,6 +111,10 @@ class ImageTables:
         view, split = (
             self._cell(kind, kind_of, dicom_id)
             for kind, kind_of in (("metadata", "view"), ("split", "split"))
+        )
+        notes["contradicted_rows"] = sum(
+            self._is_contradicted(kind, one)
+            for kind, one in (("metadata", dicom_id), ("split", dicom_id), ("chexpert", study_id))
         )
         return ImageFacts(
             self._size(dicom_id),
@@ -128,6 +132,9 @@ class ImageTables:
             self._rows[kind] = _rows_by_id(table, columns(kind)[key])
         row = self._rows[kind].get(id_key(value))
         return None if row is None else (table, row)
+
+    def _is_contradicted(self, kind: str, value: str) -> bool:
+        return id_key(value) in (rows := self._rows.get(kind, {})) and rows[id_key(value)] is None
 
     def _size(self, dicom_id: str) -> tuple[int, int] | None:
         names, path = columns("metadata"), "the metadata"
@@ -152,7 +159,8 @@ class ImageTables:
         declared = manifest("mimic-cxr")["labels"]
         found = self._row("chexpert", "study_id", study_id)
         if found is None:
-            return {}, Counter(without_chexpert=1)
+            told = self._is_contradicted("chexpert", study_id)
+            return {}, Counter(without_chexpert=int(not told))
         table, row = found
         there = [name for name in declared["chexpert"] if name in table.columns]
         cells = {name: table.columns[name][row] for name in there}
@@ -161,11 +169,13 @@ class ImageTables:
         return {f"chexpert:{name}": value for name, value in labels.items()}, notes
 
 
-def _rows_by_id(table: Table, key: str) -> dict[str, int]:
-    """Map ids to their rows; an id whose rows contradict each other has none."""
+def _rows_by_id(table: Table, key: str) -> dict[str, int | None]:
+    """Map ids to their rows; an id whose rows contradict each other has None."""
     numbered = [(id_key(cell), row) for row, cell in enumerate(table.columns[key])]
-    rows = dict(reversed(numbered))
-    if len(rows) < len(numbered):
-        contradicted = {one for one, row in numbered if table.row(row) != table.row(rows[one])}
-        rows = {one: row for one, row in rows.items() if one not in contradicted}
+    first = dict(reversed(numbered))
+    rows: dict[str, int | None] = {**first}
+    said = [name for name in table.columns if name != key]
+    for one, row in numbered if len(rows) < len(numbered) else ():
+        if row != first[one] and len(table.distinct([first[one], row], said)) > 1:
+            rows[one] = None
     return rows

@@ -20,6 +20,7 @@ from egma_prep.parse.values import (
     flag,
     is_blank,
     label,
+    numbered_id,
     pixels,
     require_words,
     safe_id,
@@ -41,6 +42,7 @@ METADATA, ID = "metadata", "reading_id"
 # An unzoomed screen shows 2,500 x 3,000 pixels at about 100 a degree, and small images at 15;
 # zooming by up to 70 makes it less. No screen is so narrow that an image has ten times as many.
 _MOST_PX_PER_DEG = 1000.0
+_ENLARGED = 1.01
 _STUDY = re.compile(r"/s(\d+)/[^/]*$")
 
 
@@ -66,7 +68,7 @@ def plan_row(row: Mapping[str, str], path: str) -> PlannedReading:
     reading_id = safe_id(row[names["reading_id"]], path, "the reading id")
     if flag(row.get(names["discarded"], ""), path, names["discarded"]):
         raise BadInputError("discarded", path, f"{reading_id} is marked as discarded")
-    subject = safe_id(row[names["subject_id"]], path, "the subject id")
+    subject = numbered_id(row[names["subject_id"]], path, "the subject id")
     return PlannedReading(DATASET, reading_id, subject, path, row)
 
 
@@ -136,7 +138,7 @@ def study_id(image: str, path: str) -> str:
     found = _STUDY.search(image.replace("\\", "/"))  # other folders may be named s1, too
     if found is None:
         raise BadInputError("bad_id", path, f"the image path {image!r} names no study")
-    return safe_id(found[1], path, "the study id")
+    return numbered_id(found[1], path, "the study id")
 
 
 class Shown(NamedTuple):
@@ -176,15 +178,22 @@ def _size(
 ) -> Size:
     """Choose the size that positions refer to: the tables', what was shown, the image's own.
 
-    A size smaller than what was shown is that of a copy, in whose pixels no position is.
+    A size smaller than what was shown is that of a copy, in whose pixels no position is; so is one
+    that is larger by one factor both ways than a whole image that was shown.
     """
 
     def holds(size: Size) -> bool:
-        return seen is None or (seen.width <= size[0] + 1 and seen.height <= size[1] + 1)
+        if seen is None:
+            return True
+        (wide, high), (across, down) = size, seen[:2]
+        if across > wide + 1 or down > high + 1:
+            return False
+        enlarged = abs(wide * down - high * across) <= wide + high + across + down
+        return not (seen.is_whole and enlarged and wide > _ENLARGED * across)
 
     known = [size for size in told if size is not None]
     fitting = [size for size in known if holds(size)]
-    notes["size_told_too_small"] = len(fitting) < len(known)
+    notes["size_told_contradicted"] = len(fitting) < len(known)
     if fitting:
         return fitting[0]
     if seen is not None and seen.is_whole:
@@ -276,7 +285,8 @@ def regions(table: Callable[[str], Table], notes: Counter[str]) -> list[Region]:
         found += _ellipses(table("ellipses"), notes)
     with noting(notes, "region_tables_left_out"):
         box = table("chest_box")
-        rows = extras.corners(box, columns("chest_box"), range(len(box)), notes)
+        told = _rows_once(box, notes)
+        rows = extras.corners(box, columns("chest_box"), told, notes)
         found += [Region("chest", "box", *corners) for _, corners in rows]
         notes["region_tables_left_out"] += not len(box)  # each reading has one, FORMATS 1.7
     return found
@@ -286,7 +296,7 @@ def _ellipses(table: Table, notes: Counter[str]) -> list[Region]:
     declared, names = manifest("reflacx")["labels"], columns("ellipses")
     values = tuple(declared["certainties"])
     found = []
-    rows = extras.corners(table, names, range(len(table)), notes)
+    rows = extras.corners(table, names, _rows_once(table, notes), notes)
     there = [name for name in declared["certainty"] if name in table.columns]
     placed = list(rows)
     notes["regions_left_out"] += _without_label(table, [row for row, _ in placed], declared)
@@ -298,6 +308,13 @@ def _ellipses(table: Table, notes: Counter[str]) -> list[Region]:
                 certainty = None if is_blank(cell) else label(cell, values, table.path, where)
                 found.append(Region(name, "ellipse", *corners, certainty))
     return found
+
+
+def _rows_once(table: Table, notes: Counter[str]) -> list[int]:
+    rows = table.distinct(range(len(table)), table.columns)
+    notes["regions_twice"] += len(table) - len(rows)
+    notes["tables_perhaps_cut"] += table.is_cut
+    return rows
 
 
 def _without_label(table: Table, rows: list[int], declared: Mapping[str, Any]) -> int:

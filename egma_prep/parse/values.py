@@ -20,6 +20,8 @@ _BLANKS = frozenset(["", "nan", "na", "n/a", "#n/a", "<na>", "null", "none"])
 """How spreadsheets, pandas, R and databases write nothing, in small letters."""
 _WITH_COMMA = re.compile(r"-?[\d.]*,[\d.,]*")
 _ID_SUFFIX = re.compile(r"\.(0|dcm|dicom|jpe?g|png)$", re.IGNORECASE)
+_LETTERS = ("p", "s")
+_LETTERED_ID = re.compile(r"[pPsS][0-9]+")
 _ROUNDED_ID = re.compile(r"\d+([.,]\d+)?[eE][+-]?\d+")
 _GLUED_SENTENCES = re.compile(r"(?<=[A-Za-z]{2}[.?!])(?=[A-Za-z]{2})")  # "normal.there"
 
@@ -135,10 +137,17 @@ def is_safe_id(text: object) -> bool:
     return isinstance(text, str) and bool(_SAFE_ID.fullmatch(text))
 
 
+def numbered_id(text: str, path: str, what: str) -> str:
+    """Accept a subject's or a study's id, whose letter MIMIC-CXR writes in paths: p90000001."""
+    plain = safe_id(text, path, what)
+    return plain[1:] if _LETTERED_ID.fullmatch(plain) else plain
+
+
 def id_key(text: str) -> str:
-    """Make one key of an id with and without capitals, an image's suffix, a float's zero."""
+    """Make one key of an id with and without capitals, suffix, a float's zero, a patient's p."""
     key = text.strip().lower()
-    return _ID_SUFFIX.sub("", key) if "." in key else key
+    key = _ID_SUFFIX.sub("", key) if "." in key else key
+    return key[1:] if key[:1] in _LETTERS and _LETTERED_ID.fullmatch(key) else key
 
 
 def dicom_id(text: str, path: str) -> str:

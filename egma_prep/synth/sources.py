@@ -245,7 +245,7 @@ def report(image: PhantomImage) -> str:
     seen = sorted({f.label(3).lower() for f in image.findings})
     impression = f"Findings compatible with {', '.join(seen)}." if seen else "Unremarkable study."
     return (
-        " PHANTOM - invented text, no patient.\n                                 FINAL REPORT\n"
+        " PHANTOM - INVENTED TEXT, NO PATIENT.\n                                 FINAL REPORT\n"
         f" EXAMINATION:  CHEST ({image.view})\n \n INDICATION:  ___ year old phantom.\n \n"
         f" FINDINGS:\n\n Single frontal view reviewed.\n \n IMPRESSION:\n \n {impression}\n"
     )
