@@ -158,9 +158,14 @@ def _render_options(command: Command) -> Command:
             metavar="TOML",
             help="File of options, or a shipped one: mimic-eye, phantom.",
         ),
-        click.option("--scheduler", metavar="ADDRESS", help="Existing Dask: tcp://host:8786."),
+        click.option("--tls-key", metavar="FILE", help="Its key, unless in the same file."),
+        click.option("--tls-cert", metavar="FILE", help="Your certificate for that scheduler."),
+        click.option("--tls-ca", metavar="FILE", help="The authority of that scheduler's one."),
+        click.option("--scheduler", metavar="ADDRESS", help="Existing Dask: tls://host:8786."),
         click.option(
-            "--workers", type=int, help="Processes of the embedded cluster; one a core by default."
+            "--workers",
+            type=int,
+            help="Processes of the embedded cluster; by default one a core, if memory allows.",
         ),
         click.option("--format", help="Shards as parquet (default) or npz."),
         click.option("--level", help="A map for each sentence (default) or word."),
@@ -448,7 +453,8 @@ def _changes(
     if "sigma" in given:
         given |= parse_assignments([f"render.sigma={given['sigma']}"])["render"]
     stages: dict[str, dict[str, Any]] = {"render": {}, "execution": {}, "output": {}}
-    stage_of = {"workers": "execution", "scheduler": "execution", "privacy": "output"}
+    execution = ("workers", "scheduler", "tls_ca", "tls_cert", "tls_key")
+    stage_of = dict.fromkeys(execution, "execution") | {"privacy": "output"}
     for name, value in given.items():
         stages[stage_of.get(name, "render")][name] = value
     return [*([read_config(config)] if config else []), parse_assignments(assignments), stages]

@@ -21,7 +21,7 @@ from conftest import PATIENCE_S, egma_prep, run_etl
 from distributed import Client
 from tables import contents, rejects, shards
 
-from egma_prep import cluster, lock, run
+from egma_prep import cluster, lock, outside_cluster, run
 from egma_prep import shards as shards_module
 
 COMMAND = (sys.executable, "-c", "from egma_prep.cli import main; main()")
@@ -660,7 +660,7 @@ def test_a_worker_that_joins_late_finishes_what_one_that_leaves_began(
 def test_a_scheduler_without_workers_is_told(
     phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster, "_WORKER_SECONDS", 1)
+    monkeypatch.setattr(outside_cluster, "_WORKER_SECONDS", 1)
     with scheduler(tmp_path, 0) as (address, _):
         result = egma_prep("run", phantom, "--out", tmp_path / "out", "--scheduler", address)
     assert result.exit_code == 2
