@@ -112,10 +112,16 @@ def _reports_errors(command: Command) -> Command:
         except Exception as error:
             from egma_prep.places import is_of_a_store, unreachable
 
+            # Python has no class of its own for threads that a limit refuses.
+            starved = isinstance(error, MemoryError) or str(error) == "can't start new thread"
             known = isinstance(error, BadUsageError | OSError) or is_of_a_store(error)
-            if debug or not known:
+            if debug or not (known or starved):
                 raise
-            told = unreachable("the object store", error) if is_of_a_store(error) else error
+            told = str(error) or type(error).__name__
+            if is_of_a_store(error):
+                told = str(unreachable("the object store", error))
+            elif starved:
+                told = f"a limit is too low here ({told}); see which of `ulimit -a`"
             click.echo(f"egma-prep: {told}", err=True)
             sys.exit(_BAD)
 

@@ -25,8 +25,10 @@ _IDLE_SECONDS = 60
 _CONFIG = {
     "distributed.scheduler.allowed-failures": 0,  # each_done tells who died of what
     "distributed.comm.retry.count": 0,
-    # Dask gives up a worker that is not back after 15 seconds, which a busy machine may need.
+    # Dask gives up a worker that is not back after 15 seconds, which a busy machine may need, and
+    # one not heard of for minutes, as all are when the clock jumps or a laptop wakes up.
     "distributed.deploy.lost-worker-timeout": "1h",
+    "distributed.scheduler.worker-ttl": None,
     # Dask has every image's memory given back to the system, and zeroed again for the next one.
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 2**26,
     "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 2**25,
@@ -101,7 +103,7 @@ def each_done(
         yield from _each_done(client, work, jobs)
     except (FutureCancelledError, FuturesCancelledError, CommClosedError):
         raise BadUsageError(
-            "the Dask scheduler is gone; start it again, the same command goes on from here"
+            "the Dask scheduler is gone; the same command goes on from here, once it runs again"
         ) from None
     except ImportError as error:  # on a worker that came later
         raise package_missing(error) from None
@@ -112,8 +114,8 @@ def _each_done(
 ) -> Iterator[tuple[tuple[Any, ...], Any]]:
     given: dict[str, tuple[Future[Any], tuple[Any, ...]]] = {}
     while True:
-        # Workers may join late, and leave.
-        slots = _IN_FLIGHT_PER_WORKER * max(1, sum(client.nthreads().values()))
+        with _asking():  # workers may join late, and leave
+            slots = _IN_FLIGHT_PER_WORKER * max(1, sum(client.nthreads().values()))
         while jobs and len(given) < slots:
             job = jobs.popleft()
             future = client.submit(work, *job, pure=False)
@@ -135,10 +137,8 @@ def _some_done(client: Client, futures: "list[Future[Any]]") -> "Iterable[Future
     while True:
         with contextlib.suppress(TimeoutError), client.as_current():
             return wait(futures, timeout=_LOOK_SECONDS, return_when="FIRST_COMPLETED").done
-        try:
+        with _asking():
             workers, active = client.run_on_scheduler(_workers)
-        except OSError as error:
-            raise CommClosedError(str(error)) from None
         if active:
             waited_since = time.monotonic()
         elif time.monotonic() - waited_since > _IDLE_SECONDS:
@@ -149,6 +149,15 @@ def _some_done(client: Client, futures: "list[Future[Any]]") -> "Iterable[Future
                 else "no worker is left, and none comes; if memory is short give fewer --workers"
             )
             raise BadUsageError(f"{what}; the same command goes on from here")
+
+
+@contextlib.contextmanager
+def _asking() -> Iterator[None]:
+    """Call it one thing when the scheduler cannot be asked: a timeout comes without a word."""
+    try:
+        yield
+    except OSError as error:
+        raise CommClosedError(str(error)) from None
 
 
 def _workers(dask_scheduler: Any) -> tuple[int, int]:

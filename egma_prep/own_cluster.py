@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import multiprocessing
 import resource
 import shutil
 import signal
@@ -23,7 +24,8 @@ from egma_prep.progress import tell
 
 _DRIVER_MB, _WORKER_MB = 250, 230
 """Measured on phantoms of 8 megapixels: 110 and 205 MB, and once 130 for the libraries' code."""
-_PRELOAD = {"distributed.worker.preload": ["egma_prep.own_worker"]}
+_START_SECONDS = 120
+"""A worker that is not up by then, where others are within seconds, never will be."""
 
 
 class _NoPages:
@@ -39,6 +41,21 @@ class _Scheduler(_NoPages, Scheduler):
 
 class _Worker(_NoPages, Worker):
     pass
+
+
+class _WorkerOfANewProcess:
+    """Stands for the class of workers until a new process unpickles it, before all else there."""
+
+    __call__ = _Worker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _begin_process, ()
+
+
+def _begin_process() -> type[Worker]:
+    import egma_prep.own_worker  # noqa: F401
+
+    return _Worker
 
 
 def default_workers() -> int:
@@ -69,19 +86,42 @@ def own_client(options: ExecutionOptions, scratch: Path) -> Iterator[Client]:
             scratch = Path(tempfile.mkdtemp(prefix="egma-"))
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)
         stack.enter_context(dask.config.set({"temporary-directory": str(scratch)}))
-        if options.processes:
-            stack.enter_context(dask.config.set(_PRELOAD))
         stack.enter_context(_many_files())
+        before = set(multiprocessing.active_children())
         try:
-            cluster = stack.enter_context(_started(options))
+            cluster = stack.enter_context(_closing(_started(options)))
             # A user may have a client, and work on it in another thread.
-            client = stack.enter_context(Client(cluster, set_as_default=False))
-        except Exception as error:
+            client = stack.enter_context(_closing(Client(cluster, set_as_default=False)))
+        except BaseException as error:
+            for process in set(multiprocessing.active_children()) - before:
+                process.kill()
+                process.join()
+            if not isinstance(error, Exception):
+                raise
             raise BadUsageError(
-                f"no worker can be started here ({str(error) or type(error).__name__}); see the"
-                " limits that `ulimit -a` shows, or give fewer --workers"
+                f"workers cannot be started here ({_first_cause(error)}); see which limit of"
+                " `ulimit -a` is low, or give fewer --workers; the same command goes on from here"
             ) from None
         yield client
+
+
+@contextlib.contextmanager
+def _closing(one: Any) -> Iterator[Any]:
+    """Close at the end; that something will not close cannot undo what was done."""
+    try:
+        yield one
+    finally:
+        with contextlib.suppress(Exception):
+            one.close()
+
+
+def _first_cause(error: BaseException) -> str:
+    """Say what first went wrong: Dask wraps it, and a timeout has no words of its own."""
+    told = type(error).__name__
+    cause: BaseException | None = error
+    while cause:
+        told, cause = str(cause) or told, cause.__cause__
+    return told
 
 
 def _started(options: ExecutionOptions) -> SpecCluster:
@@ -95,7 +135,7 @@ def _started(options: ExecutionOptions) -> SpecCluster:
         security = Security.temporary()
         kind: Any = Nanny
         place = {"protocol": "tls://", "host": "127.0.0.1"}
-        own = {"worker_class": _Worker}
+        own = {"worker_class": _WorkerOfANewProcess(), "death_timeout": _START_SECONDS}
     else:
         workers, threads = 1, options.workers or int(dask.system.CPU_COUNT)
         security = Security(require_encryption=False)  # nothing leaves this process
@@ -111,6 +151,7 @@ def _started(options: ExecutionOptions) -> SpecCluster:
             workers=dict.fromkeys(range(workers), worker),
             security=security,
             silence_logs=logging.CRITICAL,
+            shutdown_on_close=False,  # we do, before Python ends
         )
 
 
