@@ -159,9 +159,9 @@ def _worker_count(wanted: int) -> int:
     memory = allowed_memory()
     wanted = wanted or int(dask.system.CPU_COUNT)
     workers = min(wanted, _fitting_workers(memory))
-    if workers < wanted:
+    if (needed_mb := _DRIVER_MB + wanted * _WORKER_MB) > memory // 10**6:
         tell(
-            f"{wanted} workers need {_DRIVER_MB + wanted * _WORKER_MB:,} MB of memory, of which"
+            f"{wanted} worker{'s' * (wanted > 1)} would need {needed_mb:,} MB of memory, of which"
             f" {memory // 10**6:,} MB are free or allowed here: starting {workers}",
             sys.stderr,
         )

@@ -234,11 +234,12 @@ def test_a_note_of_an_earlier_run_blames_no_reading(
     assert "killed_worker" not in {row["reason"] for row in rejects(out)}
 
 
-def test_workers_that_always_die_at_no_reading_end_the_run_in_one_line(
-    phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("where", ["begin", "load_reading"])
+def test_workers_that_always_die_end_the_run_in_one_line(
+    where: str, phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fates = workers_die(monkeypatch, lambda _: "begin")
-    result = run_etl(phantom, tmp_path / "out")
+    fates = workers_die(monkeypatch, lambda _: where)
+    result = run_etl(phantom, tmp_path / "out", "--set", "execution.readings_per_part=24")
     assert result.exit_code == 2 and len(fates) < 100
     assert "workers die time and again" in result.stderr.splitlines()[-1]
     assert "fewer --workers" in result.stderr.splitlines()[-1]

@@ -425,4 +425,4 @@ def test_no_more_workers_start_than_memory_allows(
         limits = client.run(lambda dask_worker: dask_worker.memory_manager.memory_limit)
         assert [*limits.values()] == [None]
     (line,) = capsys.readouterr().err.splitlines()
-    assert "8 workers need" in line and "700 MB" in line and "starting 1" in line
+    assert "8 workers would need 2,090 MB" in line and "700 MB" in line and "starting 1" in line
