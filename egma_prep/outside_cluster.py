@@ -35,6 +35,12 @@ def outside_client(options: ExecutionOptions) -> Iterator[Client]:
             " it, let its certificates and these be of one authority, or leave out --scheduler"
         ) from None
     with client:
+        if not address.startswith(("tls://", "inproc://")):
+            tell(
+                f"{address} is not encrypted: whoever reaches it can read the data and run code as"
+                " you; start it with certificates (docs/security.md)",
+                sys.stderr,
+            )
         _wait_for_a_worker(client, address)
         _check_packages(client, address)
         yield client
@@ -59,12 +65,6 @@ def _security(options: ExecutionOptions) -> Security:
         raise BadUsageError(
             f"{options.scheduler} is not encrypted, which certificates or Dask's require-encryption"
             f" demand; give tls{options.scheduler.removeprefix('tcp')}"
-        )
-    if scheme not in ("tls", "inproc"):
-        tell(
-            f"{options.scheduler} is not encrypted: whoever reaches it can read the data and run"
-            " code as you; start it with certificates (docs/security.md)",
-            sys.stderr,
         )
     return security
 
