@@ -115,10 +115,16 @@ def _reports_errors(command: Command) -> Command:
         except Exception as error:
             from egma_prep.places import is_of_a_store, unreachable
 
+            # Python has no class of its own for threads that a limit refuses.
+            starved = isinstance(error, MemoryError) or str(error) == "can't start new thread"
             known = isinstance(error, BadUsageError | OSError) or is_of_a_store(error)
-            if debug or not known:
+            if debug or not (known or starved):
                 raise
-            told = unreachable("the object store", error) if is_of_a_store(error) else error
+            told = str(error) or type(error).__name__
+            if is_of_a_store(error):
+                told = str(unreachable("the object store", error))
+            elif starved:
+                told = f"a limit is too low here ({told}); see which of `ulimit -a`"
             click.echo(f"egma-prep: {told}", err=True)
             sys.exit(_BAD)
 
@@ -172,9 +178,14 @@ def _render_options(command: Command) -> Command:
             metavar="TOML",
             help="File of options, or a shipped one: mimic-eye, phantom.",
         ),
-        click.option("--scheduler", metavar="ADDRESS", help="Existing Dask: tcp://host:8786."),
+        click.option("--tls-key", metavar="FILE", help="Its key, unless in the same file."),
+        click.option("--tls-cert", metavar="FILE", help="Your certificate for that scheduler."),
+        click.option("--tls-ca", metavar="FILE", help="The authority of that scheduler's one."),
+        click.option("--scheduler", metavar="ADDRESS", help="Existing Dask: tls://host:8786."),
         click.option(
-            "--workers", type=int, help="Processes of the embedded cluster; one a core by default."
+            "--workers",
+            type=int,
+            help="Processes of the embedded cluster; by default one a core, if memory allows.",
         ),
         click.option("--format", help="Shards as parquet (default) or npz."),
         click.option("--level", help="A map for each sentence (default) or word."),
@@ -484,7 +495,8 @@ def _changes(
     if "sigma" in given:
         given |= parse_assignments([f"render.sigma={given['sigma']}"])["render"]
     stages: dict[str, dict[str, Any]] = {"render": {}, "execution": {}, "output": {}}
-    stage_of = {"workers": "execution", "scheduler": "execution", "privacy": "output"}
+    execution = ("workers", "scheduler", "tls_ca", "tls_cert", "tls_key")
+    stage_of = dict.fromkeys(execution, "execution") | {"privacy": "output"}
     for name, value in given.items():
         stages[stage_of.get(name, "render")][name] = value
     return [*([read_config(config)] if config else []), parse_assignments(assignments), stages]

@@ -2,35 +2,33 @@
 
 import contextlib
 import logging
-import pkgutil
-import resource
-import shutil
-import signal
-import sys
-import tempfile
-import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import dask
-from distributed import Client, KilledWorker, LocalCluster, as_completed
-from distributed.client import FutureCancelledError
+from distributed import Client, Future, KilledWorker, wait
+from distributed.client import FutureCancelledError, FuturesCancelledError
 from distributed.comm.core import CommClosedError
 
-from egma_prep import __version__
 from egma_prep.errors import BadUsageError
 from egma_prep.options import ExecutionOptions
-from egma_prep.places import is_remote
-from egma_prep.progress import tell
+from egma_prep.outside_cluster import outside_client, package_missing
+from egma_prep.own_cluster import own_client
 
 _IN_FLIGHT_PER_WORKER = 2
-_CONNECT_SECONDS = 10
-_WORKER_SECONDS = 60
+_LOOK_SECONDS = 5
+_IDLE_SECONDS = 60
+"""So long may all workers be gone or paused: a nanny starts a new one within seconds."""
 _CONFIG = {
     "distributed.scheduler.allowed-failures": 0,  # each_done tells who died of what
     "distributed.comm.retry.count": 0,
+    # Dask gives up a worker that is not back after 15 seconds, which a busy machine may need, and
+    # one not heard of for minutes, as all are when the clock jumps or a laptop wakes up.
+    "distributed.deploy.lost-worker-timeout": "1h",
+    "distributed.scheduler.worker-ttl": None,
     # Dask has every image's memory given back to the system, and zeroed again for the next one.
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 2**26,
     "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 2**25,
@@ -42,17 +40,11 @@ _CONFIG = {
     "distributed.admin.system-monitor.interval": "5s",
     "distributed.admin.low-level-log-length": 1,  # messages are kept whole, the plans in them too
 }
-_OWN_WORKERS = {"distributed.worker.preload": ["egma_prep.own_worker"]}
 _ROUTES = "distributed.scheduler.http.routes"
 _LOGGERS = ("distributed", "distributed.client")
 
 WORKER_DIED = object()
 """In place of a job's result."""
-
-
-def default_workers() -> int:
-    """Count the cores that this process may use."""
-    return int(dask.system.CPU_COUNT)
 
 
 @contextlib.contextmanager
@@ -64,23 +56,12 @@ def dask_client(options: ExecutionOptions, scratch: Path) -> Iterator[Client]:
     scratch : Path
         Where an embedded cluster keeps its temporary files.
     """
+    routes = [*dask.config.get(_ROUTES)]  # a scheduler adds to the list that it finds
     with contextlib.ExitStack() as stack:
         stack.enter_context(_quiet())
-        routes = [*dask.config.get(_ROUTES)]  # a scheduler adds to the list that it finds
         stack.enter_context(dask.config.set(_CONFIG | {_ROUTES: routes}))
-        if options.scheduler:
-            yield stack.enter_context(_connected(options.scheduler))
-            return
-        if is_remote(scratch):
-            scratch = Path(tempfile.mkdtemp(prefix="egma-"))
-        stack.callback(shutil.rmtree, scratch, ignore_errors=True)
-        stack.enter_context(dask.config.set({"temporary-directory": str(scratch)}))
-        if options.processes:
-            stack.enter_context(dask.config.set(_OWN_WORKERS))
-        stack.enter_context(_many_files())
-        cluster = stack.enter_context(_embedded(options))
-        # A user may have a client, and work on it in another thread.
-        yield stack.enter_context(Client(cluster, set_as_default=False))
+        client = outside_client(options) if options.scheduler else own_client(options, scratch)
+        yield stack.enter_context(client)
 
 
 @contextlib.contextmanager
@@ -95,103 +76,6 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-@contextlib.contextmanager
-def _connected(address: str) -> Iterator[Client]:
-    try:
-        client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
-    except (OSError, ValueError) as error:
-        raise BadUsageError(
-            f"no Dask scheduler answers at {address} ({error}); start it, or leave out --scheduler"
-        ) from None
-    with client:
-        _wait_for_a_worker(client, address)
-        _check_packages(client, address)
-        yield client
-
-
-def _check_packages(client: Client, address: str) -> None:
-    """Refuse machines without this package, or with another version of it, before any work.
-
-    Asked by a function of the standard library, as ours would not be found there, and of the
-    module that imports all others.
-    """
-    wanted = pkgutil.resolve_name, "egma_prep.run:__version__"
-    found = client.run(*wanted, on_error="return")
-    try:
-        found[address] = client.run_on_scheduler(*wanted)
-    except Exception as error:  # whatever an import there raises
-        found[address] = error
-    for where, version in found.items():
-        if version != __version__:
-            raise _package_missing(f"{where} has {_other(version)}")
-
-
-def _other(found: object) -> str:
-    missing = (found.name or "") if isinstance(found, ModuleNotFoundError) else ""
-    if missing.partition(".")[0] == "egma_prep":
-        return "none"
-    if isinstance(found, Exception):
-        return f"one that cannot be imported ({type(found).__name__}: {found})"
-    return f"version {found}"
-
-
-def _package_missing(what: str) -> BadUsageError:
-    return BadUsageError(
-        f"egma {__version__} must be installed where the Dask scheduler and its workers run, but"
-        f" {what}; install it there and start them again"
-    )
-
-
-def _embedded(options: ExecutionOptions) -> LocalCluster:
-    workers = options.workers or default_workers()
-    processes, threads = (workers, 1) if options.processes else (1, workers)
-    with _interrupts_ignored():
-        return LocalCluster(
-            n_workers=processes,
-            threads_per_worker=threads,
-            processes=options.processes,
-            dashboard_address="127.0.0.1:0",
-            silence_logs=logging.CRITICAL,
-        )
-
-
-@contextlib.contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Let workers inherit this, so that Ctrl-C reaches the driver alone and it stops them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _wait_for_a_worker(client: Client, address: str) -> None:
-    if not client.nthreads():
-        tell(f"waiting for workers at {address}", sys.stderr)
-    try:
-        client.wait_for_workers(1, timeout=_WORKER_SECONDS)
-    except TimeoutError:
-        raise BadUsageError(
-            f"the Dask scheduler at {address} has no workers; start some: dask worker {address}"
-        ) from None
-
-
-@contextlib.contextmanager
-def _many_files() -> Iterator[None]:
-    """Raise the soft limit of open files, 256 on some systems, as far as the hard one."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def each_done(
@@ -213,41 +97,71 @@ def each_done(
     Raises
     ------
     BadUsageError
-        If the cluster is gone.
+        If the cluster is gone, or has nobody left to do anything.
     """
     try:
         yield from _each_done(client, work, jobs)
-    except (FutureCancelledError, CommClosedError):
+    except (FutureCancelledError, FuturesCancelledError, CommClosedError):
         raise BadUsageError(
-            "the Dask scheduler is gone; start it again, the same command goes on from here"
+            "the Dask scheduler is gone; the same command goes on from here, once it runs again"
         ) from None
     except ImportError as error:  # on a worker that came later
-        raise _package_missing(f"a worker has {_other(error)}") from None
+        raise package_missing(error) from None
 
 
 def _each_done(
     client: Client, work: Callable[..., Any], jobs: deque[tuple[Any, ...]]
 ) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    given: dict[str, tuple[Any, ...]] = {}
+    given: dict[str, tuple[Future[Any], tuple[Any, ...]]] = {}
+    while True:
+        with _asking():  # workers may join late, and leave
+            slots = _IN_FLIGHT_PER_WORKER * max(1, sum(client.nthreads().values()))
+        while jobs and len(given) < slots:
+            job = jobs.popleft()
+            future = client.submit(work, *job, pure=False)
+            given[str(future.key)] = future, job
+        if not given:
+            return
+        for future in _some_done(client, [future for future, _ in given.values()]):
+            _, job = given.pop(str(future.key))
+            try:
+                result = future.result()
+            except KilledWorker:
+                result = WORKER_DIED
+            yield job, result
 
-    def slots() -> int:  # workers may join late, and leave
-        return _IN_FLIGHT_PER_WORKER * max(1, sum(client.nthreads().values()))
 
-    def submit() -> list[Any]:
-        if not jobs:
-            return []
-        job = jobs.popleft()
-        future = client.submit(work, *job, pure=False)
-        given[str(future.key)] = job
-        return [future]
+def _some_done(client: Client, futures: "list[Future[Any]]") -> "Iterable[Future[Any]]":
+    """Wait until some futures are done, or nobody is there any more to do them."""
+    waited_since = time.monotonic()
+    while True:
+        with contextlib.suppress(TimeoutError), client.as_current():
+            return wait(futures, timeout=_LOOK_SECONDS, return_when="FIRST_COMPLETED").done
+        with _asking():
+            workers, active = client.run_on_scheduler(_workers)
+        if active:
+            waited_since = time.monotonic()
+        elif time.monotonic() - waited_since > _IDLE_SECONDS:
+            what = (
+                f"Dask has paused all {workers} workers, as it does where memory is short: give"
+                " them more, or start fewer on a machine"
+                if workers
+                else "no worker is left, and none comes; if memory is short give fewer --workers"
+            )
+            raise BadUsageError(f"{what}; the same command goes on from here")
 
-    first = [future for _ in range(slots()) for future in submit()]
-    running = as_completed(first, loop=client.loop)
-    for future in running:
-        try:
-            result = future.result()
-        except KilledWorker:
-            result = WORKER_DIED
-        yield given.pop(str(future.key)), result
-        for _ in range(max(1, slots() - running.count()) if jobs else 0):
-            running.update(submit())
+
+@contextlib.contextmanager
+def _asking() -> Iterator[None]:
+    """Call it one thing when the scheduler cannot be asked: a timeout comes without a word."""
+    try:
+        yield
+    except OSError as error:
+        raise CommClosedError(str(error)) from None
+
+
+def _workers(dask_scheduler: Any) -> tuple[int, int]:
+    """Count the scheduler's workers, and those that begin work or have some under way."""
+    workers = dask_scheduler.workers.values()
+    active = [one for one in workers if one.status.name == "running" or one.executing]
+    return len(workers), len(active)

@@ -41,12 +41,15 @@ REASONS = {
     "overlapping_fixations": "the eye rests at one place at a time: one row a fixation, in seconds",
     "gaze_in_a_corner": "positions are pixels of the original image, not shares or another size's",
     "other_aspect": "gaze would lie elsewhere on it; take the image as released, or only resized",
-    "out_of_memory": "with fewer --workers each has more; then egma-prep verify --repair",
-    "killed_worker": "its worker died each time; with more memory try egma-prep verify --repair",
+    "out_of_memory": "with fewer --workers each has more; the next run tries it again",
+    "killed_worker": "its worker died each time; the next run tries it again",
     "wrong_type": "a fault of the source in egma_prep/sources, not of the data; mend it there",
     "unexpected": "a fault of this program; please report it with the message",
 }
 """Reason codes of ``rejects.parquet`` and how to mend each."""
+
+OF_THE_MACHINE = {"out_of_memory", "killed_worker"}
+"""Reasons that may not be there on another day: the next run tries such readings again."""
 
 NOTES = {
     "rows_that_are_no_fixations": "gaze rows that are no fixations (blinks, lost eyes), left out",

@@ -1,5 +1,6 @@
 """Every option: one frozen dataclass per stage, from TOML files and ``--set``."""
 
+import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -128,9 +129,16 @@ class ExecutionOptions:
     """What changes only how the work is done, never its result."""
 
     workers: int = 0
-    """Processes of the embedded Dask cluster; 0: one a core."""
+    """Processes of the embedded Dask cluster; 0: one a core. Never more than memory allows."""
     scheduler: str = ""
-    """Address of an existing Dask scheduler, such as ``tcp://host:8786``."""
+    """Address of an existing Dask scheduler, such as ``tls://host:8786``."""
+    tls_ca: str = ""
+    """Certificate of the authority that the existing scheduler's and workers' ones are of; empty:
+    as Dask is configured."""
+    tls_cert: str = ""
+    """Certificate to show to them."""
+    tls_key: str = ""
+    """Its key, unless the certificate's file holds it."""
     processes: bool = True
     """Workers are processes; false: threads of this process."""
     readings_per_part: int = 32
@@ -143,8 +151,12 @@ class ExecutionOptions:
             raise BadUsageError("execution.scheduler is an address, execution.processes a boolean")
         if self.scheduler and "://" not in self.scheduler:
             raise BadUsageError(
-                f"execution.scheduler is {self.scheduler!r}; give an address like tcp://host:8786"
+                f"execution.scheduler is {self.scheduler!r}; give an address like tls://host:8786"
             )
+        for name in ("tls_ca", "tls_cert", "tls_key"):
+            path = getattr(self, name)
+            if not isinstance(path, str) or (path and not os.access(path, os.R_OK)):
+                raise BadUsageError(f"execution.{name} is {path!r}, which is no file to read")
 
 
 @dataclass(frozen=True)

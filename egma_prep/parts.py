@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from egma_prep.errors import BadUsageError, Reject
+from egma_prep.errors import OF_THE_MACHINE, BadUsageError, Reject
 from egma_prep.input_files import InputFiles
 from egma_prep.options import Options
 from egma_prep.out_folder import OutFolder
@@ -157,6 +157,8 @@ def why_stale(plan: PartPlan, job: Job, files: InputFiles, stamps: Stamps | None
     key = plan.key(job.source, job.options)
     if other := [name for name in key if key[name] != record["key"].get(name)]:
         return Stale(f"other {' and '.join(other)}")
+    if lost := OF_THE_MACHINE & {reject["reason"] for reject in record["rejects"]}:
+        return Stale(f"readings were rejected as {' and '.join(sorted(lost))}")
     for path, known in record["inputs"].items():
         same = (
             plan.inputs[path].get("sha256") == known.get("sha256")  # read again a moment ago

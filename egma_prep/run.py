@@ -50,6 +50,8 @@ _DEATHS = 3
 """So often a worker must die on one reading before the reading is blamed."""
 _DEATHS_AT_NOTHING = 10
 """So often in a row may one part's worker die at no reading: of a neighbour's, of the cluster's."""
+_DEATHS_IN_A_ROW = 60
+"""So often may workers die before any part is done: twenty readings are hardly all to blame."""
 _REASONS_SHOWN = 5
 _LANDMARKS = 20
 
@@ -325,23 +327,25 @@ def _make(
 def _made(client: Any, stale: list[PartPlan], job: Job) -> Iterator[PartPlan]:
     """Make parts; readings on which workers die time and again are rejected, their mates kept."""
     out, deaths = OutFolder(job.out), Counter[tuple[str, str]]()
-    at_nothing = Counter[int]()
+    at_nothing, in_a_row = Counter[int](), 0
     longest_first = sorted(stale, key=lambda plan: -len(plan.readings))  # all workers end together
     jobs: deque[tuple[Any, ...]] = deque((plan, job, (), token_hex(4)) for plan in longest_first)
     for (plan, _, _, attempt), written in each_done(client, make_part, jobs):
         if written is not WORKER_DIED:
             at_nothing.clear()
+            in_a_row = 0
             yield plan
             continue
+        in_a_row += 1
         if at_work := reading_at_work(out, plan.part, attempt):
             deaths[at_work] += 1
             at_nothing.clear()
         else:
             at_nothing[plan.part] += 1
-        if at_nothing[plan.part] >= _DEATHS_AT_NOTHING:
+        if at_nothing[plan.part] >= _DEATHS_AT_NOTHING or in_a_row >= _DEATHS_IN_A_ROW:
             raise BadUsageError(
-                f"workers die time and again as they begin or write {part_name(plan.part)}; if"
-                " memory is short give fewer --workers; the same command goes on from here"
+                f"workers die time and again as they begin, make or write {part_name(plan.part)};"
+                " if memory is short give fewer --workers; the same command goes on from here"
             )
         fatal = frozenset(key for key, times in deaths.items() if times >= _DEATHS)
         jobs.append((plan, job, fatal, token_hex(4)))

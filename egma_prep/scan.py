@@ -10,12 +10,12 @@ from pathlib import Path
 
 from egma_prep import first_contact
 from egma_prep.check_reading import check_reading
-from egma_prep.cluster import default_workers
 from egma_prep.errors import BadInputError, noted
 from egma_prep.images import image_size
 from egma_prep.input_files import InputFiles, told
 from egma_prep.manifests import manifest
 from egma_prep.options import Options
+from egma_prep.own_cluster import default_workers
 from egma_prep.parse import eye_gaze, reflacx
 from egma_prep.parts import Job, PartPlan
 from egma_prep.progress import Progress

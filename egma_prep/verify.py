@@ -44,8 +44,6 @@ _OURS = re.compile(
 )
 _OF_OTHER_COMMANDS = ("runs/", "evaluation/", "state/")
 _LEFT_BEHIND = "not of this run"
-_TRY_AGAIN = {"killed_worker", "out_of_memory", "unexpected"}
-"""Reasons that are not the data's: ``--repair`` tries these readings again."""
 
 
 class Finding(NamedTuple):
@@ -135,7 +133,8 @@ def repair(
     broken = {part for part in verdict.spoilt if part is not None}
     for part in out.parts():
         record = out.record(part)
-        if record and _TRY_AGAIN & {reject["reason"] for reject in record["rejects"]}:
+        # Any run tries those again that are `OF_THE_MACHINE`.
+        if record and "unexpected" in {reject["reason"] for reject in record["rejects"]}:
             broken.add(part)
     with out.locked():
         for part in broken:

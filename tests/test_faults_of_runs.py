@@ -21,8 +21,9 @@ from conftest import PATIENCE_S, egma_prep, run_etl
 from distributed import Client
 from tables import contents, rejects, shards
 
-from egma_prep import cluster, lock, run
+from egma_prep import cluster, lock, outside_cluster, run
 from egma_prep import shards as shards_module
+from egma_prep.errors import OF_THE_MACHINE
 
 COMMAND = (sys.executable, "-c", "from egma_prep.cli import main; main()")
 SMALL_PARTS = ("--workers", "2", "--set", "execution.readings_per_part=2")
@@ -270,11 +271,12 @@ def test_a_note_of_an_earlier_run_blames_no_reading(
     assert "killed_worker" not in {row["reason"] for row in rejects(out)}
 
 
-def test_workers_that_always_die_at_no_reading_end_the_run_in_one_line(
-    phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("where", ["begin", "load_reading"])
+def test_workers_that_always_die_end_the_run_in_one_line(
+    where: str, phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fates = workers_die(monkeypatch, lambda _: "begin")
-    result = run_etl(phantom, tmp_path / "out")
+    fates = workers_die(monkeypatch, lambda _: where)
+    result = run_etl(phantom, tmp_path / "out", "--set", "execution.readings_per_part=24")
     assert result.exit_code == 2 and len(fates) < 100
     assert "workers die time and again" in result.stderr.splitlines()[-1]
     assert "fewer --workers" in result.stderr.splitlines()[-1]
@@ -310,6 +312,9 @@ FATES = {
 }  # fmt: skip
 
 
+_AGAIN = {True: "the next run", False: "a later `verify --repair`"}
+
+
 def fatal_images(phantom: Path, truth: dict[str, Any]) -> dict[int, set[tuple[str, str]]]:
     """Choose images by their sizes in bytes, which no others have; tell whose they are."""
     readings = [one for one in truth["readings"] if not one["reject"]]
@@ -341,7 +346,7 @@ def fatal(
             name,
             marks=pytest.mark.fault(
                 name, f"{how}, for one image in all workers", f"rejected as {reason}; its part's"
-                " other readings kept; a later `verify --repair` tries it again",
+                f" other readings kept; {_AGAIN[reason in OF_THE_MACHINE]} tries it again",
             ),
         )
         for name, (_, reason, how) in FATES.items()
@@ -357,11 +362,15 @@ def test_a_fatal_reading_costs_only_itself(
     assert shards(out) == {one: row for one, row in theirs.items() if one not in lost}
 
 
-def test_once_nothing_is_fatal_any_more_a_repair_brings_all_readings_back(
+def test_once_nothing_is_fatal_any_more_a_run_and_a_repair_bring_all_readings_back(
     fatal: tuple[Path, dict[str, set[tuple[str, str]]]], clean_out: Path, tmp_path: Path
 ) -> None:
     out = shutil.copytree(fatal[0], tmp_path / "out")
     assert egma_prep("verify", "--out", out).exit_code == 0
+    again = egma_prep("run", phantom, "--out", out)
+    assert again.exit_code == 0, again.output
+    assert "again, readings were rejected as " in again.output
+    assert not OF_THE_MACHINE & {row["reason"] for row in rejects(out)}
     repaired = egma_prep("verify", "--out", out, "--repair")
     assert repaired.exit_code == 0, repaired.output
     assert_as_undisturbed(out, clean_out)
@@ -712,7 +721,7 @@ def test_a_worker_that_joins_late_finishes_what_one_that_leaves_began(
 def test_a_scheduler_without_workers_is_told(
     phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster, "_WORKER_SECONDS", 1)
+    monkeypatch.setattr(outside_cluster, "_WORKER_SECONDS", 1)
     with scheduler(tmp_path, 0) as (address, _):
         result = egma_prep("run", phantom, "--out", tmp_path / "out", "--scheduler", address)
     assert result.exit_code == 2

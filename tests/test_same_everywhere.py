@@ -510,7 +510,8 @@ def test_slurm_jobs_make_the_same(phantom: Path, clean_out: Path, tmp_path: Path
         text=True,
         timeout=PATIENCE_S,
         cwd=tmp_path,
-        env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(tmp_path)},
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "not encrypted" not in done.stderr and not list(tmp_path.glob(".egma-*"))
     assert contents(tmp_path / "out") == contents(clean_out)

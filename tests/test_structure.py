@@ -93,9 +93,9 @@ def test_only_the_command_line_knows_click() -> None:
     assert users == ["egma_prep.cli", "egma_train.cli", "egma_train.evaluate.cli"]
 
 
-def test_only_one_module_knows_dask() -> None:
+def test_only_the_modules_of_clusters_know_dask() -> None:
     users = [name for name in MODULES if reaches(name, "dask", "distributed")]
-    assert users == ["egma_prep.cluster"]
+    assert users == [f"egma_prep.{name}" for name in ("cluster", "outside_cluster", "own_cluster")]
 
 
 @pytest.mark.parametrize("name", [*below("sources"), *below("parse")])
