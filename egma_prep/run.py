@@ -120,7 +120,8 @@ def run_etl(
     for name, folder in (("DATA", data), ("--images", images)):
         if folder and resolved(folder) == out.root:
             raise BadUsageError(f"--out {out_root} is {name} itself; choose another folder")
-    _options(out.run() or {}, changes, source)  # a wrong option is told before any work
+    options = _options(out.run() or {}, changes, source)  # a wrong one is told before any work
+    files.as_published = options.source.as_published
     subjects = planned_subjects(source, files)
     for line in told(files.remarks):
         say(line)

@@ -311,6 +311,7 @@ def _derived_again(
 ) -> Iterator[Finding]:
     """Compare stored rows with rows made anew from the raw tree."""
     files = open_tree(job.data, job.images)
+    files.as_published = job.options.source.as_published
     subjects = planned_subjects(choose_source(files, job.source), files)
     planned = {one.key: one for subject in subjects for one in subject.readings}
     promised = [*planned, *(key_of(vars(reject)) for s in subjects for reject in s.rejects)]
