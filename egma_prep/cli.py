@@ -286,6 +286,8 @@ def verify(out: Path, sample: int, against: Path | None, images: Path | None, re
     """
     from egma_prep import verify as checks
 
+    if repair:
+        checks.finish(out, against, images, _tell)
     verdict = checks.verify(out, sample, against, images)
     for finding in verdict.findings:
         _tell(f"{finding.path}: {finding.problem}")

@@ -119,6 +119,19 @@ def verify(
     return verdict
 
 
+def finish(out_root: Path, data: Path | None, images: Path | None, say: Say) -> None:
+    """Finish a run, or the run of a repair, that was cut: half of one cannot be checked.
+
+    Parameters
+    ----------
+    data : Path, optional
+        The raw tree; by default the one of the run.
+    """
+    run = OutFolder(resolved(out_root)).run()
+    if run is not None and run["status"] != "complete":
+        _run_again(out_root, run, data, images, say)
+
+
 def repair(
     out_root: Path, verdict: Verdict, data: Path | None, images: Path | None, say: Say
 ) -> None:
@@ -142,6 +155,12 @@ def repair(
         for finding in verdict.findings:
             if finding.problem == _LEFT_BEHIND:
                 delete(out.root / finding.path)
+    _run_again(out_root, run, data, images, say)
+
+
+def _run_again(
+    out_root: Path, run: dict[str, Any], data: Path | None, images: Path | None, say: Say
+) -> None:
     where = images or (place_of(run["images"]) if run["images"] and data is None else None)
     run_etl(data or place_of(run["data"]), out_root, (), run["source"], where, say)
 
