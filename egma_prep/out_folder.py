@@ -25,6 +25,7 @@ from egma_prep.whole_files import (
 
 _RUN = {"schema_version", "status", "options"}
 _OWNER_ONLY = 0o700
+_SHOWN_OF = ["subject_id", "dataset", "split"]
 
 
 class OutFolder:
@@ -264,7 +265,9 @@ class OutFolder:
     def write_run(self, run: dict[str, Any]) -> None:
         """Write the data card, the record that may be shown and, last, ``run.json``."""
         write_atomically(self.card, data_card(run).encode())
-        write_json(self.shareable, shareable(run, read_parquet(self.rejects).to_pylist()))
+        readings = read_parquet(self.table("readings")).select(_SHOWN_OF).to_pylist()
+        rejects = read_parquet(self.rejects).to_pylist()
+        write_json(self.shareable, shareable(run, readings, rejects))
         outputs = {self.relative(p): fingerprint_of(p) for p in self.merged() if p.exists()}
         write_json(self.run_file, run | {"outputs": outputs})
 

@@ -733,7 +733,7 @@ def test_the_shareable_record_names_nobody(clean_out: Path, truth: dict[str, Any
             assert reading[secret] not in text
     assert str(clean_out) not in text and "/tmp" not in text and "patient_" not in text
     shown = json.loads(text)
-    assert shown["counts"] == json.loads((clean_out / "run.json").read_text())["counts"]
+    assert set(shown["counts"]) == set(json.loads((clean_out / "run.json").read_text())["counts"])
     assert {"options", "software", "inputs", "rejected_by_stage"} <= set(shown)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import jinja2
 
-from egma_prep.card import REPORTS, TERMS, fingerprint, shareable
+from egma_prep.card import REPORTS, TERMS, fingerprint
 from egma_prep.errors import BadUsageError
 from egma_prep.options import Options, with_changes
 from egma_prep.out_folder import OutFolder
@@ -20,9 +20,9 @@ from egma_prep.report.means import KEYWORDS, Means
 from egma_prep.report.numbers import Told, counts, distributions, facts, gaze_of_words
 from egma_prep.report.plots import histogram, lead_curves, mean_maps
 from egma_prep.schema import part_tables
+from egma_prep.small_cells import LEAST
 from egma_prep.whole_files import appearing_whole, read_parquet
 
-_SMALL_CELL = 10  # patients
 _CARD_TABLES = ("words", "fixations")
 
 
@@ -43,7 +43,7 @@ def write_report(out_root: Path, to_share: bool = False) -> Path:
     out = OutFolder(out_root)
     run = out.finished_run()
     options = with_changes(Options(), run["options"])
-    told = Told(_SMALL_CELL if to_share else 1)
+    told = Told(LEAST if to_share else 1)
     means = Means()
     paths = shards_of(out, run)
     tables = {name: read_parquet(out.table(name)).to_pandas() for name in ("readings", "words")}
@@ -62,10 +62,7 @@ def write_report(out_root: Path, to_share: bool = False) -> Path:
     context = {
         "terms": TERMS,
         "to_share": to_share,
-        "facts": [
-            ("run", fingerprint(run)),
-            *facts(shareable(run, rejects.to_pylist()), told),
-        ],
+        "facts": [("run", fingerprint(run)), *facts(run, told)],
         "options": _options(run),
         "counts": counts(run, tables["readings"], rejects.to_pandas(), told),
         "words": gaze_of_words(tables["words"], passages, options, told),
