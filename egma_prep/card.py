@@ -3,12 +3,14 @@
 import hashlib
 import json
 import platform
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from egma_prep.manifests import manifest
+from egma_prep.progress import one_line
 from egma_prep.small_cells import coarse
 
 TERMS = f"""\
@@ -23,6 +25,8 @@ REPORTS = {"": "report.html", " --shareable": "report-shareable.html"}
 
 _WITH_GAZE = "It holds raw gaze: fixations, their alignment with words, gaze of single words."
 _WITHOUT_GAZE = "Made with --privacy: no raw gaze; still credentialed data."
+
+_MARKS = re.compile(r"[\\`<>|\[\]]")
 
 _DECIDES = ("schema_version", "source", "options", "software", "counts")
 _NOT_TO_BE_SHOWN = ("data", "images", "inputs", "outputs", "seal")
@@ -56,7 +60,7 @@ def export_card(run: dict[str, Any], kind: str) -> str:
 def _readings(run: dict[str, Any]) -> str:
     counts = run["counts"]
     by_dataset = ", ".join(
-        f"{name} {n}" for name, n in sorted(counts["written_by_dataset"].items())
+        f"{_text(name)} {n}" for name, n in sorted(counts["written_by_dataset"].items())
     )
     return (
         f"{counts['written']} readings ({by_dataset or 'none'}) of {counts['images']} images,"
@@ -77,19 +81,24 @@ def _card(run: dict[str, Any], about: str, more: str) -> str:
             "",
             "## How it was made",
             "",
-            f"egma {run['software']['egma']}, layout {run['source']}, schema"
+            f"egma {_text(run['software']['egma'])}, layout {_text(run['source'])}, schema"
             f" {run['schema_version']}. {more}",
             "",
             "| option | value |",
             "|---|---|",
             *(
-                f"| {stage}.{name} | {value} |"
+                f"| {_text(stage)}.{_text(name)} | {_text(value)} |"
                 for stage, values in run["options"].items()
                 for name, value in values.items()
             ),
             "",
         ]
     )
+
+
+def _text(value: object) -> str:
+    """Let Markdown take for text what a record says: others may have made it."""
+    return _MARKS.sub(r"\\\g<0>", one_line(str(value)))
 
 
 def shareable(

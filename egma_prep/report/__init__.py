@@ -46,7 +46,7 @@ def write_report(out_root: Path, to_share: bool = False) -> Path:
     told = Told(LEAST if to_share else 1)
     means = Means()
     paths = shards_of(out, run)
-    tables = {name: read_parquet(out.table(name)).to_pandas() for name in ("readings", "words")}
+    tables = {name: out.read(name).to_pandas() for name in ("readings", "words")}
     patients = tables["readings"][["dataset", "reading_id", "subject_id"]]
     if to_share and patients.subject_id.nunique() < told.least:
         raise BadUsageError(
