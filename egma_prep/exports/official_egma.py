@@ -27,7 +27,7 @@ _QUALITY = 95
 _MOST_CLEARED = 64  # of 255; beyond a quarter of the peak nothing is near zero
 _STUB = Path("....") / "EGMA" / "local_data" / "sentence-label.csv"  # a path that the class holds
 
-_FORMULA = re.compile(r"'?[=+\-@\t\r]")  # also one that has the apostrophe already
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")  # also what has apostrophes already, to be had again
 _ENUMERATION = re.compile(r"[0-9]+\.+[^0-9]")
 _TOKEN = re.compile(r"\w+|[^\w\s]+")
 

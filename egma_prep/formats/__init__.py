@@ -15,6 +15,8 @@ from egma_prep.render import GRID_CELLS
 from egma_prep.schema import SCHEMA_VERSION, SHARD
 
 _PART = re.compile(r"part-[0-9]+")
+_IN_EVERY_ROW = [name for name in SHARD.names if name not in ("split", "view", "heatmap")]
+_IN_EVERY_SENTENCE = ("text", "words", "fixations", "gaze_seconds")
 
 
 class Format(Protocol):
@@ -78,8 +80,10 @@ def _check_sizes(table: pa.Table) -> None:
     lengths = pc.unique(pc.list_value_length(pc.struct_field(sentences, "grid"))).to_pylist()
     if {*lengths} - {None, GRID_CELLS * GRID_CELLS}:
         raise ValueError(f"sentences.grid is not of {GRID_CELLS} x {GRID_CELLS} cells everywhere")
-    for name in ("image", "sentences", "labels", "regions"):
-        if table.column(name).null_count:
+    whole = [(name, table.column(name)) for name in _IN_EVERY_ROW]
+    whole += [(f"sentences.{n}", pc.struct_field(sentences, n)) for n in _IN_EVERY_SENTENCE]
+    for name, column in whole:
+        if column.null_count:
             raise ValueError(f"{name} is missing in a row")
 
 

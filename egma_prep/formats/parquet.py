@@ -43,9 +43,22 @@ def load(path: Path) -> pa.Table:
         rows = _FEW_ROWS if any(one.has_dictionary_page for one in chunks) else _MANY_ROWS
         batches, unpacked = [], 0
         for batch in file.iter_batches(rows):
-            check_unpacked(unpacked := unpacked + batch.nbytes, most)
-            batches.append(batch)
-        return pa.Table.from_batches(batches, file.schema_arrow)
+            batches.append(_plain(batch))
+            check_unpacked(unpacked := unpacked + batches[-1].nbytes, most)
+        empty = pa.RecordBatch.from_pylist([], file.schema_arrow)
+        return pa.Table.from_batches(batches or [_plain(empty)])
+
+
+def _plain(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Write out the columns that whoever saved the file had as categories."""
+    columns = [
+        one.dictionary_decode() if pa.types.is_dictionary(one.type) else one
+        for one in batch.columns
+    ]
+    fields = [
+        field.with_type(column.type) for field, column in zip(batch.schema, columns, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields, batch.schema.metadata))
 
 
 def _chunks(metadata: pq.FileMetaData) -> Iterator[pq.ColumnChunkMetaData]:

@@ -19,9 +19,9 @@ from egma_prep.report.leads import by_lead
 from egma_prep.report.means import KEYWORDS, Means
 from egma_prep.report.numbers import Told, counts, distributions, facts, gaze_of_words
 from egma_prep.report.plots import histogram, lead_curves, mean_maps
-from egma_prep.schema import part_tables
+from egma_prep.schema import REJECTS, part_tables
 from egma_prep.small_cells import LEAST
-from egma_prep.whole_files import appearing_whole, read_parquet
+from egma_prep.whole_files import appearing_whole, read_table
 
 _CARD_TABLES = ("words", "fixations")
 
@@ -56,7 +56,7 @@ def write_report(out_root: Path, to_share: bool = False) -> Path:
     tables["words"] = tables["words"].merge(patients)
     index, parts = _gather(out, paths, options, means, with_cards=not to_share)
     passages = means.passages()
-    rejects = read_parquet(out.rejects)
+    rejects = read_table(out.rejects, REJECTS)
     leads = [] if options.output.privacy else by_lead(out, options)
     leads = [one for one in leads if told.may(one.gaze_s[one.gaze_s > 0])]
     context = {
