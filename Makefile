@@ -60,6 +60,7 @@ bench: $(VENV)/.ready-dev ## the ETL beside merely decoding, its stages, heatmap
 	$(BIN)/python -m benchmarks.planning
 	$(BIN)/python -m benchmarks.big_tables
 	$(BIN)/python benchmarks/safety.py
+	$(BIN)/python benchmarks/published.py
 	$(BIN)/python benchmarks/report.py
 	$(BIN)/python benchmarks/object_storage.py
 	$(BIN)/python benchmarks/dicom_decoders.py
@@ -94,4 +95,4 @@ $(LOWEST)/.ready: pyproject.toml
 $(DEMO)/phantom/PHANTOM-truth.json: | $(VENV)/.ready
 	test -d $(OUT) || mkdir -p -m 700 $(OUT)
 	rm -rf $(DEMO)/phantom
-	$(BIN)/egma-prep synth $(DEMO)/phantom --readings 24 --small
+	$(BIN)/egma-prep synth $(DEMO)/phantom --readings 24 --small --checksums
