@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from binascii import a2b_hex
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple, cast
@@ -37,7 +38,7 @@ class Release(NamedTuple):
 
     def differs(self, path: str, sha256: str) -> bool:
         """Tell whether a path is listed, in whatever capitals, with another digest alone."""
-        key = _key(path)
+        key = hash(path.encode(errors="surrogateescape").lower())  # of this process alone
         first, end = (np.searchsorted(self.keys, key, side) for side in ("left", "right"))
         told = [one.tobytes().hex() for one in self.digests[first:end]]
         return bool(told) and sha256 not in told
@@ -51,12 +52,16 @@ def listed_in(data: bytes, where: object) -> Iterator[tuple[str, str]]:
     BadUsageError
         If no line is one, as of a login page that was saved under the name.
     """
+    for line in _usable(data, where):
+        yield line[2].decode(errors="surrogateescape"), line[1].decode().lower()
+
+
+def _usable(data: bytes, where: object) -> Iterator[re.Match[bytes]]:
     found = False
     for line in _LINE.finditer(data):
-        path = line[2].decode(errors="surrogateescape")
-        if not path.startswith("/") and ".." not in path.split("/"):
+        if not line[2].startswith(b"/") and b".." not in line[2].split(b"/"):
             found = True
-            yield path, line[1].decode().lower()
+            yield line
     if not found:
         raise BadUsageError(
             f"{where} has no line with a SHA-256 and a path; download it again, or remove it"
@@ -88,12 +93,14 @@ def release(root: str, path: str, stamp: tuple[tuple[str, object], ...]) -> Rele
     """Read a list once a process; `stamp` tells it from what lay there before."""
     data = read_list(root, path)
     known = dict(stamp) | {"sha256": hashlib.sha256(data).hexdigest()}
-    lines = dict(listed_in(data, f"{root}/{path}"))
-    keys = np.fromiter(map(_key, lines), np.int64, len(lines))
-    digests = np.frombuffer(bytes.fromhex("".join(lines.values())), np.dtype("V32"))
+    stored = bytearray()
+
+    def keys_of(lines: Iterator[re.Match[bytes]]) -> Iterator[int]:
+        for line in lines:
+            stored.extend(a2b_hex(line[1]))
+            yield hash(line[2])
+
+    keys = np.fromiter(keys_of(_usable(data.lower(), f"{root}/{path}")), np.int64)
+    digests = np.frombuffer(stored, np.dtype("V32"))
     order = np.argsort(keys, kind="stable")
     return Release(cast(Fingerprint, known), keys[order], digests[order])
-
-
-def _key(path: str) -> int:
-    return hash(path.lower())  # of this process alone, and never stored
