@@ -79,7 +79,7 @@ def evil(phantom: Path, truth: dict[str, Any], tmp_path_factory: pytest.TempPath
 @pytest.mark.fault(
     "hostile text in a tree of others",
     "control sequences, `</script>`, a formula, Markdown's bars in dictated words, column names and"
-    " file names; a run, scan, both reports, export, inspect",
+    " file names; a run, scan, report, export, inspect, verify",
     "no control sequence reaches the terminal; pages, tables, the card and readings.csv have text",
 )
 def test_hostile_text_stays_text(evil: Path, truth: dict[str, Any], tmp_path: Path) -> None:

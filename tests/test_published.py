@@ -271,7 +271,7 @@ def test_a_partial_download_is_fine_and_what_readings_lack_is_named(tree: Path) 
 
 @pytest.mark.fault(
     "Ctrl-C while checksums are compared",
-    "at the 40th file, twice; then to the end, and once more",
+    "at the 40th file; then to the end, and once more",
     "exit 130; what was hashed is kept in the user's cache folder (modes 700 and 600) and not"
     " hashed again, a file that changed meanwhile is; a finished comparison leaves nothing",
 )
