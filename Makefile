@@ -61,6 +61,7 @@ bench: $(VENV)/.ready-dev ## the ETL beside merely decoding, its stages, heatmap
 	$(BIN)/python -m benchmarks.big_tables
 	$(BIN)/python benchmarks/safety.py
 	$(BIN)/python benchmarks/memory_limits.py
+	$(BIN)/python benchmarks/published.py
 	$(BIN)/python benchmarks/report.py
 	$(BIN)/python benchmarks/object_storage.py
 	$(BIN)/python benchmarks/dicom_decoders.py
@@ -95,4 +96,4 @@ $(LOWEST)/.ready: pyproject.toml
 $(DEMO)/phantom/PHANTOM-truth.json: | $(VENV)/.ready
 	test -d $(DEMO) || mkdir -p -m 700 $(DEMO)
 	rm -rf $(DEMO)/phantom
-	$(BIN)/egma-prep synth $(DEMO)/phantom --readings 24 --small
+	$(BIN)/egma-prep synth $(DEMO)/phantom --readings 24 --small --checksums

@@ -3,12 +3,15 @@
 import hashlib
 import json
 import platform
-from collections import Counter
-from collections.abc import Iterable
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from egma_prep.manifests import manifest
+from egma_prep.progress import one_line
+from egma_prep.small_cells import coarse
 
 TERMS = f"""\
 Derived from credentialed data of PhysioNet ({manifest("mimic-eye")["licence"]}),
@@ -22,6 +25,8 @@ REPORTS = {"": "report.html", " --shareable": "report-shareable.html"}
 
 _WITH_GAZE = "It holds raw gaze: fixations, their alignment with words, gaze of single words."
 _WITHOUT_GAZE = "Made with --privacy: no raw gaze; still credentialed data."
+
+_MARKS = re.compile(r"[\\`<>|\[\]]")
 
 _DECIDES = ("schema_version", "source", "options", "software", "counts")
 _NOT_TO_BE_SHOWN = ("data", "images", "inputs", "outputs", "seal")
@@ -42,7 +47,7 @@ def data_card(run: dict[str, Any]) -> str:
         f" in `rejects.parquet`.\n"
         + (_WITHOUT_GAZE if run["options"]["output"]["privacy"] else _WITH_GAZE),
         "`egma-prep verify` checks every file against its checksum; `shareable.json` has no paths,"
-        " ids or rows and may be shown to others.",
+        " ids, rows or small counts and may be shown to others.",
     )
 
 
@@ -55,7 +60,7 @@ def export_card(run: dict[str, Any], kind: str) -> str:
 def _readings(run: dict[str, Any]) -> str:
     counts = run["counts"]
     by_dataset = ", ".join(
-        f"{name} {n}" for name, n in sorted(counts["written_by_dataset"].items())
+        f"{_text(name)} {n}" for name, n in sorted(counts["written_by_dataset"].items())
     )
     return (
         f"{counts['written']} readings ({by_dataset or 'none'}) of {counts['images']} images,"
@@ -76,13 +81,13 @@ def _card(run: dict[str, Any], about: str, more: str) -> str:
             "",
             "## How it was made",
             "",
-            f"egma {run['software']['egma']}, layout {run['source']}, schema"
+            f"egma {_text(run['software']['egma'])}, layout {_text(run['source'])}, schema"
             f" {run['schema_version']}. {more}",
             "",
             "| option | value |",
             "|---|---|",
             *(
-                f"| {stage}.{name} | {value} |"
+                f"| {_text(stage)}.{_text(name)} | {_text(value)} |"
                 for stage, values in run["options"].items()
                 for name, value in values.items()
             ),
@@ -91,27 +96,72 @@ def _card(run: dict[str, Any], about: str, more: str) -> str:
     )
 
 
-def shareable(run: dict[str, Any], rejects: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Leave out of a run's record whatever names a file, a person or a place.
+def _text(value: object) -> str:
+    """Let Markdown take for text what a record says: others may have made it."""
+    return _MARKS.sub(r"\\\g<0>", one_line(str(value)))
+
+
+def shareable(
+    run: dict[str, Any], readings: list[dict[str, Any]], rejects: Iterable[dict[str, Any]]
+) -> dict[str, Any]:
+    """Leave out of a run's record whatever names a file, a person or a place, and small counts.
 
     Parameters
     ----------
     run : dict
         As in ``run.json``.
+    readings : list of dict
+        Rows of ``readings.parquet``, their patients, datasets and splits.
     rejects : iterable of dict
         Rows of ``rejects.parquet``.
     """
     kept = {name: value for name, value in run.items() if name not in _NOT_TO_BE_SHOWN}
-    contents = _contents(run)
     where = Counter(f"{reject['stage']}: {reject['reason']}" for reject in rejects)
+    counts = run["counts"]
+    patients = len({row["subject_id"] for row in readings})
+
+    def told(number: int) -> int | str | None:
+        return coarse(number, patients)
+
     return kept | {
-        "inputs": {
-            "files": len(contents),
-            "bytes": sum(max(known["size"], 0) for known in run["inputs"].values()),
-            "sha256": hashlib.sha256(json.dumps(contents).encode()).hexdigest(),
+        "counts": {name: told(one) for name, one in counts.items() if isinstance(one, int)}
+        | {
+            "written_by_dataset": _by(readings, lambda row: str(row["dataset"])),
+            "written_by_split": _by(readings, lambda row: known_split(row["split"] or "none")),
+            "rejected_by_reason": _each(counts["rejected_by_reason"], told),
+            "notes": _each(counts["notes"], told),
         },
-        "rejected_by_stage": where,
+        "inputs": inputs_of(run),
+        "rejected_by_stage": _each(where, told),
         "machine": {"system": platform.system(), "processor": platform.machine()},
+    }
+
+
+def _by(
+    readings: list[dict[str, Any]], name_of: Callable[[dict[str, Any]], str]
+) -> dict[str, int | str | None]:
+    patients: dict[str, list[str]] = defaultdict(list)
+    for row in readings:
+        patients[name_of(row)].append(row["subject_id"])
+    return {name: coarse(len(ids), len(set(ids))) for name, ids in sorted(patients.items())}
+
+
+def _each(counts: Mapping[str, int], told: Callable[[int], Any]) -> dict[str, Any]:
+    return {name: told(number) for name, number in counts.items()}
+
+
+def known_split(split: str) -> str:
+    """Take a split by a name that everybody has; another dataset's may tell something."""
+    return split if split in (*manifest("mimic-cxr")["splits"], "none") else "other"
+
+
+def inputs_of(run: dict[str, Any]) -> dict[str, Any]:
+    """Sum up a run's input files."""
+    contents = _contents(run)
+    return {
+        "files": len(contents),
+        "bytes": sum(max(known["size"], 0) for known in run["inputs"].values()),
+        "sha256": hashlib.sha256(json.dumps(contents).encode()).hexdigest(),
     }
 
 

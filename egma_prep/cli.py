@@ -25,6 +25,13 @@ _REJECTS_SHOWN = 10
 Command = Callable[..., Any]
 
 
+def _tell(line: str, err: bool = False) -> None:
+    """Print a line; the one way in which anything reaches the terminal, progress apart."""
+    from egma_prep.progress import one_line
+
+    click.echo(one_line(line), err=err)
+
+
 class _Place(_PathType):
     """A local path, or the URL of a place in an object store."""
 
@@ -73,9 +80,9 @@ class _OneLineErrors(click.Group):
             try:
                 return super().main(*args, **(kwargs | {"standalone_mode": False}))
             except click.ClickException as error:
-                click.echo(f"egma-prep: {error.format_message()}", err=True)
+                _tell(f"egma-prep: {error.format_message()}", err=True)
             except click.Abort as error:
-                click.echo("egma-prep: stopped; the same command goes on from here", err=True)
+                _tell("egma-prep: stopped; the same command goes on from here", err=True)
                 interrupt = error.__context__  # click before 8.2 hides it as the cause
                 terminated = interrupt is not None and interrupt.args == (_TERMINATED,)
                 sys.exit(_TERMINATED if terminated else _INTERRUPTED)
@@ -125,7 +132,7 @@ def _reports_errors(command: Command) -> Command:
                 told = str(unreachable("the object store", error))
             elif starved:
                 told = f"a limit is too low here ({told}); see which of `ulimit -a`"
-            click.echo(f"egma-prep: {told}", err=True)
+            _tell(f"egma-prep: {told}", err=True)
             sys.exit(_BAD)
 
     return guarded
@@ -245,15 +252,13 @@ def run(
 
     _open_to_group(shared)
     changes = _changes(**flags)
-    summary = run_etl(
-        data, out, changes, source, images, click.echo, shared=shared, replacing=replace
-    )
+    summary = run_etl(data, out, changes, source, images, _tell, shared=shared, replacing=replace)
     _show(summary)
     _show_outdated(out)
     if not summary.counts["written"]:
         raise BadUsageError(f"no usable reading in {data}; see {out / 'rejects.parquet'}")
     if summary.reject_share > max_reject_share:
-        click.echo(f"rejected {summary.reject_share:.0%}, above --max-reject-share", err=True)
+        _tell(f"rejected {summary.reject_share:.0%}, above --max-reject-share", err=True)
         return _TOO_MANY_REJECTS
     return _DONE
 
@@ -261,21 +266,35 @@ def run(
 @main.command()
 @click.argument("data", type=_PLACE)
 @_source_options
+@click.option(
+    "--checksums",
+    is_flag=True,
+    help="First compare every file with the release's SHA256SUMS.txt; names files.",
+)
 @_reports_errors
-def scan(data: Path, source: str | None, images: Path | None) -> int:
+def scan(data: Path, source: str | None, images: Path | None, checksums: bool) -> int:
     """Look at DATA before a long run: counts, rejects, time and space needed.
 
-    Prints no rows and no ids, so that it may be shown to others.
+    Prints no rows and no ids, so that it may be shown to others. With --checksums it also names the
+    files that are not as published, or that readings lack: those names hold ids. Exit 1 if any
+    is not as published. A comparison that was stopped goes on.
 
     \b
     Example:
       egma-prep scan /physionet/mimic-eye
+      egma-prep scan /physionet/mimic-eye --checksums
     """
     from egma_prep.scan import scan_tree
 
-    for line in scan_tree(data, images, source):
-        click.echo(line)
-    return _DONE
+    compared = None
+    if checksums:
+        from egma_prep.checksums import compare
+        from egma_prep.run import open_tree
+
+        compared = compare(open_tree(data, images), _tell)
+    for line in scan_tree(data, images, source, compared):
+        _tell(line)
+    return _FOUND if compared and compared.different else _DONE
 
 
 @main.command()
@@ -306,14 +325,16 @@ def verify(out: Path, sample: int, against: Path | None, images: Path | None, re
     """
     from egma_prep import verify as checks
 
+    if repair:
+        checks.finish(out, against, images, _tell)
     verdict = checks.verify(out, sample, against, images)
     for finding in verdict.findings:
-        click.echo(_one_line(f"{finding.path}: {finding.problem}"))
+        _tell(f"{finding.path}: {finding.problem}")
     if repair:
-        checks.repair(out, verdict, against, images, click.echo)
+        checks.repair(out, verdict, against, images, _tell)
         verdict = checks.verify(out, sample, against, images)
     derived = f", {verdict.derived} derived again from {against}" if against else ""
-    click.echo(
+    _tell(
         f"{verdict.files} files and {verdict.readings} readings checked, {verdict.rendered}"
         f" rendered again{derived}: {len(verdict.findings) or 'no'} findings"
     )
@@ -321,7 +342,7 @@ def verify(out: Path, sample: int, against: Path | None, images: Path | None, re
         source = f" --against {against}" if against else ""
         mend = f"mend: egma-prep verify --out {out}{source} --repair"
         again = "they are still there" if repair else mend
-        click.echo(again, err=True)
+        _tell(again, err=True)
         return _FOUND
     _show_outdated(out)
     return _DONE
@@ -340,8 +361,8 @@ def render_heatmaps(out: Path, **flags: Any) -> int:
     """
     from egma_prep.render_again import render_heatmaps as render
 
-    done = render(out, _changes(**flags), click.echo)
-    click.echo(f"{done} readings rendered in {out / 'shards'}")
+    done = render(out, _changes(**flags), _tell)
+    _tell(f"{done} readings rendered in {out / 'shards'}")
     _show_outdated(out)
     return _DONE
 
@@ -359,11 +380,10 @@ def render_heatmaps(out: Path, **flags: Any) -> int:
 )
 @click.option("--layout", default="mimic_eye", show_default=True, help="Or reflacx, eye_gaze.")
 @click.option("--dicom", is_flag=True, help="DICOM images, in the native layouts.")
+@click.option("--checksums", is_flag=True, help="SHA256SUMS.txt of all files, as PhysioNet's.")
 @_shared_option
 @_reports_errors
-def synth(
-    folder: Path, readings: int, small: bool, seed: int, layout: str, dicom: bool, shared: bool
-) -> int:
+def synth(folder: Path, readings: int, small: bool, layout: str, shared: bool, **more: Any) -> int:
     """Write an invented tree and its truth into DIR.
 
     A native layout holds those of the readings that are its dataset's.
@@ -382,7 +402,7 @@ def synth(
         raise BadUsageError(f"{folder} exists and is not an empty folder; choose another DIR")
     if layout not in LAYOUTS:
         raise unknown_name("layout", layout, LAYOUTS)
-    if dicom and layout == "mimic_eye":
+    if more["dicom"] and layout == "mimic_eye":
         raise BadUsageError("MIMIC-EYE has no DICOM images; add --layout reflacx or eye_gaze")
     try:
         with Progress("readings", readings) as progress:
@@ -390,14 +410,13 @@ def synth(
                 folder,
                 readings,
                 small=small,
-                seed=seed,
                 layout=layout,
-                dicom=dicom,
                 progress=progress.advance,
+                **more,
             )
     except ValueError as error:
         raise BadUsageError(str(error)) from None
-    click.echo(f"{progress.done} phantom readings in {folder}, their truth in {truth}")
+    _tell(f"{progress.done} phantom readings in {folder}, their truth in {truth}")
     return _DONE
 
 
@@ -427,10 +446,10 @@ def export(target: Path, kind: str, out: Path, shared: bool) -> int:
     _open_to_group(shared)
     done = write_export(out, target, kind, shared)
     if done is None:
-        click.echo(f"up to date: {target} is this export of this run, nothing to do")
+        _tell(f"up to date: {target} is this export of this run, nothing to do")
         return _DONE
     left_out = f", {done.left_out} left out (no sentence that {kind} keeps)" * bool(done.left_out)
-    click.echo(f"{done.written} readings in {target}{left_out}")
+    _tell(f"{done.written} readings in {target}{left_out}")
     return _DONE
 
 
@@ -458,7 +477,7 @@ def inspect(reading_id: str | None, out: Path, png: Path | None, level: str) -> 
     """
     from egma_prep.inspection import draw_reading
 
-    click.echo(f"drew {draw_reading(out, reading_id, png, level)}")
+    _tell(f"drew {draw_reading(out, reading_id, png, level)}")
     return _DONE
 
 
@@ -481,7 +500,7 @@ def report(out: Path, shareable: bool) -> int:
     from egma_prep.report import write_report
 
     page = write_report(out, shareable)
-    click.echo(f"{page}, {page.stat().st_size / 1e6:.1f} MB: open it in a browser")
+    _tell(f"{page}, {page.stat().st_size / 1e6:.1f} MB: open it in a browser")
     return _DONE
 
 
@@ -507,24 +526,24 @@ def _show(summary: "Summary") -> None:
 
     counts = summary.counts
     if not summary.did_work:
-        click.echo("up to date: same inputs, same options, nothing to do")
+        _tell("up to date: same inputs, same options, nothing to do")
     faults = summary.faults
     for reject in faults[:_REJECTS_SHOWN]:
         name = reject["reading_id"] or reject["path"]
-        click.echo(_one_line(f"rejected {name} ({reject['reason']}): {reject['message']}"))
+        _tell(f"rejected {name} ({reject['reason']}): {reject['message']}")
     if len(faults) > _REJECTS_SHOWN:
-        click.echo(f"... {len(faults) - _REJECTS_SHOWN} more in {summary.out / 'rejects.parquet'}")
+        _tell(f"... {len(faults) - _REJECTS_SHOWN} more in {summary.out / 'rejects.parquet'}")
     by_dataset = ", ".join(
         f"{name} {n}" for name, n in sorted(counts["written_by_dataset"].items())
     )
-    click.echo(
+    _tell(
         f"planned {counts['planned']} = written {counts['written']} ({by_dataset or 'none'})"
         f" + rejected {counts['rejected']} ({len(summary.rejects) - len(faults)} discarded by the"
         " authors)"
     )
-    click.echo(f"{counts['images']} images, {counts['sentences']} sentences in {summary.out}")
+    _tell(f"{counts['images']} images, {counts['sentences']} sentences in {summary.out}")
     for line in noted(counts["notes"]):
-        click.echo(line)
+        _tell(line)
 
 
 def _show_outdated(out: Path) -> None:
@@ -534,8 +553,4 @@ def _show_outdated(out: Path) -> None:
     if not any((out / name).exists() for name in REPORTS.values()):
         return  # run.json may be large
     for name, problem in outdated_reports(out, OutFolder(out).finished_run()):
-        click.echo(f"{name} is {problem}")
-
-
-def _one_line(text: str) -> str:
-    return "".join(one if one.isprintable() else "?" for one in text)
+        _tell(f"{name} is {problem}")

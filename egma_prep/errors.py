@@ -7,6 +7,8 @@ from typing import TypeVar
 REASONS = {
     "discarded": "the authors discarded this reading's eye tracking; nothing to mend",
     "missing_file": "download the file again",
+    "not_as_published": "download the file again; if it was changed on purpose, add --set"
+    " source.as_published=false",
     "unreadable_file": "check the file's permissions and the disk",
     "empty_file": "download the file again",
     "oversized": "not a file of this dataset; download it again",
@@ -103,6 +105,8 @@ NOTES = {
     "dicom_rescale_passed_over": "images with a DICOM rescale that cannot be used, left out",
     "dicom_header_completed": "DICOM images whose header lacks what it must say, taken as usual",
     "dicom_unused_bits": "DICOM images with bits set that their header calls unused, cleared",
+    "not_as_published": "files that are not as published, refused; egma-prep scan --checksums names"
+    " all of them",
     "extras_of_wrong_type": "labels, boxes, splits or views that their source gives in another type"
     " than promised, left out",
 }

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from egma_prep.errors import BadInputError, remembered
+from egma_prep.manifests import manifest
 from egma_prep.parse.csv_file import MAX_TABLE_BYTES, Table, parse_csv
 from egma_prep.places import Fingerprint
+from egma_prep.published import LIST, Release, release
 from egma_prep.trees import Seen, Tree, tree_at
 
 IMAGES = "images:"
@@ -51,9 +53,13 @@ class InputFiles:
         By path relative to the root.
     remarks : dict
         In the order in which they were made; the values say nothing.
+    as_published : bool
+        Whether a file that is not as the release's list of checksums says is refused.
+    differing : set of str
+        Paths of those that were.
     """
 
-    def __init__(self, root: Path, images: Path | None = None) -> None:
+    def __init__(self, root: Path, images: Path | None = None, as_published: bool = True) -> None:
         self.root, tree = _opened(root)
         self.images, self._trees = None, {"": tree, IMAGES: tree}
         if images:
@@ -63,6 +69,8 @@ class InputFiles:
         self.fingerprints: dict[str, Fingerprint] = {}
         self._tables: dict[str, Table | BadInputError] = {}
         self._is_ahead = False
+        self.as_published, self.differing = as_published, set[str]()
+        self._releases: dict[str, Release] | None = None
 
     def place(self, path: str) -> Path:
         """Tell where a path lies."""
@@ -150,11 +158,62 @@ class InputFiles:
         known |= {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         if data.startswith(_LFS_POINTER):
             raise BadInputError("git_lfs_pointer", path, f"{path} is a pointer of git LFS")
+        if self.as_published:
+            self._compare(found, known["sha256"])
         return data
+
+    def releases(self) -> dict[str, Release]:
+        """Read the lists of checksums at the roots of the releases, by path, the deepest first."""
+        if self._releases is None:
+            homes = manifest("mimic-cxr")["layout"]["homes"]
+            pairs = [(root, _in(home)) for root in self._roots() for home in homes]
+            found = {path for pair in pairs for path in self.matching(*pair)}
+            deepest_first = sorted(found, key=lambda path: (-len(path), path))
+            self._releases = {path: self._release(path) for path in deepest_first}
+        return self._releases
+
+    def _roots(self) -> list[str]:
+        return [""] if self.images is None else ["", IMAGES]
+
+    def _release(self, path: str) -> Release:
+        inside = path.removeprefix(IMAGES)
+        root = self.root if inside == path or self.images is None else self.images
+        return release(str(root), inside, tuple(self._look(path).stamp.items()))
+
+    def _compare(self, path: str, sha256: str) -> None:
+        """Refuse a file that its release lists with another digest.
+
+        The lists decide what is rejected, so they count among the inputs, and where DATA or the
+        folder of images has none its absence does.
+        """
+        for root in self._roots():
+            self.fingerprints.setdefault(f"{root}{LIST}", {"size": -1})
+        for place, one in self.releases().items():
+            self.fingerprints[place] = one.fingerprint
+        for place, one in self.releases().items():
+            home = place.removesuffix(LIST)
+            if path.startswith(home):
+                if one.differs(path.removeprefix(home), sha256):
+                    self.differing.add(path)
+                    what = f"{path} is not as published: {place} has another SHA-256 for it"
+                    raise BadInputError("not_as_published", path, what)
+                return
 
     def _look(self, path: str) -> Seen:
         tree, inside = self._at(path)
         return tree.look(inside)
+
+    def stamp(self, path: str) -> Fingerprint:
+        """Tell size and time stamp of an ordinary file; `OSError` where there is none."""
+        seen = self._look(path)
+        if not seen.regular:
+            raise IsADirectoryError(path)
+        return seen.stamp
+
+    def digest(self, path: str) -> str:
+        """Hash a file of any size that nothing else is wanted of; `OSError` if it is unreadable."""
+        tree, inside = self._at(path)
+        return tree.digest(inside)
 
     def table(self, path: str, required: Iterable[str]) -> Table:
         """Parse a CSV; the readings of one patient share its tables."""
@@ -328,6 +387,10 @@ def _opened(root: Path) -> tuple[Path, Tree]:
     if root.name.lower() == "files" and tree.matching("", _PATIENTS):
         return root.parent, tree_at(root.parent)
     return root, tree
+
+
+def _in(home: str) -> str:
+    return LIST if home == "." else f"{home}/{LIST}"
 
 
 def _inside(folder: str) -> str:

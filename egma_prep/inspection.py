@@ -13,7 +13,7 @@ from egma_prep.places import is_remote
 from egma_prep.reader import Reading, Sentence, Shards, sentence_of, shards_of
 from egma_prep.render_again import render_reading
 from egma_prep.schema import key_of
-from egma_prep.whole_files import appearing_whole, read_parquet, refuse_foreign
+from egma_prep.whole_files import appearing_whole, refuse_foreign
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -77,9 +77,7 @@ def _words_beside_sentences(out: OutFolder, reading: Reading, options: Options) 
     from egma_prep.picture import Passage, figure_of_words
 
     key = reading.dataset, reading.reading_id
-    (facts,) = (
-        row for row in read_parquet(out.table("readings")).to_pylist() if key_of(row) == key
-    )
+    (facts,) = (row for row in out.read("readings").to_pylist() if key_of(row) == key)
     tables = ("words", "fixations", "sentences")
     rows = {name: found[key] for name, found in out.part_rows(facts["part"], tables).items()}
 

@@ -29,8 +29,12 @@ class SourceOptions:
     eye_gaze_vertical: str = "released"
     """How the screen showed EYE GAZE's 1920 x 1024 canvas: Y_ORIGINAL as released, or mapped
     again as if the canvas had been stretched or letterboxed to 1080 lines."""
+    as_published: bool = True
+    """Refuse files that differ from the release's SHA256SUMS.txt, where that lies at its root."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.as_published, bool):
+            raise BadUsageError(f"source.as_published is {self.as_published!r}; give true or false")
         _number("source.eye_gaze_audio_offset_s", self.eye_gaze_audio_offset_s)
         _choice("source.eye_gaze_vertical", self.eye_gaze_vertical, EYE_GAZE_VERTICALS)
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from egma_prep.card import REPORTS, data_card, shareable
 from egma_prep.errors import BadUsageError
 from egma_prep.formats import formats
@@ -38,11 +40,14 @@ from egma_prep.whole_files import (
     fingerprint_of,
     read_json,
     read_parquet,
+    read_table,
     write_atomically,
     write_json,
 )
 
 _RUN = {"schema_version", "status", "options"}
+_COMPLETE = {"counts", "data", "images", "inputs", "n_parts", "outputs", "software", "source"}
+_SHOWN_OF = ["subject_id", "dataset", "split"]
 
 
 class OutFolder:
@@ -189,7 +194,12 @@ class OutFolder:
 
     def part_rows(self, part: int, tables: Iterable[str]) -> dict[str, dict[Key, Any]]:
         """Read one part's share of some tables, grouped by reading."""
-        return {name: rows_by_reading(read_parquet(self.part_table(part, name))) for name in tables}
+        paths = {name: self.part_table(part, name) for name in tables}
+        return {name: rows_by_reading(read_table(paths[name], TABLES[name])) for name in paths}
+
+    def read(self, table: str) -> pa.Table:
+        """Read a table of all parts."""
+        return read_table(self.table(table), TABLES[table])
 
     def record_file(self, part: int) -> Path:
         """Path of the record whose existence says that a part is done."""
@@ -246,6 +256,8 @@ class OutFolder:
         run = self.run()
         if run is None:
             raise BadUsageError(f"{self.root} holds no run; make one with: egma-prep run DATA")
+        if run["status"] == "complete" and not run.keys() >= _COMPLETE:
+            raise damaged(self.run_file, "it lacks what a complete run has")
         if run["status"] != "complete":
             again = f"egma-prep run {run.get('data', 'DATA')} --out {self.root}"
             raise BadUsageError(f"the run in {self.root} is not finished; repeat: {again}")
@@ -347,7 +359,9 @@ class OutFolder:
     def write_run(self, run: dict[str, Any]) -> None:
         """Write the data card, the record that may be shown and, last, ``run.json``."""
         write_atomically(self.card, data_card(run).encode())
-        write_json(self.shareable, shareable(run, read_parquet(self.rejects).to_pylist()))
+        readings = self.read("readings").select(_SHOWN_OF).to_pylist()
+        rejects = read_parquet(self.rejects).to_pylist()
+        write_json(self.shareable, shareable(run, readings, rejects))
         outputs = {self.relative(p): fingerprint_of(p) for p in self.merged() if p.exists()}
         write_json(self.run_file, run | {"outputs": outputs})
 

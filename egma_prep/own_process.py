@@ -47,7 +47,9 @@ class _LossyFile(io.FileIO):
 
 
 def _lossy(stream: TextIO | None, descriptor: int) -> TextIO:
-    encoding = "utf-8" if stream is None else stream.encoding
+    if stream is None:  # closed before Python began: its number may be another file's by now
+        return open(os.devnull, "w", encoding="utf-8", errors="backslashreplace")
+    encoding = stream.encoding
     raw = io.BufferedWriter(_LossyFile(descriptor, "wb", closefd=False))
     # A name that the terminal's encoding does not have must not end a run either.
     return io.TextIOWrapper(raw, encoding, "backslashreplace", line_buffering=True)

@@ -89,7 +89,7 @@ class Job:
 
     def files(self) -> InputFiles:
         """Open the door to the raw data."""
-        return InputFiles(self.data, self.images)
+        return InputFiles(self.data, self.images, self.options.source.as_published)
 
     @cached_property
     def layout(self) -> Source:

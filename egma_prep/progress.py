@@ -11,10 +11,15 @@ _SECONDS_BETWEEN_DRAWS = 0.2
 _BAR_CELLS = 24
 
 
+def one_line(text: str) -> str:
+    """Replace what would steer a terminal, or break the line: names come from others' files."""
+    return "".join(one if one.isprintable() else "?" for one in text)
+
+
 def tell(line: str, stream: TextIO | None = None) -> None:
     """Print a line; that nobody can be told any more must not end a run."""
     with contextlib.suppress(OSError, ValueError):  # ValueError: a closed file
-        print(line, file=stream, flush=True)
+        print(one_line(line), file=stream, flush=True)
 
 
 class Progress:

@@ -18,7 +18,6 @@ from egma_prep.geometry import FRAME_PX
 from egma_prep.out_folder import OutFolder
 from egma_prep.places import place_of
 from egma_prep.render import GRID_CELLS
-from egma_prep.whole_files import read_parquet
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -205,7 +204,7 @@ def shards_of(out: OutFolder, run: dict[str, Any]) -> list[Path]:
     BadUsageError
         If one is missing, or there is none.
     """
-    parts = sorted(set(read_parquet(out.table("readings")).column("part").to_pylist()))
+    parts = sorted(set(out.read("readings").column("part").to_pylist()))
     if not parts:
         raise BadUsageError(f"{out.root} has no readings; see rejects.parquet")
     files = [out.shard(part, run["options"]["render"]["format"]) for part in parts]

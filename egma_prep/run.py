@@ -131,7 +131,8 @@ def run_etl(
         if folder and resolved(folder) == out.root:
             raise BadUsageError(f"--out {out_root} is {name} itself; choose another folder")
     out.refuse_foreign()
-    _options(out.run() or {}, changes, source)  # a wrong option is told before any work
+    options = _options(out.run() or {}, changes, source)  # a wrong one is told before any work
+    files.as_published = options.source.as_published
     subjects = planned_subjects(source, files)
     for line in told(files.remarks):
         say(line)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from egma_prep import first_contact
 from egma_prep.check_reading import check_reading
+from egma_prep.checksums import Comparison
 from egma_prep.errors import BadInputError, noted
 from egma_prep.images import image_size
 from egma_prep.input_files import InputFiles, told
@@ -30,20 +31,26 @@ _PUBLISHED = {"reflacx": "reflacx", "eye_gaze": "eye-gaze", "mimic_cxr": "mimic-
 
 @dataclass
 class Scan:
-    """What a scan found; counts alone, nothing of a row."""
+    """What a scan found; counts alone, nothing of a row, but for the paths of missing files."""
 
     planned: Counter[str] = field(default_factory=Counter)
     subjects: int = 0
     checked: int = 0
     rejects: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
+    missing: set[str] = field(default_factory=set)
     tally: first_contact.Tally = field(default_factory=first_contact.Tally)
     seconds_each: float = 0.0
     bytes_each: float = 0.0
 
 
-def scan_tree(data: Path, images: Path | None, source_name: str | None) -> Iterator[str]:
-    """Look at a tree; yield lines that hold no rows and no ids.
+def scan_tree(
+    data: Path,
+    images: Path | None,
+    source_name: str | None,
+    comparison: Comparison | None = None,
+) -> Iterator[str]:
+    """Look at a tree; yield lines that hold no rows and no ids, those about a comparison excepted.
 
     Parameters
     ----------
@@ -53,6 +60,8 @@ def scan_tree(data: Path, images: Path | None, source_name: str | None) -> Itera
         MIMIC-CXR-JPG or MIMIC-CXR, for layouts that have no images of their own.
     source_name : str, optional
         Layout; detected if None.
+    comparison : Comparison, optional
+        Of the files with their releases; it is summed up, and those named that readings lack.
     """
     files = open_tree(data, images)
     source = choose_source(files, source_name)
@@ -69,6 +78,10 @@ def scan_tree(data: Path, images: Path | None, source_name: str | None) -> Itera
         job = Job(data, images, Path(folder), source.name, options)
         _measure(_spread(usable, _TIMED), job, found)
     yield from _lines(source, found, told(files.remarks, with_paths=False))
+    if comparison is not None:
+        needed = sorted(found.missing & comparison.absent)
+        yield from (f"{path}: not here, and a reading needs it; download it" for path in needed)
+        yield comparison.told(len(needed))
 
 
 def _spread(readings: list[PlannedReading], number: int) -> list[PlannedReading]:
@@ -89,7 +102,7 @@ def _check_readings(
                 subject = planned.subject_id
             found.checked += 1
             progress.advance(1)
-            raw, size, notes = _load(planned, files, source, found.rejects)
+            raw, size, notes = _load(planned, files, source, found)
             found.notes.update(notes or {})
             if raw is not None:
                 first_contact.tally_reading(raw, size, found.tally)
@@ -127,7 +140,7 @@ def _check_files(
 
 
 def _load(
-    planned: PlannedReading, files: InputFiles, source: Source, rejects: Counter[str]
+    planned: PlannedReading, files: InputFiles, source: Source, found: Scan
 ) -> tuple[RawReading | None, Size | None, Mapping[str, int] | None]:
     """Load a reading as its source has it, its image's size, and what a run would note of it."""
     raw = size = None
@@ -136,7 +149,8 @@ def _load(
         size = image_size(files.read(raw.image_path), raw.image_path)
         return raw, size, check_reading(raw, size).notes
     except BadInputError as error:
-        rejects[error.reason] += 1
+        found.rejects[error.reason] += 1
+        found.missing |= {error.path} if error.reason == "missing_file" else set()
     return raw, size, None
 
 

@@ -81,7 +81,7 @@ def _make_part(plan: PartPlan, job: Job, fatal: Collection[tuple[str, str]], att
         "planned": plan.planned,
         "written": written,
         "rejects": [asdict(reject) for reject in sorted(rejects)],
-        "notes": dict(notes),
+        "notes": dict(+notes),
         "inputs": plan.inputs | files.fingerprints,
         "outputs": dict(zip(chosen, write_tables(tables), strict=True)),
     }
@@ -178,6 +178,7 @@ def _load_all(
             for name, values in more.items():
                 columns[table][name] += values
         notes.update(noted)
+    notes.update(not_as_published=len(files.differing))
     delete(note)  # who dies while writing is no reading's fault
     columns["readings"]["part"] = [plan.part] * len(columns["shard"]["image"])
     columns["images"] = _images_of(columns["shard"])

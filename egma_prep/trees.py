@@ -1,5 +1,6 @@
 """What lies below DATA: on a file system, or in an object store that is listed by folders."""
 
+import hashlib
 import os
 import stat
 from concurrent.futures import Future
@@ -33,6 +34,9 @@ class Tree(Protocol):
 
     def read(self, path: str) -> bytes:
         """Read a file; `OSError` where it cannot be."""
+
+    def digest(self, path: str) -> str:
+        """Hash a file, however large; `OSError` where it cannot be read."""
 
     def fetch(self, path: str) -> bytes:
         """Read a file for a reader to come."""
@@ -76,6 +80,10 @@ class _LocalTree:
     def read(self, path: str) -> bytes:
         with open(self._home + path, "rb", buffering=0) as file:
             return file.read()
+
+    def digest(self, path: str) -> str:
+        with open(self._home + path, "rb", buffering=0) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def fetch(self, path: str) -> bytes:
         return self.read(path)
@@ -137,6 +145,9 @@ class _StoreTree:
     def read(self, path: str) -> bytes:
         fetched = self._fetched.pop(path, None)
         return fetched.result() if fetched else self._asked(self.fs.cat_file, self._full(path))
+
+    def digest(self, path: str) -> str:
+        return hashlib.sha256(self.read(path)).hexdigest()
 
     def fetch(self, path: str) -> bytes:
         with self._fetching:

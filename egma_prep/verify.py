@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from egma_prep.errors import Reject
+from egma_prep.errors import BadUsageError, Reject
 from egma_prep.formats import formats, load_shard
 from egma_prep.invariants import broken_rules
 from egma_prep.options import Options, with_changes
@@ -118,6 +118,19 @@ def verify(
     return verdict
 
 
+def finish(out_root: Path, data: Path | None, images: Path | None, say: Say) -> None:
+    """Finish a run, or the run of a repair, that was cut: half of one cannot be checked.
+
+    Parameters
+    ----------
+    data : Path, optional
+        The raw tree; by default the one of the run.
+    """
+    run = OutFolder(resolved(out_root)).run()
+    if run is not None and run["status"] != "complete":
+        _run_again(out_root, run, data, images, say)
+
+
 def repair(
     out_root: Path, verdict: Verdict, data: Path | None, images: Path | None, say: Say
 ) -> None:
@@ -142,6 +155,12 @@ def repair(
         for finding in verdict.findings:
             if finding.problem == _LEFT_BEHIND:
                 delete(out.root / finding.path)
+    _run_again(out_root, run, data, images, say)
+
+
+def _run_again(
+    out_root: Path, run: dict[str, Any], data: Path | None, images: Path | None, say: Say
+) -> None:
     where = images or (place_of(run["images"]) if run["images"] and data is None else None)
     run_etl(data or place_of(run["data"]), out_root, (), run["source"], where, say)
 
@@ -223,11 +242,16 @@ def _part(out: OutFolder, part: int, options: Options, stored: dict[Key, int]) -
     """Check schemas, keys and every reading of a part; add its readings to `stored`."""
     names = part_tables(options.output.privacy)
     schemas = {out.part_table(part, name): schema for name, schema in names.items()}
-    contents = {path: read_parquet(path) for path in schemas}
     shard_path, image_path = out.shard(part, options.render.format), out.image_part(part)
     if shard_path.exists():
         schemas |= {shard_path: described(SHARD, shard_options(options)), image_path: IMAGES}
-        contents |= {shard_path: load_shard(shard_path), image_path: read_parquet(image_path)}
+    contents = {}
+    for path in schemas:
+        try:
+            contents[path] = load_shard(path) if path == shard_path else read_parquet(path)
+        except BadUsageError as error:  # its checksum fits: whoever wrote it meant it so
+            yield Finding(out.relative(path), str(error).removeprefix(f"{path} "), part)
+            return
     others = [path for path, table in contents.items() if not _is_of(table, schemas[path])]
     for path in others:
         yield Finding(out.relative(path), "columns or file metadata are others", part)
@@ -315,6 +339,7 @@ def _derived_again(
 ) -> Iterator[Finding]:
     """Compare stored rows with rows made anew from the raw tree."""
     files = open_tree(job.data, job.images)
+    files.as_published = job.options.source.as_published
     subjects = planned_subjects(choose_source(files, job.source), files)
     planned = {one.key: one for subject in subjects for one in subject.readings}
     promised = [*planned, *(key_of(vars(reject)) for s in subjects for reject in s.rejects)]

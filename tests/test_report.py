@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tables import rejects, shards, table
 
 from egma_prep import open_shards
-from egma_prep.card import TERMS
+from egma_prep.card import TERMS, shareable
 from egma_prep.options import Options
 from egma_prep.out_folder import OutFolder
 from egma_prep.report.leads import LEADS_S, by_lead, half_cells
@@ -208,6 +208,35 @@ def test_the_version_to_be_shared_has_no_small_cells(to_share: str) -> None:
             assert bool(numbers) == (row[patients] != "<10")
             assert all(int(one.replace(",", "")) % 10 == 0 for one in numbers)
     assert "Rejected: &lt;10 of 20 planned" in to_share
+
+
+@pytest.mark.fault(
+    "small counts in what is shown to others",
+    "`shareable.json` and the shareable report of one run, beside its tables; a split that is free"
+    " text",
+    "one rule in both: `<10`, nothing of fewer than 10 patients, tens; splits by known names only",
+)
+def test_the_record_that_may_be_shown_has_the_counts_of_the_report_that_may(
+    to_share: str, clean_out: Path
+) -> None:
+    shown = json.loads((clean_out / "shareable.json").read_text())
+    exact = json.loads((clean_out / "run.json").read_text())["counts"]
+    counts = shown["counts"]
+    assert counts["planned"] == 20 and counts["rejected"] == "<10"  # of 24, and 2
+    for name, told in counts.items():
+        for one, number in told.items() if isinstance(told, dict) else [(name, told)]:
+            small = 0 < (exact[name][one] if isinstance(told, dict) else exact[name]) < 10
+            assert number == "<10" if small else number is None or number % 10 == 0
+    page = {row[0]: row[1] for row in cells(to_share, "By dataset")}
+    assert page == {name: "–" if n is None else str(n) for name, n in
+                    counts["written_by_dataset"].items()}  # fmt: skip
+    assert set(shown["rejected_by_stage"].values()) == {"<10"}
+    run = json.loads((clean_out / "run.json").read_text())
+    rows = [{"subject_id": str(i), "dataset": "lab", "split": "Mrs Phantom"} for i in range(25)]
+    told = shareable(run, rows, [])["counts"]
+    assert told["written_by_split"] == {"other": 20} and "Mrs" not in json.dumps(told)
+    few = shareable(run, rows[:9], [])["counts"]
+    assert few["planned"] is few["sentences"] is None  # nothing of nine patients
 
 
 @given(st.integers(0, 5000), st.integers(1, 40))

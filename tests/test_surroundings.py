@@ -141,6 +141,32 @@ def test_a_command_goes_on_when(how: str, package: str, tmp_path: Path) -> None:
     assert (tmp_path / "done").read_text() == "done"
 
 
+@pytest.mark.fault(
+    "no standard error from the start (`2>&-`), and another file under its number",
+    "synth and run by a shell without it, after a file was opened",
+    "each ends as it would have; nothing is written into the file",
+)
+def test_commands_without_a_standard_error_do_their_work(tmp_path: Path) -> None:
+    (tmp_path / "held").write_text("untouched")
+    code = """
+import os, sys
+assert os.open("held", os.O_RDWR) == 2
+from egma_prep.cli import main
+for command in ("synth tree --readings 3 --small", "run tree --set execution.processes=false"):
+    sys.argv[1:] = command.split()
+    try:
+        main()
+    except SystemExit as ended:
+        assert ended.code in (0, None), command
+    print("ended", command.split()[0], flush=True)
+"""
+    shell = ["/bin/sh", "-c", 'exec "$@" 2>&-', "sh", sys.executable, "-c", code]
+    done = subprocess.run(shell, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S)
+    ended = [line for line in done.stdout.splitlines() if line.startswith("ended")]
+    assert ended == ["ended synth", "ended run"], done.stdout
+    assert (tmp_path / "held").read_text() == "untouched"
+
+
 @pytest.mark.parametrize(
     ("script", "arguments"),
     [

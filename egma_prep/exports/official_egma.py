@@ -27,6 +27,7 @@ _QUALITY = 95
 _MOST_CLEARED = 64  # of 255; beyond a quarter of the peak nothing is near zero
 _STUB = Path("....") / "EGMA" / "local_data" / "sentence-label.csv"  # a path that the class holds
 
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")  # also what has apostrophes already, to be had again
 _ENUMERATION = re.compile(r"[0-9]+\.+[^0-9]")
 _TOKEN = re.compile(r"\w+|[^\w\s]+")
 
@@ -138,4 +139,13 @@ def _write_csv(path: Path, columns: list[str], rows: Rows) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: as_text(value) for name, value in row.items()} for row in rows)
+
+
+def as_text(value: object) -> object:
+    """Keep a spreadsheet from running text that was dictated, or that somebody put into a shard.
+
+    A leading apostrophe makes a formula text; who reads the file by program drops the one that
+    stands before one of these signs. Numbers stay numbers.
+    """
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value

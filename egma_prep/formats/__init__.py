@@ -7,14 +7,19 @@ from pathlib import Path
 from typing import Protocol, cast
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from egma_prep.errors import BadUsageError, unreadable
+from egma_prep.geometry import FRAME_PX
 from egma_prep.parse.values import is_safe_id
+from egma_prep.render import GRID_CELLS
 from egma_prep.schema import SCHEMA_VERSION, SHARD
 
 _PART = re.compile(r"part-[0-9]+")
 _IN_PATHS = ("dataset", "reading_id")
 """Exports and figures are named by them."""
+_IN_EVERY_ROW = [name for name in SHARD.names if name not in ("split", "view", "heatmap")]
+_IN_EVERY_SENTENCE = ("text", "words", "fixations", "gaze_seconds")
 
 
 class Format(Protocol):
@@ -66,7 +71,32 @@ def load_shard(path: Path) -> pa.Table:
                     f"{path} has the {name} {str(value)[:60]!r}, and no shard of egma-prep has such"
                     " a one; get it from where it was made, or repeat: egma-prep run DATA"
                 )
+    try:
+        _check_sizes(table)
+    except (ValueError, TypeError, pa.ArrowException) as error:
+        raise BadUsageError(
+            f"{path} is no shard of egma-prep ({str(error).partition(chr(10))[0]}); get it from"
+            " where it was made, or repeat: egma-prep run DATA"
+        ) from None
     return table
+
+
+def _check_sizes(table: pa.Table) -> None:
+    """Refuse images, maps and grids of another size than all readers take them for."""
+    sentences = pc.list_flatten(table.column("sentences"))
+    maps = {"image": table.column("image"), "heatmap": table.column("heatmap")}
+    maps["sentences.heatmap"] = pc.struct_field(sentences, "heatmap")
+    for name, column in maps.items():
+        if {*pc.unique(pc.binary_length(column)).to_pylist()} - {None, FRAME_PX * FRAME_PX}:
+            raise ValueError(f"{name} is not of {FRAME_PX} x {FRAME_PX} pixels everywhere")
+    lengths = pc.unique(pc.list_value_length(pc.struct_field(sentences, "grid"))).to_pylist()
+    if {*lengths} - {None, GRID_CELLS * GRID_CELLS}:
+        raise ValueError(f"sentences.grid is not of {GRID_CELLS} x {GRID_CELLS} cells everywhere")
+    whole = [(name, table.column(name)) for name in _IN_EVERY_ROW]
+    whole += [(f"sentences.{n}", pc.struct_field(sentences, n)) for n in _IN_EVERY_SENTENCE]
+    for name, column in whole:
+        if column.null_count:
+            raise ValueError(f"{name} is missing in a row")
 
 
 def count_rows(path: Path) -> int:

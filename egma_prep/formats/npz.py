@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from egma_prep.bounds import check_unpacked, most_unpacked
 from egma_prep.geometry import FRAME_PX
 from egma_prep.places import readable
 from egma_prep.render import GRID_CELLS
@@ -27,7 +28,6 @@ _NESTED = {"sentences": ("sentence_", SENTENCE), "labels": ("label_", _LABEL)} |
     "regions": ("region_", REGION)
 }
 _MAP_SHAPE, _GRID_SHAPE = (FRAME_PX, FRAME_PX), (GRID_CELLS, GRID_CELLS)
-_MOST_BYTES = 2**33
 _MAYBE_BLANK = ("split", "view")
 _FLAT = [field for field in SHARD if field.name not in _NESTED]
 
@@ -69,15 +69,16 @@ def load(path: Path) -> pa.Table:
 
 def count(path: Path) -> int:
     """Read the number of rows."""
-    with np.load(readable(path), allow_pickle=False) as stored:
+    source = readable(path)
+    _refuse_bomb(source)
+    with np.load(source, allow_pickle=False) as stored:
         return len(stored["width"])
 
 
 def _refuse_bomb(source: Path | IO[bytes]) -> None:
     with zipfile.ZipFile(source) as archive:
         unpacked = sum(entry.file_size for entry in archive.infolist())
-    if unpacked > _MOST_BYTES:
-        raise ValueError(f"it unpacks to {unpacked:,} bytes")
+    check_unpacked(unpacked, most_unpacked(source))
 
 
 def _arrays(prefix: str, fields: Iterable[pa.Field], rows: list[dict[str, Any]]) -> Arrays:

@@ -8,7 +8,7 @@ from typing import Any
 
 import jinja2
 
-from egma_prep.card import REPORTS, TERMS, fingerprint, shareable
+from egma_prep.card import REPORTS, TERMS, fingerprint
 from egma_prep.errors import BadUsageError
 from egma_prep.options import Options, with_changes
 from egma_prep.out_folder import OutFolder
@@ -19,10 +19,10 @@ from egma_prep.report.leads import by_lead
 from egma_prep.report.means import KEYWORDS, Means
 from egma_prep.report.numbers import Told, counts, distributions, facts, gaze_of_words
 from egma_prep.report.plots import histogram, lead_curves, mean_maps
-from egma_prep.schema import part_tables
-from egma_prep.whole_files import appearing_whole, read_parquet, refuse_foreign
+from egma_prep.schema import REJECTS, part_tables
+from egma_prep.small_cells import LEAST
+from egma_prep.whole_files import appearing_whole, read_table, refuse_foreign
 
-_SMALL_CELL = 10  # patients
 _CARD_TABLES = ("words", "fixations")
 _TITLE = b"<title>Readings with sentence heatmaps</title>"  # of every page that we ever wrote
 
@@ -46,10 +46,10 @@ def write_report(out_root: Path, to_share: bool = False) -> Path:
     target = out.root / REPORTS[" --shareable" if to_share else ""]
     refuse_foreign(target, _TITLE)
     options = with_changes(Options(), run["options"])
-    told = Told(_SMALL_CELL if to_share else 1)
+    told = Told(LEAST if to_share else 1)
     means = Means()
     paths = shards_of(out, run)
-    tables = {name: read_parquet(out.table(name)).to_pandas() for name in ("readings", "words")}
+    tables = {name: out.read(name).to_pandas() for name in ("readings", "words")}
     patients = tables["readings"][["dataset", "reading_id", "subject_id"]]
     if to_share and patients.subject_id.nunique() < told.least:
         raise BadUsageError(
@@ -59,16 +59,13 @@ def write_report(out_root: Path, to_share: bool = False) -> Path:
     tables["words"] = tables["words"].merge(patients)
     index, parts = _gather(out, paths, options, means, with_cards=not to_share)
     passages = means.passages()
-    rejects = read_parquet(out.rejects)
+    rejects = read_table(out.rejects, REJECTS)
     leads = [] if options.output.privacy else by_lead(out, options)
     leads = [one for one in leads if told.may(one.gaze_s[one.gaze_s > 0])]
     context = {
         "terms": TERMS,
         "to_share": to_share,
-        "facts": [
-            ("run", fingerprint(run)),
-            *facts(shareable(run, rejects.to_pylist()), told),
-        ],
+        "facts": [("run", fingerprint(run)), *facts(run, told)],
         "options": _options(run),
         "counts": counts(run, tables["readings"], rejects.to_pandas(), told),
         "words": gaze_of_words(tables["words"], passages, options, told),

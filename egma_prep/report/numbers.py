@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from egma_prep.card import inputs_of, known_split
 from egma_prep.options import Options
 from egma_prep.sentences import is_word
+from egma_prep.small_cells import coarse
 
 Rows = list[tuple[str, ...]]
 
@@ -34,11 +36,8 @@ class Told:
 
     def count(self, number: int, patients: int | None = None) -> str:
         """Write a count of what so many patients have; without them, a count of patients."""
-        if 0 < number < self.least:
-            return f"<{self.least}"
-        if number and patients is not None and patients < self.least:
-            return "–"
-        return f"{int(number) // self.least * self.least:,}"
+        told = coarse(number, patients, self.least)
+        return "–" if told is None else f"{told:,}" if isinstance(told, int) else told
 
     def share(self, which: "pd.Series[bool]") -> str:
         """Write how large a share is true, unless either side is of too few patients."""
@@ -71,17 +70,17 @@ class Distribution(NamedTuple):
     values: "pd.Series[float]"
 
 
-def facts(record: dict[str, Any], told: Told) -> Rows:
-    """Summarise a run's record that has no paths, ids or rows (`egma_prep.card.shareable`)."""
-    numbers, inputs = record["counts"], record["inputs"]
+def facts(run: dict[str, Any], told: Told) -> Rows:
+    """Summarise a run's record without paths, ids or rows."""
+    numbers, inputs = run["counts"], inputs_of(run)
     names = ("planned", "written", "rejected", "images", "sentences")
     return [
         *((name, told.count(numbers[name])) for name in names),
         ("input", f"{inputs['files']:,} files, {inputs['bytes'] / 1e6:,.0f} MB"),
         ("input fingerprint", inputs["sha256"]),
-        ("layout", record["source"]),
-        ("schema", record["schema_version"]),
-        ("software", ", ".join(f"{name} {one}" for name, one in record["software"].items())),
+        ("layout", run["source"]),
+        ("schema", run["schema_version"]),
+        ("software", ", ".join(f"{name} {one}" for name, one in run["software"].items())),
     ]  # fmt: skip
 
 
@@ -90,7 +89,9 @@ def counts(
 ) -> list[CountTable]:
     """Count readings by dataset, split and reason of rejection."""
     columns = ("dataset", "readings", "patients", "images", "sentences", "words", "gaze, h")
-    splits = readings.assign(split=readings.split.fillna("none")).groupby(["dataset", "split"])
+    named = readings.split.fillna("none")
+    named = named.map(known_split) if told.least > 1 else named
+    splits = readings.assign(split=named).groupby(["dataset", "split"])
     reasons = rejects.groupby(["stage", "reason"])
     rejected, planned = run["counts"]["rejected"], run["counts"]["planned"]
     return [

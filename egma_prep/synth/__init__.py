@@ -7,6 +7,7 @@ pipeline that is measured against it.
 from collections.abc import Callable
 from pathlib import Path
 
+from .checksums import write_checksums
 from .readings import plan_readings
 from .tree import write_mimic_eye, write_native
 from .truth import write_truth
@@ -22,14 +23,17 @@ def write_tree(
     seed: int = 0,
     layout: str = "mimic_eye",
     dicom: bool = False,
+    checksums: bool = False,
     progress: Callable[[int], object] = lambda _: None,
 ) -> Path:
     """Write a tree of invented readings and `PHANTOM-truth.json`, their truth; return its path.
 
     `layout` is one of `LAYOUTS`: a native one holds those of the readings that are its dataset's,
     and their images, DICOM if `dicom`, in a MIMIC-CXR tree. Rejects count among the readings. Same
-    arguments give the same bytes. `small` images have a sixth of the usual width and height.
-    `progress` is called with 1 after each reading's files. ValueError if no reading belongs.
+    arguments give the same bytes. `small` images have a sixth of the usual width and height. With
+    `checksums`, a `SHA256SUMS.txt` lists every file, as releases do: who changes one afterwards has
+    a file that is not as published. `progress` is called with 1 after each reading's files.
+    ValueError if no reading belongs.
     """
     plan = plan_readings(readings, small=small, seed=seed)
     if layout == "mimic_eye":
@@ -38,4 +42,6 @@ def write_tree(
         plan = write_native(root, plan, layout, dicom, progress)
     if not plan:
         raise ValueError(f"none of {readings} readings is of {layout}; ask for more")
+    if checksums:
+        write_checksums(root)
     return write_truth(root / "PHANTOM-truth.json", plan, seed)
