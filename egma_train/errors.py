@@ -9,6 +9,10 @@ class BadUsageError(Exception):
     """A command cannot start or finish: one line for the user, exit code 2."""
 
 
+class CannotWriteError(BadUsageError):
+    """Something could not be written, such as on a full disk; what is there is whole."""
+
+
 class UnreadableImageError(Exception):
     """Why an image takes no part in an evaluation."""
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from egma_train.run_folder import write_whole
+from egma_train.whole_files import write_whole
 
 Report = Mapping[str, Any]
 
