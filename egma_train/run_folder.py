@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 from egma_train.errors import BadUsageError
 from egma_train.lock import locked
 from egma_train.model import EgmaModel
-from egma_train.safe_text import csv_text, markdown
+from egma_train.safe_text import csv_text, is_plain_name, markdown
 from egma_train.whole_files import (
     append_whole,
     cannot_write,
@@ -39,12 +38,11 @@ not try to identify patients. Not a medical device; not for clinical decisions."
 
 
 _RECORD = {"status", "preset", "options", "shards_fingerprint", "counts"}
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 
 
 def check_name(name: str) -> None:
     """Refuse a name that would leave ``runs``, hide there or be no name of a folder."""
-    if not _PLAIN_NAME.fullmatch(name):
+    if not is_plain_name(name):
         raise BadUsageError(
             f"--name {name!r:.140}: write letters, digits, '.', '_' and '-', at most 128, no '.' at"
             " the beginning"
@@ -130,7 +128,8 @@ class RunFolder:
         place = self.checkpoints / f"step-{step:08d}"
         with whole_folder(place) as folder:
             save_model(folder, model, tokenizer)
-            torch.save(training, folder / "training.pt")
+            with (folder / "training.pt").open("wb") as file:  # by a path torch hides the reason
+                torch.save(training, file)
         for other in self._checkpoints():
             if other != place:
                 discard(other)

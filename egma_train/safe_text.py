@@ -12,6 +12,13 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\u
 _FORMULA = re.compile(r"'*\s*[=+\-@\t\r]")
 _OWN_FIGURE = re.compile(r"[+-]\d[\d.]*( \[[-+\d., ]+\]| \(too few\))?|-")
 
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
+
+
+def is_plain_name(text: object) -> bool:
+    """Tell whether a text is letters, digits, ``.``, ``_``, ``-``, at most 128, no dot first."""
+    return isinstance(text, str) and bool(_PLAIN_NAME.fullmatch(text))
+
 
 def for_terminal(text: str) -> str:
     """Show control characters as their codes: they would move the cursor, colour, or type."""

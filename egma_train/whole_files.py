@@ -68,6 +68,9 @@ def whole_folder(place: Path) -> Iterator[Path]:
         try:
             yield aside
             for path in aside.rglob("*"):
+                if _shared and path.is_file():  # safetensors makes its files the owner's alone
+                    with contextlib.suppress(OSError):  # a file system without modes
+                        path.chmod(0o640)
                 _sync(path)
             _sync(aside)
             if place.exists():
@@ -148,10 +151,18 @@ def cannot_write(path: Path) -> Iterator[None]:
         yield
     except BadUsageError:
         raise
-    except OSError as error:
-        raise CannotWriteError(f"cannot write {path} ({error.strerror or error})") from error
     except Exception as error:
-        raise CannotWriteError(f"cannot write {path} ({first_line(error)})") from error
+        raise CannotWriteError(f"cannot write {path} ({_reason(error)})") from error
+
+
+def _reason(error: BaseException) -> str:
+    """Take the system's word of an error, also from below a library's own."""
+    below: BaseException | None = error
+    while below is not None:
+        if isinstance(below, OSError) and below.strerror:
+            return below.strerror
+        below = below.__cause__ or below.__context__
+    return first_line(error)
 
 
 def _aside(place: Path) -> Path:
