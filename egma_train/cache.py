@@ -35,7 +35,9 @@ _BLANK_MAP = bytes(FRAME_PX * FRAME_PX)
 _CACHE_VERSION = 1
 _INDEX = "index.npz"
 _OURS = re.compile(r"[0-9a-f]{16}(-maps)?(-antialias)?-v[0-9]+")
-_KILLED = re.compile(rf"\.({_OURS.pattern})\.([0-9]+\.)?(tmp|old)|\.shards-.+|\..+\.txt\.tmp")
+_KILLED = re.compile(
+    rf"\.({_OURS.pattern})\.([0-9]+\.)?(tmp|old)|\.shards-.+|\..+\.txt\.([0-9]+\.)?tmp"
+)
 _NOTE = re.compile(r"[0-9a-f]{16}\.txt")
 
 Say = Callable[[str], Any]

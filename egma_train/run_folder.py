@@ -5,13 +5,13 @@ import io
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from egma_train.errors import BadUsageError
+from egma_train.errors import BadUsageError, CannotWriteError
 from egma_train.lock import locked
 from egma_train.model import EgmaModel
 from egma_train.safe_text import csv_text, is_plain_name, markdown
@@ -173,11 +173,15 @@ class Metrics:
                 for name in METRICS[2:]:
                     self._board.add_scalar(name, row[name], row["step"])
 
-    def close(self) -> None:
-        """Close the files."""
+    def __enter__(self) -> "Metrics":
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        """Close the files; what ended the run before is told rather than what this finds."""
         os.close(self._descriptor)
         if self._board is not None:
-            with cannot_write(self._path.parent / "tensorboard"):
+            told = suppress(CannotWriteError) if kind else nullcontext()
+            with told, cannot_write(self._path.parent / "tensorboard"):
                 self._board.close()
 
 

@@ -81,7 +81,9 @@ def run_training(request: Request, say: Say) -> RunFolder | None:
     """
     preset, init, why = _preset(request)
     options = options_of(preset, *request.changes)
-    name = request.name or f"{preset}-{options.loss.objective}-seed{options.train.seed}"
+    name = request.name
+    if name is None:
+        name = f"{preset}-{options.loss.objective}-seed{options.train.seed}"
     check_name(name)
     run = RunFolder(request.out / "runs" / name)
     if request.resume:

@@ -160,7 +160,7 @@ def train(
         stop = stack.enter_context(_asked_to_stop())
         metrics = in_first(processes, lambda: Metrics(run, at.step))
         if metrics is not None:
-            stack.callback(metrics.close)
+            stack.enter_context(metrics)
         while at.epoch < options.train.epochs:
             begin, losses = time.monotonic(), []
             for told in _epoch(trainer, cache, loader, readings, at):

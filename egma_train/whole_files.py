@@ -14,6 +14,8 @@ _OWNER_ONLY, _WITH_GROUP = 0o077, 0o027
 GIT_SEES_NOTHING = "*\n"
 _TEMPORARY = re.compile(r"\.(?P<name>.+?)(\.[0-9]+)?\.(?P<kind>tmp|old)")
 
+_RUSTS_WORD = re.compile(r"\(os error (\d+)\)")
+
 _shared = False
 
 
@@ -140,8 +142,8 @@ def write_whole(path: Path, text: str) -> None:
 def append_whole(descriptor: int, path: Path, data: bytes) -> None:
     """Append to an open file, all or an error: a full disk takes a part without a word."""
     with cannot_write(path):
-        if os.write(descriptor, data) < len(data):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        while data:
+            data = data[os.write(descriptor, data) :]
 
 
 @contextlib.contextmanager
@@ -162,7 +164,8 @@ def _reason(error: BaseException) -> str:
         if isinstance(below, OSError) and below.strerror:
             return below.strerror
         below = below.__cause__ or below.__context__
-    return first_line(error)
+    told = _RUSTS_WORD.search(str(error))
+    return os.strerror(int(told[1])) if told else first_line(error)
 
 
 def _aside(place: Path) -> Path:

@@ -147,7 +147,8 @@ def test_the_losses_know_tensors_only() -> None:
 TRAIN_LAYERS = (
     ("errors",), ("safe_text", "whole_files", "lock", "losses", "key_names", "vocabulary"),
     ("own_process", "shards", "processes"), ("options", "store"), ("cache", "augment"),
-    ("model", "sampling"), ("loading", "weights", "run_folder"), ("train",), ("start",), ("cli",), ("__main__",),
+    ("model", "sampling"), ("loading", "weights", "run_folder"), ("train",), ("start",),
+    ("cli",), ("__main__",),
     *(tuple(f"evaluate.{one}" for one in names) for names in (
         ("colour",), ("pictures", "dicom"),
         ("shipped", "frames", "intervals", "reports", "user_files", "image_files"), ("metrics",),
