@@ -11,6 +11,7 @@ import re
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from egma_train.errors import BadUsageError, first_line
+from egma_train.parquet_pages import pages_of
 from egma_train.safe_text import is_plain_name
 
 SCHEMA_VERSION = "1"
@@ -208,7 +210,8 @@ def _from_parquet(path: Path, maps: bool) -> Iterator[ShardReading]:
             or (leaf.startswith("sentences.") and leaf.split(".")[3] in wanted)
             or (leaf.startswith("regions.") and leaf.split(".")[3] in _REGION and maps)
         }
-        _refuse_parquet_bomb(file.metadata, columns)
+        with path.open("rb") as raw_file, mmap(raw_file.fileno(), 0, access=ACCESS_READ) as data:
+            _refuse_parquet_bomb(file.metadata, columns, data)
         for batch in file.iter_batches(batch_size=64, columns=list(columns)):
             for row in batch.to_pylist():
                 sentences = row["sentences"]
@@ -223,8 +226,8 @@ def _from_parquet(path: Path, maps: bool) -> Iterator[ShardReading]:
                 yield reading.check([one.get("begin") for one in sentences])
 
 
-def _refuse_parquet_bomb(metadata: Any, columns: dict[str, int]) -> None:
-    """Stop before unpacking what is too large for its readings, by what the footer says of it.
+def _refuse_parquet_bomb(metadata: Any, columns: dict[str, int], data: mmap) -> None:
+    """Stop before unpacking what is too large for its readings, by its footer and its pages.
 
     A dictionary's values may each stand for many: where there is one (ours has none), as many
     copies of all of it as there are values must fit.
@@ -233,7 +236,12 @@ def _refuse_parquet_bomb(metadata: Any, columns: dict[str, int]) -> None:
         group = metadata.row_group(number)
         for name, i in columns.items():
             chunk, rows = group.column(i), group.num_rows
-            values, unpacked = chunk.num_values, chunk.total_uncompressed_size
+            begin = chunk.data_page_offset
+            if chunk.has_dictionary_page:
+                begin = min(begin, chunk.dictionary_page_offset)
+            values, unpacked = pages_of(data, begin, begin + chunk.total_compressed_size)
+            values = max(values, chunk.num_values)
+            unpacked = max(unpacked, chunk.total_uncompressed_size)
             of_a_reading = _MOST_SENTENCES if name.startswith(("sentences.", "regions.")) else 1
             of_a_reading *= GRID_CELLS**2 if ".grid." in name else 1
             most = min(values * (_bytes_of_a_value(name) + _LEVELS_AND_LENGTH), _MOST_OF_A_COLUMN)

@@ -23,6 +23,7 @@ from egma_train import load_model, shards
 from egma_train.errors import BadUsageError
 from egma_train.evaluate.encoder import load_encoder
 from egma_train.options import options_of
+from egma_train.parquet_pages import pages_of
 from egma_train.run_folder import model_card
 from egma_train.safe_text import csv_rows, csv_text, for_terminal, markdown
 from egma_train.shards import read_shard
@@ -179,6 +180,46 @@ def test_a_parquet_bomb_is_refused_before_it_is_unpacked(
     monkeypatch.setattr(shards, "_MOST_OF_A_COLUMN", 2**26)
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", lambda *_, **__: pytest.fail("unpacked"))
     assert "unpacks to" in refused(lambda: list(read_shard(path)))
+
+
+def test_pages_unpack_to_what_an_honest_footer_says() -> None:
+    path = GOLDEN / "shard-v1.parquet"
+    metadata = pq.read_metadata(path)
+    for i in range(metadata.num_columns):
+        chunk = metadata.row_group(0).column(i)
+        begin = chunk.data_page_offset
+        found = pages_of(path.read_bytes(), begin, begin + chunk.total_compressed_size)
+        assert found == (chunk.num_values, chunk.total_uncompressed_size)
+
+
+def zigzag(value: int) -> bytes:
+    """An integer as a Parquet footer has it."""
+    value, made = 2 * value, b""
+    while value > 127:
+        made, value = made + bytes([value & 127 | 128]), value >> 7
+    return made + bytes([value])
+
+
+@pytest.mark.fault(
+    "a Parquet shard whose footer lies",
+    "16 MiB of text that the footer calls 2 MB",
+    "refused by name, by the headers of its pages",
+)
+def test_a_footer_that_says_less_than_its_pages_is_no_cover(tmp_path: Path) -> None:
+    table = pq.read_table(GOLDEN / "shard-v1.parquet").drop_columns(["labels", "regions"])
+    rows = table.to_pylist()
+    how = bomb_of_text(rows)
+    path = tmp_path / "part-00000.parquet"
+    made = pa.Table.from_pylist(rows, schema=table.schema)
+    pq.write_table(made, path, compression="zstd", **how)
+    group = pq.read_metadata(path).row_group(0)
+    chunks = [group.column(i) for i in range(group.num_columns)]
+    (size,) = (one.total_uncompressed_size for one in chunks if one.path_in_schema[-5:] == ".text")
+    forged = path.read_bytes().replace(zigzag(size), zigzag(2_000_000))
+    path.write_bytes(forged)
+    group = pq.read_metadata(path).row_group(0)
+    assert 2_000_000 in [group.column(i).total_uncompressed_size for i in range(len(chunks))]
+    assert "text of 1 readings unpacks to" in refused(lambda: list(read_shard(path)))
 
 
 @pytest.mark.fault(
