@@ -189,18 +189,18 @@ def _alone(root: Path, say: Say) -> Iterator[bool]:
     try:
         make_folder(root)
     except OSError as error:
-        raise _no_place(root, error.strerror) from None
+        raise _no_place(root, f"cannot write it ({error.strerror})", "mend that") from None
     taken = f"the shards are being copied to {root} by"
     with locked(root / ".lock", taken, say) as held:
         try:
             yield held
         except CannotWriteError as error:
-            raise _no_place(root, str(error)) from error
+            raise _no_place(root, str(error), error.mend) from error
 
 
-def _no_place(root: Path, why: str | None) -> BadUsageError:
+def _no_place(root: Path, why: str, mend: str) -> BadUsageError:
     return BadUsageError(
-        f"no cache can be made in {root}: {why}; make room, or choose another folder:"
+        f"no cache can be made in {root}: {why}; {mend}, or choose another folder:"
         " --set execution.cache=DIR"
     )
 

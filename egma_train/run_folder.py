@@ -103,8 +103,9 @@ class RunFolder:
         BadUsageError
             If another process is at work on it.
         """
-        make_folder(self.root.parent)
-        make_folder(self.root)
+        with cannot_write(self.root):
+            make_folder(self.root.parent)
+            make_folder(self.root)
         with locked(self.root / ".lock", f"the run in {self.root} is being trained by") as held:
             if held:
                 finish_swaps(self.root)

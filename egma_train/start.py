@@ -105,7 +105,7 @@ def run_training(request: Request, say: Say) -> RunFolder | None:
             finished = _trained(run, cache, options, processes, device, speak)
     except CannotWriteError as error:
         repeat = again if run.record_file.exists() else "the same command"
-        raise CannotWriteError(f"{error}; make room, then repeat {repeat}") from error
+        raise CannotWriteError(f"{error}; {error.mend}, then repeat {repeat}") from error
     except KeyboardInterrupt:
         say(f"stopped; repeat {again if run.record_file.exists() else 'the same command'}")
         return None

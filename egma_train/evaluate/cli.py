@@ -59,8 +59,9 @@ def _mend(error: Exception) -> str:
     """Say what to do about a full disk."""
     from egma_train.errors import CannotWriteError
 
-    full = isinstance(error, CannotWriteError) and "make room" not in str(error)
-    return "; make room, then repeat the same command" if full else ""
+    if not isinstance(error, CannotWriteError) or "then repeat" in str(error):
+        return ""
+    return f"; {error.mend}, then repeat the same command"
 
 
 def _path(name: str, help: str, **more: Any) -> Command:
