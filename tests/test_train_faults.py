@@ -433,7 +433,7 @@ def test_a_run_survives_being_suspended_and_hung_up(
     words = command(shards, tmp_path, "hurt")[2:]
     child = subprocess.Popen(
         [sys.executable, "-c", _STOPS_AND_HANGS_UP, *words],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )  # fmt: skip
     assert egma_train(*command(shards, tmp_path, "calm")[2:]).exit_code == 0
