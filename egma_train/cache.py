@@ -1,19 +1,23 @@
 """The shards once more as flat, memory-mapped arrays: built once, read without decoding."""
 
+import hashlib
+import json
 import os
+import re
 import shutil
 import zipfile
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from egma_train.errors import BadUsageError
+from egma_train.errors import BadUsageError, CannotWriteError
+from egma_train.lock import in_use, is_in_use, locked
 from egma_train.own_process import tell
 from egma_train.shards import (
     FRAME_PX,
@@ -24,13 +28,32 @@ from egma_train.shards import (
     read_shard,
 )
 from egma_train.store import copy_shards, stamp_of_shards
+from egma_train.whole_files import GIT_SEES_NOTHING, make_folder, whole_folder, write_whole
 
 _CELLS = GRID_CELLS * GRID_CELLS
 _BLANK_MAP = bytes(FRAME_PX * FRAME_PX)
 _CACHE_VERSION = 1
 _INDEX = "index.npz"
+_OURS = re.compile(r"[0-9a-f]{16}(-maps)?(-antialias)?-v[0-9]+")
+_KILLED = re.compile(
+    rf"\.({_OURS.pattern})\.([0-9]+\.)?(tmp|old)|\.shards-.+|\..+\.txt\.([0-9]+\.)?tmp"
+)
+_NOTE = re.compile(r"[0-9a-f]{16}\.txt")
+
+Say = Callable[[str], Any]
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
 """What opening raises, TypeError where numpy before 2.2 had added an array to the index."""
+
+
+class _Held:
+    """Keeps a cache from being cleaned away while it is mapped."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = in_use(path)
+
+    def __del__(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
 
 
 @dataclass(frozen=True)
@@ -72,6 +95,7 @@ class ReadingCache:
     maps: NDArray[np.uint8] | None
     _text: NDArray[np.uint8]
     _text_offsets: NDArray[np.int64]
+    _held: "_Held"
 
     def __len__(self) -> int:
         return len(self.images)
@@ -102,7 +126,7 @@ def open_cache(
     *,
     maps: bool = False,
     antialias: bool = False,
-    say: Callable[[str], Any] = tell,
+    say: Say = tell,
 ) -> ReadingCache:
     """Map the cache of some shards into memory; make it where it is missing.
 
@@ -122,31 +146,63 @@ def open_cache(
     BadUsageError
         If the shards or the folder cannot be used.
     """
-    if "://" in str(shards):
-        return _open_from_store(str(shards), folder or Path("cache"), maps, antialias, say)
-    shards = Path(shards)
-    files = find_shards(shards)
+    source = str(shards)
+    if "://" in source:
+        folder = folder or Path("cache")
+        with _alone(folder, say) as held:
+            cache = _open_from_store(source, folder, maps, antialias, say)
+            _tidy(folder, held, source, cache.fingerprint, say)
+        return cache
+    files = find_shards(Path(shards))
+    beside = files[0].parent.parent if files[0].parent.name == "shards" else Path(shards)
+    root = folder or beside / "cache"
+    with _alone(root, say) as held:
+        cache = _made_of(files, root, maps, antialias, say)
+        _tidy(root, held, str(files[0].parent.resolve()), cache.fingerprint, say)
+    return cache
+
+
+def _made_of(files: list[Path], root: Path, maps: bool, antialias: bool, say: Say) -> ReadingCache:
+    """Open the cache of some files; make it where it is missing or damaged."""
     key = fingerprint(files)
-    root = (
-        folder or (files[0].parent.parent if files[0].parent.name == "shards" else shards) / "cache"
-    )
     place = _place(root, key, maps, antialias)
-    if not (place / _INDEX).exists():
-        say(f"copying {len(files)} shards to {place}, once")
+    if (place / _INDEX).exists():
         try:
-            _build(files, place, maps, antialias)
-        except OSError as error:
-            raise BadUsageError(
-                f"cannot write {place} ({error.strerror}); choose another folder:"
-                " --set execution.cache=DIR"
-            ) from None
+            return _open(place, key)
+        except _DAMAGE:
+            say(f"{place} is damaged: copying the shards again")
+    else:
+        say(f"copying {len(files)} shards to {place}, once")
+    _build(files, place, maps, antialias)
+    return _open(place, key)
+
+
+@contextmanager
+def _alone(root: Path, say: Say) -> Iterator[bool]:
+    """Let one process at a time build, open and clean up; the next takes what it made.
+
+    Yields
+    ------
+    bool
+        Whether there is a lock: without one, others may be at work there.
+    """
     try:
-        return _open(place, key)
-    except _DAMAGE:
-        say(f"{place} is damaged: copying the shards again")
-        shutil.rmtree(place)
-        _build(files, place, maps, antialias)
-        return _open(place, key)
+        make_folder(root)
+    except OSError as error:
+        raise _no_place(root, f"cannot write it ({error.strerror})", "mend that") from None
+    taken = f"the shards are being copied to {root} by"
+    with locked(root / ".lock", taken, say) as held:
+        try:
+            yield held
+        except CannotWriteError as error:
+            raise _no_place(root, str(error), error.mend) from error
+
+
+def _no_place(root: Path, why: str, mend: str) -> BadUsageError:
+    return BadUsageError(
+        f"no cache can be made in {root}: {why}; {mend}, or choose another folder:"
+        " --set execution.cache=DIR"
+    )
 
 
 def _place(root: Path, key: str, maps: bool, antialias: bool) -> Path:
@@ -154,27 +210,85 @@ def _place(root: Path, key: str, maps: bool, antialias: bool) -> Path:
     return root / f"{key[:16]}{kind}-v{_CACHE_VERSION}"
 
 
-def _open_from_store(
-    url: str, root: Path, maps: bool, antialias: bool, say: Callable[[str], Any]
-) -> ReadingCache:
+def _open_from_store(url: str, root: Path, maps: bool, antialias: bool, say: Say) -> ReadingCache:
     """Note which content the store's stamps stood for, so that nothing is copied twice."""
     stamp = stamp_of_shards(url)
-    note = root / f"{stamp[:16]}.txt"
-    if note.exists():
+    noted = _read_note(_note(root, url))
+    if noted.get("stamp") == stamp:
         with suppress(*_DAMAGE):
-            return _open(_place(root, key := note.read_text(), maps, antialias), key)
-    root.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with TemporaryDirectory(dir=root, prefix=".shards-") as copy:
+            return _open(_place(root, noted["key"], maps, antialias), noted["key"])
+    copy = Path(mkdtemp(dir=root, prefix=".shards-"))
+    try:
         say(f"copying the shards of {url} to {root}, once")
-        copy_shards(url, Path(copy))
+        copy_shards(url, copy)
         if stamp_of_shards(url) != stamp:
             raise BadUsageError(f"the shards in {url} changed meanwhile; repeat the same command")
-        try:
-            cache = open_cache(Path(copy), root, maps=maps, antialias=antialias, say=lambda _: None)
-        except BadUsageError as error:
-            raise BadUsageError(str(error).replace(copy, url)) from None
-    note.write_text(cache.fingerprint)
+        cache = _made_of(find_shards(copy), root, maps, antialias, lambda _: None)
+    except BadUsageError as error:
+        raise BadUsageError(str(error).replace(str(copy), url)) from None
+    finally:
+        shutil.rmtree(copy, ignore_errors=True)
+    _write_note(root, url, cache.fingerprint, stamp)
     return cache
+
+
+def _note(root: Path, source: str) -> Path:
+    """Name the file that tells which cache is the newest of a source."""
+    return root / f"{hashlib.sha256(source.encode()).hexdigest()[:16]}.txt"
+
+
+def _read_note(path: Path) -> dict[str, str]:
+    with suppress(OSError, ValueError):
+        noted = json.loads(path.read_text())
+        if isinstance(noted, dict) and all(isinstance(one, str) for one in noted.values()):
+            return noted
+    return {}
+
+
+def _write_note(root: Path, source: str, key: str, stamp: str) -> None:
+    noted = {"source": source, "key": key, "stamp": stamp}
+    if _read_note(_note(root, source)) != noted:
+        write_whole(_note(root, source), json.dumps(noted))
+
+
+def _tidy(root: Path, alone: bool, source: str, key: str, say: Say) -> None:
+    """Keep the newest cache of each source; delete older ones that nobody reads, and say so.
+
+    What a killed build left can only be told from one at work where we are alone.
+    """
+    if not alone:
+        return
+    try:
+        if "://" not in source:  # a store's stamp is noted already
+            _write_note(root, source, key, "")
+    except CannotWriteError:  # a folder that others made, or a full disk
+        return
+    kept = {key[:16]}
+    for path in (one for one in root.iterdir() if _NOTE.fullmatch(one.name)):
+        noted = _read_note(path)
+        where = noted.get("source", "")
+        if "://" in where or (where and Path(where).is_dir()):
+            kept.add(noted.get("key", "")[:16])
+        else:
+            path.unlink(missing_ok=True)
+    freed = 0
+    for path in list(root.iterdir()):
+        stale = _OURS.fullmatch(path.name) and path.name[:16] not in kept
+        if _KILLED.fullmatch(path.name) or (stale and not is_in_use(path / _INDEX)):
+            freed += _removed(path)
+    if freed:
+        say(f"older copies of shards in {root} are deleted: {freed / 1e6:,.1f} MB freed")
+
+
+def _removed(path: Path) -> int:
+    """Delete a file or folder of ours; return its bytes."""
+    if path.is_symlink() or not path.is_dir():
+        size = path.lstat().st_size
+        path.unlink()
+        return size
+    size = sum(one.lstat().st_size for one in path.rglob("*"))
+    shutil.rmtree(path, ignore_errors=True)
+    return size
 
 
 def area_mean(heatmap: bytes) -> NDArray[np.float32]:
@@ -205,11 +319,9 @@ def antialiased(heatmap: bytes) -> NDArray[np.float32]:
 
 
 def _build(files: list[Path], place: Path, maps: bool, antialias: bool) -> None:
-    """Write aside, then rename: a cache is there whole or not at all."""
-    place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    aside = place.parent / f".{place.name}.{os.getpid()}.tmp"
-    aside.mkdir(mode=0o700)
-    try:
+    """Write the arrays: a cache is there whole or not at all."""
+    with whole_folder(place) as aside:
+        (aside / ".gitignore").write_text(GIT_SEES_NOTHING)
         index: dict[str, list[Any]] = {name: [] for name in _ROW_FIELDS}
         index["text_bytes"], index["has_grid"] = [], []
         with ExitStack() as stack:
@@ -223,13 +335,6 @@ def _build(files: list[Path], place: Path, maps: bool, antialias: bool) -> None:
             raise BadUsageError(f"no reading in {files[0].parent} has a sentence")
         # Not allow_pickle=False: numpy before 2.2 writes that as an array. None holds objects.
         np.savez(aside / _INDEX, **_as_arrays(index))  # type: ignore[arg-type]
-        try:
-            os.rename(aside, place)
-        except OSError:
-            if not (place / _INDEX).exists():  # another process was faster
-                raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 _ROW_FIELDS = ("dataset", "reading_id", "split", "dicom_id", "sentences", "reading_grids")
@@ -275,6 +380,7 @@ def _as_arrays(index: dict[str, list[Any]]) -> dict[str, NDArray[Any]]:
 
 
 def _open(place: Path, key: str) -> ReadingCache:
+    held = _Held(place / _INDEX)
     with np.load(place / _INDEX, allow_pickle=False) as stored:
         index = {name: stored[name] for name in stored.files}
     text_offsets = index.pop("text_offsets")
@@ -297,5 +403,6 @@ def _open(place: Path, key: str) -> ReadingCache:
         maps=mapped("maps", np.uint8, m, *frame) if (place / "maps").exists() else None,
         _text=mapped("text", np.uint8, int(text_offsets[-1])),
         _text_offsets=text_offsets,
+        _held=held,
         **index,
     )

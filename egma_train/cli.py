@@ -33,7 +33,7 @@ class _OwnProcess(click.Command):
     help="Local output folder; the run is in OUT/runs/NAME.",
 )
 @click.option("--shards", metavar="DIR|URL", help="Shards to read.  [default: OUT]")
-@click.option("--name", help="Of the run.  [default: PRESET-OBJECTIVE-seedSEED]")
+@click.option("--name", help="Of the run: letters, digits, ._-  [default: PRESET-OBJECTIVE-seedN]")
 @click.option("--preset", help="paper, official-code or tiny; chosen by what weights there are.")
 @click.option("--objective", help="clip, mlce, egf, egm or egma (default).")
 @click.option(
@@ -58,6 +58,9 @@ class _OwnProcess(click.Command):
     metavar="STAGE.FIELD=VALUE",
     help="Any other option, such as loss.label_rule=quarter-max.",
 )
+@click.option(
+    "--shared", is_flag=True, help="Let the group read what is written; else only the owner may."
+)
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def main(
     out: str,
@@ -66,6 +69,7 @@ def main(
     preset: str | None,
     init: tuple[str, ...],
     resume: bool,
+    shared: bool,
     debug: bool,
     **flags: Any,
 ) -> None:
@@ -78,10 +82,12 @@ def main(
       torchrun --nproc-per-node 2 -m egma_train --shards out/
     """
     from egma_train.errors import BadUsageError, broken_package
-    from egma_train.own_process import check_working_folder
+    from egma_train.own_process import check_working_folder, tell
+    from egma_train.whole_files import share
 
     try:
         check_working_folder()
+        share(shared)
         changes = _changes(**flags)
         from egma_train.processes import this_process
         from egma_train.start import Request, run_training
@@ -89,19 +95,22 @@ def main(
         if "://" in out:
             raise BadUsageError(f"--out {out} is no local folder; runs are written into one")
         request = Request(shards or out, Path(out), preset, name, init, changes, resume)
-        run = run_training(request, click.echo)
+        run = run_training(request, tell)
     except Exception as error:
         known = isinstance(error, BadUsageError | OSError)
         told = broken_package(error) or (error if known else None)
         if debug or told is None:
             raise
         if str(told):  # else the first of several processes says it
-            click.echo(f"egma-train: {told}", err=True)
+            tell(f"egma-train: {told}", error=True)
         sys.exit(_BAD)
+    except KeyboardInterrupt:
+        tell("egma-train: stopped; repeat the same command", error=True)
+        sys.exit(_INTERRUPTED)
     if run is None:
         sys.exit(_INTERRUPTED)
     if this_process().first:
-        click.echo(f"model {run.model}, metrics {run.metrics_file}, card {run.card}")
+        tell(f"model {run.model}, metrics {run.metrics_file}, card {run.card}")
     sys.exit(_DONE)
 
 

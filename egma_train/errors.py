@@ -1,12 +1,26 @@
 """What a user can mend, in one line."""
 
+import errno
+import os
 import traceback
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires, version
 
+_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+
 
 class BadUsageError(Exception):
     """A command cannot start or finish: one line for the user, exit code 2."""
+
+
+class CannotWriteError(BadUsageError):
+    """Something could not be written, such as on a full disk; what is there is whole."""
+
+    @property
+    def mend(self) -> str:
+        """Say what to do before the command is repeated."""
+        full = any(os.strerror(number) in str(self) for number in _FULL)
+        return "make room" if full else "mend that"
 
 
 class UnreadableImageError(Exception):

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,34 @@ LOGIT_SCALE = math.log(1 / 0.07)
 LOGIT_SCALE_BOUNDS = (0.0, math.log(100))
 
 _CONFIG, _WEIGHTS = "egma.json", "model.safetensors"
+
+# Of BERT-like and Swin-like towers known: 96 layers of 4,096 at most, windows of 24.
+_LARGEST_BERT = {
+    "vocab_size": 10**6,
+    "hidden_size": 4096,
+    "num_hidden_layers": 96,
+    "num_attention_heads": 4096,
+    "intermediate_size": 4 * 4096,
+    "max_position_embeddings": 2**16,
+    "type_vocab_size": 2**10,
+}
+_LARGEST_SWIN = {
+    "image_size": 4096,
+    "patch_size": 4096,
+    "num_channels": 16,
+    "embed_dim": 4096,
+    "window_size": 32,
+    "mlp_ratio": 16,
+}
+_MOST_STAGES, _MOST_BLOCKS = 6, 96
+_KNOWN = {
+    BertConfig: {*_LARGEST_BERT, "hidden_act", "hidden_dropout_prob", "layer_norm_eps"}
+    | {"attention_probs_dropout_prob", "initializer_range", "pad_token_id"},
+    SwinConfig: {*_LARGEST_SWIN, "depths", "num_heads", "qkv_bias", "hidden_act", "layer_norm_eps"}
+    | {"hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate"}
+    | {"use_absolute_embeddings", "initializer_range", "encoder_stride"},
+}
+_SPARE_NUMBERS = 10**7
 
 
 class Features(NamedTuple):
@@ -139,21 +168,26 @@ class EgmaModel(nn.Module):
         """
         try:
             described = json.loads((folder / _CONFIG).read_text())
-            configs = SwinConfig(**described["swin"]), BertConfig(**described["bert"])
-            chosen, stored = described["options"], load_file(folder / _WEIGHTS)
+            swin = plain_config(SwinConfig, described["swin"])
+            bert = plain_config(BertConfig, described["bert"])
+            check_sizes(swin, bert)
+            check_filled((folder / _WEIGHTS).stat().st_size, swin, bert)
+            options = with_changes(Options(), {"model": described["options"]}).model
+            stored = load_file(folder / _WEIGHTS)
         except FileNotFoundError as error:
             raise BadUsageError(f"{folder} is no EGMA model: {error.filename} is missing") from None
         except Exception as error:
             raise BadUsageError(f"the model in {folder} is damaged ({first_line(error)})") from None
-        options = with_changes(Options(), {"model": chosen}).model
         try:
-            model = cls(*configs, options)
+            model = cls(swin, bert, options)
             own = model.state_dict()
             buffers = {name: one for name, one in own.items() if BUFFERS.search(name)}
             named = {as_in_model(name, own): one for name, one in stored.items()}
             weights = {name: one for name, one in named.items() if not BUFFERS.search(name)}
             model.load_state_dict(weights | buffers)
-        except (RuntimeError, TypeError, ValueError):  # of torch and transformers, in many lines
+        except (BadUsageError, ImportError):
+            raise
+        except Exception:  # of torch and transformers, in many lines
             raise BadUsageError(
                 f"the model in {folder} is damaged ({_WEIGHTS} is not of {_CONFIG}'s sizes)"
             ) from None
@@ -188,7 +222,61 @@ def new_configs(options: ModelOptions, vocabulary: int) -> tuple[SwinConfig, Ber
     return swin, bert
 
 
+def plain_config(kind: Any, described: Mapping[str, Any]) -> Any:
+    """Take a tower's sizes from what others wrote, and nothing that could name code to fetch.
+
+    transformers gets attention kernels and quantizers by names in a configuration.
+    """
+    return kind(**{name: one for name, one in described.items() if name in _KNOWN[kind]})
+
+
+def check_sizes(swin: Any, bert: Any) -> None:
+    """Refuse sizes that no tower has before anything is built of them.
+
+    Raises
+    ------
+    BadUsageError
+        Naming the size.
+    """
+    stages = [*zip(swin.depths, swin.num_heads, strict=False)]
+    sizes = [("depths", len(swin.depths), _MOST_STAGES)]
+    sizes += [("depths", depth, _MOST_BLOCKS) for depth, _ in stages]
+    sizes += [("num_heads", heads, 4096) for _, heads in stages]
+    for tower, largest in ((bert, _LARGEST_BERT), (swin, _LARGEST_SWIN)):
+        sizes += [(name, getattr(tower, name), most) for name, most in largest.items()]
+    for name, size, most in sizes:
+        if not isinstance(size, int | float) or not 0 < size <= most:
+            raise BadUsageError(f"{name} is {size!r:.40}; no tower has it outside 1 to {most}")
+    if len(swin.num_heads) != len(swin.depths):
+        raise BadUsageError("num_heads and depths differ in length")
+
+
+def check_filled(bytes_of_weights: int, swin: Any = None, bert: Any = None) -> None:
+    """Refuse towers of more numbers than their weights have bytes: memory would be for nothing.
+
+    Raises
+    ------
+    BadUsageError
+        If so.
+    """
+    numbers = 0.0
+    if bert is not None:
+        rows = bert.vocab_size + bert.max_position_embeddings + bert.type_vocab_size
+        a_layer = 4 * bert.hidden_size + 2 * bert.intermediate_size
+        numbers += bert.hidden_size * (rows + bert.num_hidden_layers * a_layer)
+    if swin is not None:
+        for stage, (depth, heads) in enumerate(zip(swin.depths, swin.num_heads, strict=True)):
+            width = swin.embed_dim * 2**stage
+            numbers += depth * ((4 + 2 * swin.mlp_ratio) * width**2)
+            numbers += depth * heads * (2 * swin.window_size - 1) ** 2
+    if numbers > bytes_of_weights + _SPARE_NUMBERS:
+        raise BadUsageError(
+            f"the sizes ask for {numbers:,.0f} numbers, the weights have {bytes_of_weights:,} bytes"
+        )
+
+
 def _check(swin: Any, bert: Any, options: ModelOptions) -> None:
+    check_sizes(swin, bert)
     patches = swin.image_size // (swin.patch_size * 2 ** (len(swin.depths) - 1))
     if (swin.image_size, patches) != (options.image_px, 7):
         raise BadUsageError(

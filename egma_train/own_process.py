@@ -3,18 +3,25 @@
 import contextlib
 import io
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
-from typing import TextIO
+from typing import Any, TextIO
 
 from egma_train.errors import BadUsageError
+from egma_train.safe_text import for_terminal
+from egma_train.whole_files import own_modes
 
 
 @contextlib.contextmanager
 def own_process() -> Iterator[None]:
-    """Run a command so that nobody who stops to listen can end it."""
+    """Run a command so that nobody who stops to listen can end it, and nobody else reads of it."""
     _keep_descriptors_taken()
     with contextlib.ExitStack() as stack:
+        stack.enter_context(own_modes())
+        stack.enter_context(_signals_as_ctrl_c())
+        stack.enter_context(_quiet_threads())
         if sys.stdout is sys.__stdout__:  # not those of a test
             stack.enter_context(contextlib.redirect_stdout(_lossy(sys.stdout, 1)))
         if sys.stderr is sys.__stderr__:
@@ -22,10 +29,52 @@ def own_process() -> Iterator[None]:
         yield
 
 
-def tell(line: str) -> None:
-    """Print a line; that nobody can be told any more must not end what is at work."""
+def tell(line: object, error: bool = False) -> None:
+    """Print a line without control characters, whoever wrote what is in it.
+
+    That nobody can be told any more must not end what is at work.
+    """
     with contextlib.suppress(OSError, ValueError):  # ValueError: a closed file
-        print(line, flush=True)
+        print(for_terminal(str(line)), file=sys.stderr if error else sys.stdout, flush=True)
+
+
+@contextlib.contextmanager
+def _signals_as_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP (ssh lost) clean up and say a line too; nohup's stays ignored."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, _: Any) -> None:
+        signal.signal(number, signal.SIG_IGN)  # shells repeat SIGHUP
+        raise KeyboardInterrupt
+
+    asked = (signal.SIGTERM, signal.SIGHUP)
+    before = {one: signal.getsignal(one) for one in asked}
+    for number, handler in before.items():
+        if handler == signal.SIG_DFL:
+            signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _quiet_threads() -> Iterator[None]:
+    """Say nothing where TensorBoard's thread cannot write: it tells the main thread, which does."""
+    before = threading.excepthook
+
+    def hook(caught: threading.ExceptHookArgs) -> None:
+        if not isinstance(caught.exc_value, OSError):
+            before(caught)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def check_working_folder() -> None:

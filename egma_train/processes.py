@@ -2,13 +2,17 @@
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from egma_train.errors import BadUsageError
+
+T = TypeVar("T")
 
 
 class Processes(NamedTuple):
@@ -79,6 +83,19 @@ def any_process(flag: bool, processes: Processes, device: torch.device) -> bool:
     raised = torch.tensor(int(flag), device=device)
     dist.all_reduce(raised, op=dist.ReduceOp.MAX)
     return bool(raised.item())
+
+
+def in_first(processes: Processes, work: Callable[[], T]) -> T | None:
+    """Do something in the first process; where it cannot, all end and only the first says why."""
+    made = failure = None
+    if processes.first:
+        try:
+            made = work()
+        except BadUsageError as error:
+            failure = error
+    if any_process(failure is not None, processes, torch.device("cpu")):
+        raise failure or BadUsageError()
+    return made
 
 
 def wait_for_all(processes: Processes) -> None:

@@ -1,18 +1,29 @@
 """A run's folder: its record, metrics, checkpoints, final model and card."""
 
 import csv
+import io
 import json
 import os
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from egma_train.errors import BadUsageError
+from egma_train.errors import BadUsageError, CannotWriteError
+from egma_train.lock import locked
 from egma_train.model import EgmaModel
+from egma_train.safe_text import csv_text, is_plain_name, markdown
+from egma_train.whole_files import (
+    append_whole,
+    cannot_write,
+    discard,
+    finish_swaps,
+    make_folder,
+    whole_folder,
+    write_whole,
+)
 
 METRICS = (
     "step", "epoch", "learning_rate", "scale", "loss", "mlce", "contrastive", "mapping",
@@ -27,6 +38,15 @@ not try to identify patients. Not a medical device; not for clinical decisions."
 
 
 _RECORD = {"status", "preset", "options", "shards_fingerprint", "counts"}
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that would leave ``runs``, hide there or be no name of a folder."""
+    if not is_plain_name(name):
+        raise BadUsageError(
+            f"--name {name!r:.140}: write letters, digits, '.', '_' and '-', at most 128, no '.' at"
+            " the beginning"
+        )
 
 
 class RunFolder:
@@ -69,10 +89,32 @@ class RunFolder:
                 f"there is a run in {self.root}; --resume continues it, --name NAME starts another"
             )
 
+    @contextmanager
+    def alone(self) -> Iterator[bool]:
+        """Keep other processes out of this run, and clean up after those that were killed.
+
+        Yields
+        ------
+        bool
+            False on a file system that knows no locks.
+
+        Raises
+        ------
+        BadUsageError
+            If another process is at work on it.
+        """
+        with cannot_write(self.root):
+            make_folder(self.root.parent)
+            make_folder(self.root)
+        with locked(self.root / ".lock", f"the run in {self.root} is being trained by") as held:
+            if held:
+                finish_swaps(self.root)
+                finish_swaps(self.checkpoints)
+            yield held
+
     def begin(self, model: EgmaModel, tokenizer: Any, record: dict[str, Any]) -> None:
         """Write what the run starts from, then the record: now there is a run."""
-        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with _aside(self.start) as folder:
+        with whole_folder(self.start) as folder:
             save_model(folder, model, tokenizer)
         self.write_record(record)
 
@@ -85,12 +127,13 @@ class RunFolder:
     ) -> None:
         """Write weights and the optimiser's state aside, rename, drop the older ones."""
         place = self.checkpoints / f"step-{step:08d}"
-        with _aside(place) as folder:
+        with whole_folder(place) as folder:
             save_model(folder, model, tokenizer)
-            torch.save(training, folder / "training.pt")
+            with (folder / "training.pt").open("wb") as file:  # by a path torch hides the reason
+                torch.save(training, file)
         for other in self._checkpoints():
             if other != place:
-                shutil.rmtree(other, ignore_errors=True)
+                discard(other)
 
     def last_checkpoint(self) -> Path | None:
         """Find the newest whole checkpoint."""
@@ -98,8 +141,7 @@ class RunFolder:
 
     def finish(self, model: EgmaModel, tokenizer: Any, record: dict[str, Any]) -> None:
         """Write the final model and the card; only then is the run complete."""
-        shutil.rmtree(self.model, ignore_errors=True)
-        with _aside(self.model) as folder:
+        with whole_folder(self.model) as folder:
             save_model(folder, model, tokenizer)
         write_whole(self.card, model_card(record))
         self.write_record(record)
@@ -112,26 +154,36 @@ class Metrics:
     """One row a step, to CSV and, where it is installed, TensorBoard."""
 
     def __init__(self, run: RunFolder, after_step: int) -> None:
-        rows = _rows_until(run.metrics_file, after_step)
-        self._file = run.metrics_file.open("w", newline="")
-        self._csv = csv.DictWriter(self._file, METRICS)
-        self._csv.writeheader()
-        self._csv.writerows(rows)
+        self._path = run.metrics_file
+        write_whole(self._path, csv_text([METRICS, *_rows_until(self._path, after_step)]))
+        self._descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
         self._board = _board(run.tensorboard, after_step)
 
     def add(self, row: dict[str, Any]) -> None:
-        """Write one step's row."""
-        self._csv.writerow(row)
-        self._file.flush()
-        if self._board is not None:
-            for name in METRICS[2:]:
-                self._board.add_scalar(name, row[name], row["step"])
+        """Write one step's row.
 
-    def close(self) -> None:
-        """Close the files."""
-        self._file.close()
+        Raises
+        ------
+        CannotWriteError
+            If it cannot be written whole.
+        """
+        line = csv_text([[row[name] for name in METRICS]])
+        append_whole(self._descriptor, self._path, line.encode())
         if self._board is not None:
-            self._board.close()
+            with cannot_write(self._path.parent / "tensorboard"):
+                for name in METRICS[2:]:
+                    self._board.add_scalar(name, row[name], row["step"])
+
+    def __enter__(self) -> "Metrics":
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        """Close the files; what ended the run before is told rather than what this finds."""
+        os.close(self._descriptor)
+        if self._board is not None:
+            told = suppress(CannotWriteError) if kind else nullcontext()
+            with told, cannot_write(self._path.parent / "tensorboard"):
+                self._board.close()
 
 
 def save_model(folder: Path, model: EgmaModel, tokenizer: Any) -> None:
@@ -148,8 +200,8 @@ def model_card(record: dict[str, Any]) -> str:
         "",
         f"Trained for {record['epochs_done']} epochs on {counts['readings']} readings of"
         f" {counts['images']} images, {counts['readings_with_used_gaze']} of them with gaze"
-        f" ({', '.join(counts['datasets'])}).",
-        f"Started from: {record['started_from']}",
+        f" ({', '.join(map(markdown, counts['datasets']))}).",
+        f"Started from: {markdown(record['started_from'])}",
         "",
         "## Terms of use",
         "",
@@ -168,7 +220,7 @@ def model_card(record: dict[str, Any]) -> str:
         "| option | value |",
         "|---|---|",
         *(
-            f"| {stage}.{name} | {value} |"
+            f"| {stage}.{name} | {markdown(value)} |"
             for stage, values in options.items()
             for name, value in values.items()
         ),
@@ -179,12 +231,13 @@ def model_card(record: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _rows_until(path: Path, step: int) -> list[dict[str, str]]:
+def _rows_until(path: Path, step: int) -> list[list[str]]:
+    """Keep the whole rows until a step; the last one may be cut."""
     if not path.exists() or step == 0:
         return []
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [row for row in rows if row["step"].isdigit() and int(row["step"]) <= step]
+    rows = list(csv.reader(io.StringIO(path.read_text(), newline="")))[1:]
+    whole = (row for row in rows if len(row) == len(METRICS) and row[0].isdigit())
+    return [row for row in whole if int(row[0]) <= step]
 
 
 def _board(folder: Path, after_step: int) -> Any:
@@ -192,28 +245,5 @@ def _board(folder: Path, after_step: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(folder), purge_step=after_step + 1)
-
-
-@contextmanager
-def _aside(place: Path) -> Iterator[Path]:
-    """Give a folder that becomes `place` when all of it is on disk."""
-    aside = place.parent / f".{place.name}.tmp"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True, mode=0o700)
-    yield aside
-    for path in aside.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-    shutil.rmtree(place, ignore_errors=True)
-    os.rename(aside, place)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text aside, then rename: it is there whole or not at all."""
-    aside = path.with_name(f".{path.name}.tmp")
-    with aside.open("w", encoding="utf-8", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
+    with cannot_write(folder):
+        return SummaryWriter(str(folder), purge_step=after_step + 1)

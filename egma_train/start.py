@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -11,19 +12,19 @@ import torch
 
 from egma_train import __version__, load_model
 from egma_train.cache import ReadingCache, open_cache
-from egma_train.errors import BadUsageError, first_line, unknown_name
+from egma_train.errors import BadUsageError, CannotWriteError, first_line, unknown_name
 from egma_train.loading import tokenized
 from egma_train.model import EgmaModel, new_configs
 from egma_train.options import PRESETS, Options, differences, options_of, with_changes
 from egma_train.processes import (
     ALONE,
     Processes,
-    any_process,
+    in_first,
     joined,
     this_process,
     wait_for_all,
 )
-from egma_train.run_folder import RunFolder
+from egma_train.run_folder import RunFolder, check_name
 from egma_train.sampling import (
     chosen_readings,
     gaze_count,
@@ -80,33 +81,61 @@ def run_training(request: Request, say: Say) -> RunFolder | None:
     """
     preset, init, why = _preset(request)
     options = options_of(preset, *request.changes)
-    name = request.name or f"{preset}-{options.loss.objective}-seed{options.train.seed}"
+    name = request.name
+    if name is None:
+        name = f"{preset}-{options.loss.objective}-seed{options.train.seed}"
+    check_name(name)
     run = RunFolder(request.out / "runs" / name)
     if request.resume:
         options = _resumed_options(run, request)
     device = usable_device(options.execution.device, this_process())
-    with joined(device.type) as processes:
-        speak: Say = say if processes.first else lambda _: None
-        cache = _cache(request.shards, request.out, options, processes, speak)
-        _in_first(processes, lambda: _check_batches(cache, options, processes.world))
-        if request.resume:
-            _check_shards(run, cache)
-        else:
-            _begin(run, preset, why, init, options, cache, processes, speak)
-        model, tokenizer = load_model(run.start)
-        model.to(device)
-        record = run.record()
-        speak(f"run {run.root}: {_told(record['counts'], options)}, on {device}")
-        for note in _notes(cache, options):
-            speak(note)
-        if not train(model, tokenizer, cache, options, run, processes, device, speak):
-            speak(f"stopped; continue with the same command and --resume (--name {name})")
-            return None
-        if processes.first:
-            done = record | {"status": "complete", "epochs_done": options.train.epochs}
-            run.finish(model, tokenizer, done)
-        wait_for_all(processes)
+    again = f"the same command and --resume (--name {name})"
+    try:
+        with ExitStack() as stack:
+            processes = stack.enter_context(joined(device.type))
+            speak: Say = say if processes.first else lambda _: None
+            cache = _cache(request.shards, request.out, options, processes, speak)
+            in_first(processes, lambda: _check_batches(cache, options, processes.world))
+            if in_first(processes, lambda: stack.enter_context(run.alone())) is False:
+                speak("this file system knows no locks: start no second process of this run")
+            if request.resume:
+                in_first(processes, lambda: _check_resumable(run, request, cache))
+            else:
+                _begin(run, preset, why, init, options, cache, processes, speak)
+            finished = _trained(run, cache, options, processes, device, speak)
+    except CannotWriteError as error:
+        repeat = again if run.record_file.exists() else "the same command"
+        raise CannotWriteError(f"{error}; {error.mend}, then repeat {repeat}") from error
+    except KeyboardInterrupt:
+        say(f"stopped; repeat {again if run.record_file.exists() else 'the same command'}")
+        return None
+    if not finished:
+        speak(f"stopped; continue with {again}")
+        return None
     return run
+
+
+def _trained(
+    run: RunFolder,
+    cache: ReadingCache,
+    options: Options,
+    processes: Processes,
+    device: torch.device,
+    speak: Say,
+) -> bool:
+    """Train and write what comes of it; False if it was stopped."""
+    model, tokenizer = load_model(run.start)
+    model.to(device)
+    record = run.record()
+    speak(f"run {run.root}: {_told(record['counts'], options)}, on {device}")
+    for note in _notes(cache, options):
+        speak(note)
+    if not train(model, tokenizer, cache, options, run, processes, device, speak):
+        return False
+    done = record | {"status": "complete", "epochs_done": options.train.epochs}
+    in_first(processes, lambda: run.finish(model, tokenizer, done))
+    wait_for_all(processes)
+    return True
 
 
 def _preset(request: Request) -> tuple[str, tuple[str, ...], str]:
@@ -173,19 +202,6 @@ def usable_device(name: str, own: Processes = ALONE) -> torch.device:
     return device
 
 
-def _in_first(processes: Processes, work: Callable[[], T]) -> T | None:
-    """Do something in the first process; where it cannot, all end and only the first says why."""
-    made = failure = None
-    if processes.first:
-        try:
-            made = work()
-        except BadUsageError as error:
-            failure = error
-    if any_process(failure is not None, processes, torch.device("cpu")):
-        raise failure or BadUsageError()
-    return made
-
-
 def _cache(
     shards: Path | str, out: Path, options: Options, processes: Processes, say: Say
 ) -> ReadingCache:
@@ -197,7 +213,7 @@ def _cache(
     def opened() -> ReadingCache:
         return open_cache(shards, folder, antialias=antialias, say=say)
 
-    made = _in_first(processes, opened)
+    made = in_first(processes, opened)
     return opened() if made is None else made
 
 
@@ -268,7 +284,7 @@ def _begin(
         own = asdict(options) | {"model": asdict(start.model.options)}
         run.begin(start.model, start.tokenizer, record | {"keys": keys, "options": own})
 
-    _in_first(processes, begin)
+    in_first(processes, begin)
 
 
 def _start(init: tuple[str, ...], options: Options, cache: ReadingCache) -> Start:
@@ -286,7 +302,9 @@ def _start(init: tuple[str, ...], options: Options, cache: ReadingCache) -> Star
     return start
 
 
-def _check_shards(run: RunFolder, cache: ReadingCache) -> None:
+def _check_resumable(run: RunFolder, request: Request, cache: ReadingCache) -> None:
+    """Look again now that the run is ours: another process may have finished it meanwhile."""
+    _resumed_options(run, request)
     if run.record()["shards_fingerprint"] != cache.fingerprint:
         raise BadUsageError(
             f"the shards are not those that the run in {run.root} began with; --name starts another"

@@ -5,8 +5,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from egma_train.loading import Batch, BatchLoader, iterate, pixels
 from egma_train.losses import EgmaLoss, clip_loss, egma_loss
 from egma_train.model import EgmaModel, Features
 from egma_train.options import Options
-from egma_train.processes import Processes, any_process, gathered
+from egma_train.processes import Processes, any_process, gathered, in_first
 from egma_train.run_folder import Metrics, RunFolder
 from egma_train.sampling import Numbers, chosen_readings, epoch_batches, readings_with_used_gaze
 
@@ -138,7 +139,7 @@ def train(
     Returns
     -------
     bool
-        False if Ctrl-C or SIGTERM stopped it, after a checkpoint.
+        False if Ctrl-C, SIGTERM or a lost terminal (SIGHUP) stopped it, after a checkpoint.
     """
     readings = chosen_readings(cache, options.data)
     loader = BatchLoader(
@@ -155,19 +156,19 @@ def train(
     trainer.parallel.train()
     if run.metrics_file.exists():  # there was an attempt before
         say(f"continuing after step {at.step}" if at.step else "no checkpoint: from step 0")
-    metrics = Metrics(run, at.step) if processes.first else None
-    with _asked_to_stop() as stop:
+    with ExitStack() as stack:
+        stop = stack.enter_context(_asked_to_stop())
+        metrics = in_first(processes, lambda: Metrics(run, at.step))
+        if metrics is not None:
+            stack.enter_context(metrics)
         while at.epoch < options.train.epochs:
             begin, losses = time.monotonic(), []
             for told in _epoch(trainer, cache, loader, readings, at):
                 losses.append(told["loss"])
-                if metrics is not None:
-                    metrics.add(told)
                 stopped = any_process(bool(stop), processes, device)
                 due = at.batch == 0 or at.step % options.execution.checkpoint_steps == 0
-                if processes.first and (stopped or due):
-                    state = trainer.state() | {"progress": vars(at)}
-                    run.save_checkpoint(at.step, model, tokenizer, state)
+                own = (run, metrics, tokenizer, trainer, told, at, stopped or due)
+                in_first(processes, partial(_write, *own))
                 if stopped:
                     return False
             mean, taken = sum(losses) / len(losses), time.monotonic() - begin
@@ -176,6 +177,23 @@ def train(
                 f" {len(losses)} steps in {taken:.1f} s"
             )
     return True
+
+
+def _write(
+    run: RunFolder,
+    metrics: Metrics | None,
+    tokenizer: Any,
+    trainer: Trainer,
+    told: dict[str, float],
+    at: Progress,
+    save: bool,
+) -> None:
+    """Write a step's row and, if it is due, a checkpoint, after which no step is lost."""
+    if metrics is not None:
+        metrics.add(told)
+    if save:
+        state = trainer.state() | {"progress": vars(at)}
+        run.save_checkpoint(at.step, trainer.model, tokenizer, state)
 
 
 def _epoch(
@@ -303,18 +321,25 @@ def _step_seed(seed: int, step: int, rank: int) -> int:
 
 @contextmanager
 def _asked_to_stop() -> Iterator[list[int]]:
-    """Note Ctrl-C and SIGTERM instead of dying; a second one ends the process at once."""
+    """Note Ctrl-C, SIGTERM and SIGHUP instead of dying; a second Ctrl-C ends the process at once.
+
+    A shell that hangs up sends SIGHUP after the terminal did, systemd SIGTERM and SIGHUP: only who
+    types again is in a hurry. A hang-up that the caller ignores (nohup) stays ignored.
+    """
     asked: list[int] = []
     if threading.current_thread() is not threading.main_thread():  # signals never come here
         yield asked
         return
 
     def note(number: int, _: Any) -> None:
-        if asked:
+        if asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         asked.append(number)
 
-    before = {one: signal.signal(one, note) for one in (signal.SIGINT, signal.SIGTERM)}
+    heard = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        heard.append(signal.SIGHUP)
+    before = {one: signal.signal(one, note) for one in heard}
     try:
         yield asked
     finally:

@@ -7,8 +7,8 @@ missing or that has more than is read is refused, and so is another kind than Sw
 import re
 import zipfile
 from argparse import Namespace
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from logging import getLogger
 from pathlib import Path
@@ -29,7 +29,13 @@ from transformers import (
 
 from egma_train.errors import BadUsageError, first_line
 from egma_train.key_names import BUFFERS, as_in_model, as_on_disk
-from egma_train.model import EgmaModel, is_own_model, new_configs
+from egma_train.model import (
+    EgmaModel,
+    check_filled,
+    is_own_model,
+    new_configs,
+    plain_config,
+)
 from egma_train.options import ModelOptions
 
 SWIN_NAME = "microsoft/swin-tiny-patch4-window7-224"
@@ -167,8 +173,13 @@ def load_start(sources: Iterable[str], options: ModelOptions) -> Start:
             f" {text or whole} has {layers} layers"
         )
     bert.num_hidden_layers = options.text_layers or layers
-    model = EgmaModel(swin, bert, options)
-    reports = [_fill(model, stored, "checkpoint")] if whole else []
+    for name, sizes in ((vision, {"swin": swin}), (text, {"bert": bert})):
+        if name and (files := _weights_in(Path(name))):
+            with _told_of(name):
+                check_filled(sum(one.stat().st_size for one in files), **sizes)
+    with _told_of(text or vision or str(whole)):
+        model = EgmaModel(swin, bert, options)
+    reports = [_fill(model, stored, str(whole))] if whole else []
     if whole and not text and not options.text_layers and layers < _BERT_BASE_LAYERS:
         # No file beside bare weights says how many there were.
         note = f"the text tower has {layers} layers, BERT {_BERT_BASE_LAYERS}; was it cut?"
@@ -180,6 +191,26 @@ def load_start(sources: Iterable[str], options: ModelOptions) -> Start:
         report.check()
     model.clamp_scale()
     return Start(model, tokenizer, reports)
+
+
+@contextmanager
+def _told_of(place: str) -> Iterator[None]:
+    """Name the folder or file of what cannot be built."""
+    try:
+        yield
+    except ImportError:
+        raise
+    except BadUsageError as error:
+        raise BadUsageError(f"{place}: {error}") from None
+    except Exception as error:  # of transformers, for activations it does not know and the like
+        told = f"{type(error).__name__}: {first_line(error)}"
+        raise BadUsageError(f"{place} describes no tower that can be built ({told})") from None
+
+
+def _weights_in(folder: Path) -> list[Path]:
+    """List a local folder's weights, in however many files; none for a name on the hub."""
+    found = folder.glob("*") if folder.is_dir() else ()
+    return [one for one in found if one.suffix in (".safetensors", ".bin")]
 
 
 def cached_hub_weights() -> list[str] | None:
@@ -241,11 +272,12 @@ def _read_state(place: Path) -> State:
         if path.suffix == ".safetensors":
             stored: Any = load_file(path)
         else:
+            _refuse_packed(path)
             with _plain_values():
                 stored = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise BadUsageError(
-            f"{path} holds no plain weights ({_what_else(path) or type(error).__name__}); save"
+            f"{path} holds no plain weights ({_what_else(path) or _why(error)}); save"
             " model.state_dict() alone"
         ) from None
     for name in _CONTAINERS:
@@ -262,6 +294,23 @@ def _read_state(place: Path) -> State:
         )
     prefix = prefixes.pop() if prefixes else ""  # such as "module." or Lightning's "model."
     return {name.removeprefix(prefix): value for name, value in stored.items()}
+
+
+def _why(error: Exception) -> str:
+    """Tell what safetensors says of a header, or we; torch's words advise to run the file."""
+    ours = isinstance(error, ValueError) or "header" in str(error)
+    return first_line(error) if ours else type(error).__name__
+
+
+def _refuse_packed(path: Path) -> None:
+    """Refuse tensors that would grow a thousandfold: torch writes them as they are."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+        unpacked = sum(one.file_size for one in entries)
+        ours = any(one.filename.endswith("/data.pkl") for one in entries)
+        if ours and unpacked > path.stat().st_size:
+            raise ValueError(f"it unpacks to {unpacked:,} bytes")
 
 
 def _plain_values() -> AbstractContextManager[Any]:
@@ -299,9 +348,12 @@ def _tokenizer(text: str | None, whole: Path | None) -> Any:
     place = text or (str(folder) if own else BERT_NAME)
     try:
         return AutoTokenizer.from_pretrained(place, trust_remote_code=False)
-    except Exception as error:  # each version has its own for what is not there
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # each version has its own for what is not there; Rust panics
         if (Path(place) / "vocab.txt").is_file():  # CXR-BERT's has code of its own, and is BERT's
-            return BertTokenizer.from_pretrained(place)
+            with _told_of(place):
+                return BertTokenizer.from_pretrained(place, trust_remote_code=False)
         raise BadUsageError(
             f"no tokenizer in {place} ({first_line(error)}); put the text tower's vocab.txt beside"
             " the weights, or add --init text=FOLDER"
@@ -320,6 +372,18 @@ def _check_tokenizer(tokenizer: Any, rows: int) -> None:
             f"the tokenizer in {place} has {len(tokenizer)} tokens, the text tower {rows}; put the"
             " tower's own vocab.txt there, or add --init text=FOLDER"
         )
+    # A number beyond the tower's rows would end the first step.
+    try:
+        numbers = [*tokenizer.get_vocab().values(), *tokenizer(".")["input_ids"]]
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # Rust panics
+        raise BadUsageError(f"the tokenizer in {place} is damaged ({first_line(error)})") from None
+    if numbers and not 0 <= min(numbers) <= max(numbers) < rows:
+        raise BadUsageError(
+            f"the tokenizer in {place} numbers its tokens up to {max(numbers)}, the text tower has"
+            f" {rows}; put the tower's own vocab.txt there, or add --init text=FOLDER"
+        )
 
 
 def _configs(
@@ -330,6 +394,11 @@ def _configs(
     layers = {int(found[1]) for found in map(_BERT_LAYER.match, stored) if found}
     if layers:
         bert.num_hidden_layers = max(layers) + 1
+        if len(layers) <= max(layers):
+            lacking = next(i for i in range(len(layers) + 1) if i not in layers)
+            raise BadUsageError(
+                f"the checkpoint has {len(layers)} text layers, but none of number {lacking}"
+            )
     embeddings = stored.get("text_model.model.embeddings.word_embeddings.weight")
     if embeddings is not None:
         bert.vocab_size = len(embeddings)
@@ -340,12 +409,12 @@ def _config(kind: Any, name: str) -> Any:
     """Read a tower's sizes; another kind of model would load in part, or work otherwise."""
     wanted = kind.model_type.capitalize()
     try:
-        given, _ = kind.get_config_dict(name)
+        given, _ = kind.get_config_dict(name, trust_remote_code=False)
         if not given:
             raise OSError("no config.json")
         stated = given.pop("model_type", "") or _first_word(given.pop("architectures", None))
         if stated in ("", *_KINDS[kind]):
-            config = kind.from_dict(given)
+            config = plain_config(kind, given)
     except Exception as error:  # each version has its own for what is damaged
         raise BadUsageError(
             f"no {kind.__name__} in {name} ({first_line(error)}); give the folder as it was"
@@ -395,10 +464,22 @@ def _fill_tower(model: EgmaModel, part: str, name: str, kind: Any, layers: int) 
     log = getLogger("transformers")  # our own report names the keys
     before, log.disabled = log.disabled, True
     try:
+        for path in _weights_in(Path(name)):
+            _refuse_packed(path)
         loaded, found = kind.from_pretrained(
-            name, config=target.config, add_pooling_layer=False, output_loading_info=True
-        )
-    except (OSError, ValueError, RuntimeError) as error:
+            name, config=target.config, add_pooling_layer=False, output_loading_info=True,
+            trust_remote_code=False,
+        )  # fmt: skip
+    except ImportError:
+        raise
+    except AttributeError as error:  # transformers before 4.46 asks what there is not for a format
+        if "'get'" not in str(error):
+            raise
+        raise BadUsageError(
+            f"--init {part}={name}: its safetensors file says no format, which this transformers"
+            " wants; save it with metadata={'format': 'pt'}, or install a newer transformers"
+        ) from None
+    except Exception as error:  # safetensors has its own
         raise BadUsageError(f"--init {part}={name}: {first_line(error)}") from None
     finally:
         log.disabled = before

@@ -145,9 +145,11 @@ def test_the_losses_know_tensors_only() -> None:
 
 # Each module of training knows only those before it.
 TRAIN_LAYERS = (
-    ("errors",), ("own_process", "losses", "key_names", "vocabulary", "shards", "processes"),
-    ("options", "store"), ("cache", "augment"), ("model", "sampling"),
-    ("loading", "weights", "run_folder"), ("train",), ("start",), ("cli",), ("__main__",),
+    ("errors",), ("safe_text", "whole_files", "lock", "losses", "key_names", "vocabulary"),
+    ("parquet_pages",),
+    ("own_process", "shards", "processes"), ("options", "store"), ("cache", "augment"),
+    ("model", "sampling"), ("loading", "weights", "run_folder"), ("train",), ("start",),
+    ("cli",), ("__main__",),
     *(tuple(f"evaluate.{one}" for one in names) for names in (
         ("colour",), ("pictures", "dicom"),
         ("shipped", "frames", "intervals", "reports", "user_files", "image_files"), ("metrics",),

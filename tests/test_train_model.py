@@ -342,7 +342,7 @@ def test_a_medclip_checkpoint_fills_the_model_and_every_odd_key_is_reported(
     (report,) = start.reports
     assert report.missing == report.unexpected == []
     assert len(report.left_out) == 4
-    assert "checkpoint: 0 missing, 0 unexpected, 4 left out" in report.lines()
+    assert f"{medclip}: 0 missing, 0 unexpected, 4 left out" in report.lines()
     assert "  left out: word_local_atten_layer.in_proj_weight" in report.lines()
     torch.testing.assert_close(
         start.model.eval().vision_model(images()), model.vision_model(images())

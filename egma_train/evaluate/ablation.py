@@ -11,9 +11,10 @@ from egma_train.evaluate.shipped import shipped_file
 from egma_train.evaluate.tasks import TASKS
 from egma_train.evaluate.zero_shot import PROTOCOLS
 from egma_train.options import PRESETS, Options, read_config, with_changes
-from egma_train.run_folder import RunFolder, write_whole
+from egma_train.run_folder import RunFolder
 from egma_train.shards import find_shards, fingerprint
 from egma_train.start import Request, run_training
+from egma_train.whole_files import make_folder, write_whole
 
 _PARTS = {"arms", "start", "options", "tests"}
 _ARMS: dict[str, Any] = {"objectives": str, "gaze_fractions": int | float, "seeds": int}
@@ -157,7 +158,7 @@ def _check_same(path: Path, plan: Plan, shards: Path) -> None:
         "shards": fingerprint(find_shards(shards)),
     }
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(path.parent)
         write_whole(path, json.dumps(own, indent=1) + "\n")
     known = json.loads(path.read_text())
     if changed := [part for part in own if own[part] != known.get(part)]:

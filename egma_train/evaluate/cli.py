@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from egma_train import __version__
+from egma_train.own_process import check_working_folder, own_process, tell
 
 _DONE, _TOO_MANY_UNREADABLE, _BAD, _INTERRUPTED = 0, 1, 2, 130
 _MOST_UNREADABLE = 0.2
@@ -31,15 +32,13 @@ class _OneLineErrors(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run a command; exit 2 on bad usage, 130 when interrupted."""
-        from egma_train.own_process import own_process
-
         with own_process():
             try:
                 return super().main(*args, **(kwargs | {"standalone_mode": False}))
             except click.ClickException as error:
-                click.echo(f"egma-eval: {error.format_message()}", err=True)
-            except click.Abort:
-                click.echo("egma-eval: stopped; repeat the command", err=True)
+                tell(f"egma-eval: {error.format_message()}", error=True)
+            except (click.Abort, KeyboardInterrupt):
+                tell("egma-eval: stopped; repeat the command", error=True)
                 sys.exit(_INTERRUPTED)
             sys.exit(_BAD)
 
@@ -54,6 +53,15 @@ def main() -> None:
       egma-eval zero-shot --task rsna --images RSNA --labels stage_2_train_labels.csv RUN
       egma-eval table --data data medclip=medclip-vit RUN      (MedCLIP as MedCLIP reads texts)
     """
+
+
+def _mend(error: Exception) -> str:
+    """Say what to do about a full disk."""
+    from egma_train.errors import CannotWriteError
+
+    if not isinstance(error, CannotWriteError) or "then repeat" in str(error):
+        return ""
+    return f"; {error.mend}, then repeat the same command"
 
 
 def _path(name: str, help: str, **more: Any) -> Command:
@@ -113,14 +121,20 @@ def _refuse_urls(values: Iterable[Any]) -> None:
 def _reports_errors(command: Command) -> Command:
     """Parse ``--set``; turn a user's mistake into one line and exit code 2, or a traceback."""
 
+    @click.option(
+        "--shared",
+        is_flag=True,
+        help="Let the group read what is written; else only the owner may.",
+    )
     @click.option("--debug", is_flag=True, help="Show tracebacks.")
     @functools.wraps(command)
-    def guarded(*, debug: bool, assignments: Sequence[str], **given: Any) -> None:
+    def guarded(*, shared: bool, debug: bool, assignments: Sequence[str], **given: Any) -> None:
         from egma_train.errors import BadUsageError, broken_package
-        from egma_train.own_process import check_working_folder
+        from egma_train.whole_files import share
 
         try:
             check_working_folder()
+            share(shared)
             from egma_train.options import parse_assignments
 
             _refuse_urls(given.values())
@@ -130,7 +144,7 @@ def _reports_errors(command: Command) -> Command:
             told = broken_package(error) or (error if known else None)
             if debug or told is None:
                 raise
-            click.echo(f"egma-eval: {told}", err=True)
+            tell(f"egma-eval: {told}{_mend(error)}", error=True)
             sys.exit(_BAD)
         sys.exit(code or _DONE)
 
@@ -242,16 +256,16 @@ def embed(
     for checkpoint in checkpoints:
         encoder = load_encoder(checkpoint, changes)
         for caution in encoder.cautions:
-            click.echo(f"{encoder.name}: {caution}")
+            tell(f"{encoder.name}: {caution}")
         seen = of_each(listed, paths, encoder, batch_size, lambda one: one.pooled)
         stem = f"{encoder.name}-{short_hash(encoder.sha256, seen.report['evaluated'])}"
         files = write_embeddings(seen, out / "evaluation" / f"embed-{task}" / stem, seed)
-        click.echo(f"{encoder.name}: {len(seen.images)} of {len(listed)} images")
+        tell(f"{encoder.name}: {len(seen.images)} of {len(listed)} images")
         for lost in seen.report["unreadable"]:
-            click.echo(f"  without {lost['id']}: {lost['reason']}")
+            tell(f"  without {lost['id']}: {lost['reason']}")
         for caution in seen.report["cautions"]:
-            click.echo(f"  {caution}")
-        click.echo(f"  {', '.join(map(str, files))}")
+            tell(f"  {caution}")
+        tell(f"  {', '.join(map(str, files))}")
 
 
 _data = _path("--data", "Folder that holds the test datasets.", default="data", show_default=True)
@@ -291,10 +305,10 @@ def ablation(shards: Path | None, config: Path | None, **given: Any) -> int:
     from egma_train.evaluate.table import prepared, present
 
     plan, out = read_plan(config), given["out"]
-    tests = present(plan["tests"], given["data"], click.echo)
+    tests = present(plan["tests"], given["data"], tell)
     for test in tests:  # what is wrong is told before a week of training
         prepared(test, given["data"], given["seed"])
-    checkpoints = train_arms(plan, shards or out, out, click.echo)
+    checkpoints = train_arms(plan, shards or out, out, tell)
     if checkpoints is None:
         return _INTERRUPTED
     return _tabulate(checkpoints, tests, **given)
@@ -305,10 +319,10 @@ def _tabulate(
 ) -> int:
     from egma_train.evaluate.table import run_tests, write_tables
 
-    reports = run_tests(checkpoints, tests, out=out, say=click.echo, **given)
+    reports = run_tests(checkpoints, tests, out=out, say=tell, **given)
     markdown, *others = write_tables(out / "evaluation", reports)
-    click.echo(markdown.read_text())
-    click.echo(f"also in {', '.join(map(str, others))}")
+    tell(markdown.read_text())
+    tell(f"also in {', '.join(map(str, others))}")
     return _code(reports)
 
 
@@ -355,11 +369,11 @@ def _measure(
     for checkpoint in checkpoints:
         encoder = load_encoder(checkpoint, changes)
         for caution in encoder.cautions:
-            click.echo(f"{encoder.name}: {caution}")
+            tell(f"{encoder.name}: {caution}")
         report = measure(encoder=encoder, **given) | {"checkpoint": encoder.told()}
         if reports and (to_first := difference(reports[0], report)):
             report["difference"] = to_first
         place = write_report(out / "evaluation" / name, report)
-        click.echo("\n".join([*told(report), f"  report {place}"]))
+        tell("\n".join([*told(report), f"  report {place}"]))
         reports.append(report)
     return reports

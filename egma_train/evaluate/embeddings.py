@@ -7,6 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from egma_train.evaluate.compare import Measured
+from egma_train.evaluate.reports import own_turn
+from egma_train.whole_files import make_folder, whole_file
 
 _PERPLEXITY = 30.0
 
@@ -16,12 +18,13 @@ def write_embeddings(seen: Measured, stem: Path, seed: int) -> list[Path]:
     from matplotlib.figure import Figure  # not pyplot: the user's backend stays
     from sklearn.manifold import TSNE
 
-    stem.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(stem.parent.parent)
     files = [stem.with_name(f"{stem.name}{suffix}") for suffix in (".parquet", "-tsne.png")]
     labels = np.array(seen.images.classes)[seen.images.labels]
     vectors = pa.array(list(seen.values), pa.list_(pa.float32()))
     columns = {"path": seen.images.ids, "label": labels, "embedding": vectors}
-    pq.write_table(pa.table(columns), files[0])
+    with own_turn(stem.parent), whole_file(files[0]) as aside:
+        pq.write_table(pa.table(columns), aside)
     if len(labels) < 3:
         return files[:1]
     perplexity = min(_PERPLEXITY, (len(labels) - 1) / 3)
@@ -32,6 +35,9 @@ def write_embeddings(seen: Measured, stem: Path, seed: int) -> list[Path]:
         own = points[labels == name]
         axes.scatter(own[:, 0], own[:, 1], s=6, label=name)
     axes.set(title=f"{stem.name}: t-SNE of {len(labels)} images", xticks=[], yticks=[])
-    axes.legend(markerscale=2, fontsize="small")
-    figure.savefig(files[1], dpi=150)
+    legend = axes.legend(markerscale=2, fontsize="small")
+    for text in (axes.title, *legend.get_texts()):
+        text.set_parse_math(False)  # a class may have a dollar sign in its name
+    with own_turn(stem.parent), whole_file(files[1]) as aside:
+        figure.savefig(aside, dpi=150, format="png")
     return files

@@ -1,14 +1,16 @@
 """An evaluation's report: a JSON for programs, its rows as a CSV, a screen for people."""
 
-import csv
 import hashlib
-import io
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from egma_train.run_folder import write_whole
+from egma_train.lock import locked
+from egma_train.own_process import tell
+from egma_train.safe_text import csv_rows, csv_text
+from egma_train.whole_files import finish_swaps, make_folder, write_whole
 
 Report = Mapping[str, Any]
 
@@ -18,30 +20,40 @@ _DECIDE = ("task", "protocol", "prompts", "list", "evaluated", "shards")
 _AS_PERCENT, _AS_NUMBER = "{:.2%}", "{:.3f}"
 
 
+@contextmanager
+def own_turn(folder: Path) -> Iterator[None]:
+    """Let one process at a time write into a folder of reports, and clean up after killed ones."""
+    make_folder(folder)
+    with locked(folder / ".lock", f"{folder} is being written to by", tell) as held:
+        if held:
+            finish_swaps(folder)
+        yield
+
+
 def write_report(folder: Path, report: Report) -> Path:
     """Write ``NAME-DIGITS.json`` and, of the same name, a CSV with a row a query.
 
-    The digits stand for all that decides the figures: model, images, prompts, protocol.
+    The digits stand for all that decides the figures: model, images, prompts, protocol. The JSON
+    comes last: where it is, its rows are.
     """
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     told = report["checkpoint"]
     digits = short_hash(told["sha256"], *(report.get(part) for part in _DECIDE))
     stem = f"{told['name']}-{digits}"
-    text = io.StringIO(newline="")
-    table = csv.DictWriter(text, report["rows"][0])
-    table.writeheader()
-    table.writerows(report["rows"])
-    write_whole(folder / f"{stem}.csv", text.getvalue())
+    header = list(report["rows"][0])
+    rows = [[row[name] for name in header] for row in report["rows"]]
     rest = {key: value for key, value in report.items() if key != "rows"}
     path = folder / f"{stem}.json"
-    write_whole(path, json.dumps(_plain(rest), indent=1) + "\n")
+    make_folder(folder.parent)
+    with own_turn(folder):
+        write_whole(folder / f"{stem}.csv", csv_text([header, *rows]))
+        write_whole(path, json.dumps(_plain(rest), indent=1) + "\n")
     return path
 
 
 def read_rows(report_file: Path) -> list[dict[str, str]]:
     """Read the rows beside a report, all as text."""
-    with report_file.with_suffix(".csv").open(newline="") as file:
-        return list(csv.DictReader(file))
+    header, *rows = csv_rows(report_file.with_suffix(".csv").read_text(encoding="utf-8"))
+    return [dict(zip(header, row, strict=True)) for row in rows]
 
 
 def short_hash(*parts: Any) -> str:
