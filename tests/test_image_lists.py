@@ -374,7 +374,7 @@ def test_siim_reads_the_blank_in_its_header_and_several_masks_an_image(tmp_path:
 
 
 @pytest.mark.parametrize(
-    "file", ["1.2.276.2\n1.2.276.3\n", "ImageId,x\n1.2.276.2,0\n1.2.276.3.dcm,1\n\n"]
+    "file", ["1.2.276.2\n1.2.276.3\n", "ImageId,x\n1.2.276.2,0\n1.2.276.3.dcm,1\n9,1\n\n"]
 )
 def test_a_file_names_the_subset_to_measure(model: Path, tmp_path: Path, file: str) -> None:
     (tmp_path / "train-rle.csv").write_text(RUNS)
@@ -390,7 +390,7 @@ def test_a_file_names_the_subset_to_measure(model: Path, tmp_path: Path, file: s
     report = json.loads(written(tmp_path, "zero-shot-siim").read_text())
     assert report["evaluated"]["counts"] == {"No Finding": 1, "Pneumothorax": 1}
     assert report["list"]["name"] == "SIIM-ACR by train-rle.csv, those in subset.csv"
-    unknown = ["1 of 3 ids in subset.csv name no image, such as ImageId"] if "," in file else []
+    unknown = ["1 of 3 ids in subset.csv name no image, such as 9"] if "," in file else []
     assert report["list"]["notes"][1:] == unknown
     assert "few images of a class (No Finding 1, Pneumothorax 1)" in result.output
 

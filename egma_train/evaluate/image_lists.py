@@ -188,7 +188,10 @@ def subset(images: ImageList, path: Path) -> ImageList:
     ]
     if not any("/" in one for one in known):
         columns = [[one.rpartition("/")[2] for one in own] for own in columns]
-    ids = max(map(set, columns), key=lambda own: len(own & set(known)), default=set[str]())
+    best = max(columns, key=lambda own: len(set(own) & set(known)), default=[])
+    # The name of a column is no id: those of all known test lists have digits.
+    titled = best[:1] and best[0] not in known and not any(one.isdigit() for one in best[0])
+    ids = set(best[1:] if titled else best)
     kept = [i for i, one in enumerate(known) if one in ids]
     if not kept:
         raise BadUsageError(f"{path.name} names no image of {images.name}, such as {images.ids[0]}")
