@@ -307,7 +307,7 @@ def rows_backwards(path: Path, reading: Reading) -> None:
 
 def another_session_pasted(path: Path, reading: Reading) -> None:
     header, *rows = rows_of(path)
-    save(path, [header, *rows, *([f"{float(r[0]) + 0.007:.3f}", *r[1:]] for r in rows)])
+    save(path, [header, *rows, *([f"{float(r[0]) + 0.035:.3f}", *r[1:]] for r in rows)])
 
 
 def another_eye(path: Path, reading: Reading) -> None:
