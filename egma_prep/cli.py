@@ -64,13 +64,6 @@ _PLACE, _LOCAL = _Place(), _LocalPlace()
 class _OneLineErrors(click.Group):
     """Says what is wrong with a command line in one line."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Show the help where nothing was asked for; click before 8.2 calls that a success."""
-        if not args and not ctx.resilient_parsing:
-            click.echo(ctx.get_help(), err=True)
-            sys.exit(_BAD)
-        return super().parse_args(ctx, args)
-
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run a command; exit 2 on bad usage, 130 when interrupted."""
         from egma_prep.own_process import own_process
@@ -95,9 +88,14 @@ def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt(_TERMINATED)
 
 
-@click.group(cls=_OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_OneLineErrors,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, prog_name="egma-prep")
-def main() -> None:
+@click.pass_context
+def main(ctx: click.Context) -> None:
     """Turn radiologists' gaze and dictation into sentence-heatmap shards.
 
     \b
@@ -105,6 +103,9 @@ def main() -> None:
       egma-prep run /physionet/mimic-eye
       egma-prep render-heatmaps --sigma 8
     """
+    if ctx.invoked_subcommand is None:  # click before 8.2 calls that a success
+        click.echo(ctx.get_help(), err=True)
+        sys.exit(_BAD)
 
 
 def _reports_errors(command: Command) -> Command:

@@ -14,7 +14,7 @@ _OWNER_ONLY, _WITH_GROUP = 0o077, 0o027
 GIT_SEES_NOTHING = "*\n"
 _TEMPORARY = re.compile(r"\.(?P<name>.+?)(\.[0-9]+)?\.(?P<kind>tmp|old)")
 
-_RUSTS_WORD = re.compile(r"\(os error (\d+)\)")
+_RUSTS_WORD = re.compile(r"(?:\(os error |Os { code: )(\d+)")
 
 _shared = False
 

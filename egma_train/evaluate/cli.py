@@ -23,13 +23,6 @@ Changes = Mapping[str, Any]
 class _OneLineErrors(click.Group):
     """Says what is wrong with a command line in one line."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Show the help where nothing was asked for; click before 8.2 calls that a success."""
-        if not args and not ctx.resilient_parsing:
-            click.echo(ctx.get_help(), err=True)
-            sys.exit(_BAD)
-        return super().parse_args(ctx, args)
-
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run a command; exit 2 on bad usage, 130 when interrupted."""
         with own_process():
@@ -43,9 +36,14 @@ class _OneLineErrors(click.Group):
             sys.exit(_BAD)
 
 
-@click.group(cls=_OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_OneLineErrors,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, prog_name="egma-eval")
-def main() -> None:
+@click.pass_context
+def main(ctx: click.Context) -> None:
     """Measure trained models under protocols stated exactly.
 
     \b
@@ -53,6 +51,9 @@ def main() -> None:
       egma-eval zero-shot --task rsna --images RSNA --labels stage_2_train_labels.csv RUN
       egma-eval table --data data medclip=medclip-vit RUN      (MedCLIP as MedCLIP reads texts)
     """
+    if ctx.invoked_subcommand is None:  # click before 8.2 calls that a success
+        click.echo(ctx.get_help(), err=True)
+        sys.exit(_BAD)
 
 
 def _mend(error: Exception) -> str:
