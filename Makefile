@@ -17,6 +17,7 @@ help: ## list the targets
 
 demo: $(VENV)/.ready $(DEMO)/phantom/PHANTOM-truth.json ## set up, run the whole ETL on invented data, draw a reading, pre-train a small model
 	$(BIN)/egma-prep run $(DEMO)/phantom --out $(DEMO)/out --config phantom
+	rm -f $(DEMO)/reading.png
 	$(BIN)/egma-prep inspect --out $(DEMO)/out --png $(DEMO)/reading.png
 	$(BIN)/egma-prep report --out $(DEMO)/out
 	rm -rf $(DEMO)/out/runs

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,21 +35,25 @@ class Comparison:
     ----------
     different : int
         Files that have another content, or that cannot be read.
-    absent : set of str
-        Paths of those that are not here.
+    listed, absent : set of str
+        Paths of all, and of those that are not here.
     """
 
-    listed: int = 0
+    listed: set[str] = field(default_factory=set)
     different: int = 0
     absent: set[str] = field(default_factory=set)
 
-    def told(self, needed: int) -> str:
-        """Summarise; `needed` of the absent files are named elsewhere."""
-        here = self.listed - len(self.absent)
+    def told(self, needed: int, read: Iterable[str]) -> str:
+        """Summarise; `needed` of the absent files are named elsewhere, `read` is what was used."""
+        here = len(self.listed) - len(self.absent)
+        known = {path.lower() for path in self.listed}
+        unlisted = sum(path.lower() not in known for path in read)
         return (
-            f"of {self.listed:,} published files {here:,} are here, {self.different or 'none'} of"
-            f" them not as published; of the {len(self.absent):,} others readings need"
-            f" {needed or 'none'}"
+            f"of {len(self.listed):,} published files {here:,} are here,"
+            f" {self.different or 'none'} of them not as published; of the {len(self.absent):,}"
+            f" others readings need {needed or 'none'}"
+            + f"; {unlisted:,} files that readings need stand in no list: is it whole?"
+            * bool(unlisted)
         )
 
 
@@ -69,7 +73,7 @@ def compare(files: InputFiles, say: Say) -> Comparison:
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         looked = list(_side_by_side(threads, lambda path: _look(files, path), sorted(listed)))
     stamps = {path: stamp for path, stamp in looked if stamp is not None}
-    found = Comparison(len(listed), absent=listed.keys() - stamps.keys())
+    found = Comparison({*listed}, absent=listed.keys() - stamps.keys())
     total, done = sum(stamp["size"] for stamp in stamps.values()), 0
     with (
         _kept(files, say) as (known, keep),
@@ -80,7 +84,7 @@ def compare(files: InputFiles, say: Say) -> Comparison:
             if isinstance(sha256, OSError):
                 found.different += 1
                 say(f"{path}: cannot be read ({sha256.strerror or sha256}); check permissions")
-            elif sha256 != listed[path]:
+            elif sha256 not in listed[path]:
                 found.different += 1
                 say(f"{path}: not as published; download it again")
             if isinstance(sha256, str) and path not in known:
@@ -90,13 +94,13 @@ def compare(files: InputFiles, say: Say) -> Comparison:
     return found
 
 
-def _listed(files: InputFiles) -> dict[str, str]:
-    """Read all lists: SHA-256 by path."""
-    found: dict[str, str] = {}
+def _listed(files: InputFiles) -> dict[str, set[str]]:
+    """Read all lists: SHA-256 by path, of one that stands there several times any of them."""
+    found: dict[str, set[str]] = {}
     for place in files.releases():
         home = place.removesuffix(LIST)
         for path, sha256 in listed_in(files.read(place), place):
-            found.setdefault(home + path, sha256)
+            found.setdefault(home + path, set()).add(sha256)
     if not found:
         raise BadUsageError(
             f"{files.root} has no {LIST}; download it from the dataset's page on PhysioNet, into"

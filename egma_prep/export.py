@@ -120,8 +120,7 @@ def _export(
         if not name.is_file() or name.read_bytes() != card:
             raise BadUsageError(f"{target} exists and is not an empty folder; choose another DEST")
         shutil.rmtree(work, ignore_errors=True)  # of an export that was killed at its very end
-        if mode == SHARED:
-            _set_modes(target, mode)
+        _set_modes(target, mode)
         return None
     paths = shards_of(out, run)
     _begin(work, {"kind": kind, "run": run["seal"]})

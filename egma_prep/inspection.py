@@ -65,8 +65,9 @@ def draw_reading(
     reading = _find(Shards(shards_of(out, run)), reading_id, out.root)
     figure = _words_beside_sentences(out, reading, options) if level == "word" else reading.plot()
     target = png or out.root / f"{reading.reading_id}.png"
-    refuse_foreign(target, f"Software\0{_SOFTWARE}".encode())
-    shared = not is_remote(out.root) and is_shared(out.root)
+    # In OUT may lie a figure of an earlier version, whose mark is matplotlib's.
+    refuse_foreign(target, f"Software\0{_SOFTWARE}".encode() if png else b"Software\0")
+    shared = png is None and not is_remote(out.root) and is_shared(out.root)
     with appearing_whole(target, shared=shared) as temporary, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands in its place
         figure.savefig(temporary, dpi=110, format="png", metadata={"Software": _SOFTWARE})

@@ -1,5 +1,6 @@
 """The SHA-256 of every file of a release, as PhysioNet lists them at a dataset's root."""
 
+import codecs
 import hashlib
 import re
 from binascii import a2b_hex
@@ -58,7 +59,7 @@ def listed_in(data: bytes, where: object) -> Iterator[tuple[str, str]]:
 
 def _usable(data: bytes, where: object) -> Iterator[re.Match[bytes]]:
     found = False
-    for line in _LINE.finditer(data):
+    for line in _LINE.finditer(data.removeprefix(codecs.BOM_UTF8)):
         if not line[2].startswith(b"/") and b".." not in line[2].split(b"/"):
             found = True
             yield line

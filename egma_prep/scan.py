@@ -81,7 +81,8 @@ def scan_tree(
     if comparison is not None:
         needed = sorted(found.missing & comparison.absent)
         yield from (f"{path}: not here, and a reading needs it; download it" for path in needed)
-        yield comparison.told(len(needed))
+        read = [path for path, known in files.fingerprints.items() if known["size"] >= 0]
+        yield comparison.told(len(needed), {*read} - {*files.releases()})
 
 
 def _spread(readings: list[PlannedReading], number: int) -> list[PlannedReading]:

@@ -200,7 +200,8 @@ FORMS: dict[str, Callable[[str, str], str]] = {
 def test_a_list_is_read_however_it_was_written(form: str) -> None:
     listed = {"a b/c.csv": "0a" * 32, "files/p10/\u00e9.jpg": "ff" * 32}
     data = "".join(FORMS[form](digest, path) for path, digest in listed.items()).encode()
-    assert dict(listed_in(data, "a list")) == listed
+    for begin in (b"", b"\xef\xbb\xbf"):
+        assert dict(listed_in(begin + data, "a list")) == listed
 
 
 def test_the_phantoms_list_is_of_every_released_file(released: dict[str, Path]) -> None:
@@ -267,6 +268,30 @@ def test_a_partial_download_is_fine_and_what_readings_lack_is_named(tree: Path) 
     assert result.exit_code == 0
     assert f"{image.relative_to(tree)}: not here, and a reading needs it" in result.stdout
     assert f"of the {len(unneeded) + 1} others readings need 1" in last(result)
+
+
+def test_a_list_that_was_cut_vouches_for_no_more_than_it_names(tree: Path) -> None:
+    sums = tree / "SHA256SUMS.txt"
+    lines = sums.read_text().splitlines(keepends=True)
+    sums.write_text("".join(line for line in lines if ".jpg " not in f"{line.strip()} "))
+    result = compared(tree)
+    assert result.exit_code == 0
+    found = re.search(
+        r"; (\d+) files that readings need stand in no list: is it whole", last(result)
+    )
+    assert found and 1 <= int(found[1]) <= len(lines)
+    sums.write_text("".join(lines))
+    assert "stand in no list" not in last(compared(tree))
+
+
+def test_of_two_digests_of_one_path_either_is_published_for_scan_and_run(
+    tree: Path, tmp_path: Path
+) -> None:
+    sums = tree / "SHA256SUMS.txt"
+    lines = sums.read_text().splitlines(keepends=True)
+    sums.write_text("".join(f"{'0' * 64}{line[64:]}" + line for line in lines))
+    assert compared(tree).exit_code == 0
+    assert run_etl(tree, tmp_path / "out").exit_code == 0
 
 
 @pytest.mark.fault(

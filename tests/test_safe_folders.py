@@ -17,6 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from conftest import egma_prep, run_etl
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from tables import contents, rejects
 
 from egma_prep import open_shards
@@ -129,6 +131,10 @@ def test_what_is_shared_stays_shared_until_it_is_not_and_is_for_the_group_alone(
         done("synth", tmp_path / "y" / "phantom", "--readings", 2, "--small", "--shared")
         for place in ("x", "y"):
             assert shared_modes(tmp_path / place) == {0o750, 0o640}
+        done("export", tmp_path / "x" / "png", "--to", "png", "--out", out)  # closes it again
+        assert modes(tmp_path / "x" / "png") == {}
+        done("inspect", "--out", out, "--png", tmp_path / "mine.png")  # of another group, perhaps
+        assert mode(tmp_path / "mine.png") == 0o600
         done("export", tmp_path / "own", "--to", "npz", "--out", out)
         assert mode(tmp_path / "own") == 0o700 and modes(tmp_path / "own") == {}
         said = run_etl(phantom, out, "--no-shared").output
@@ -224,6 +230,11 @@ def test_a_figure_of_ours_is_made_again_and_no_page_of_others(
     out = shutil.copytree(clean_out, tmp_path / "out")
     for _ in range(2):
         done("inspect", "--out", out)
+    (figure,) = out.glob("*.png")
+    pixels, software = Image.open(figure), PngInfo()
+    software.add_text("Software", "Matplotlib version3.9.0, https://matplotlib.org/")
+    pixels.save(figure, pnginfo=software)  # as earlier versions wrote it
+    done("inspect", "--out", out)
     (out / "report.html").write_text("<title>My report</title>")
     assert "report.html is not of egma-prep; move it away" in refused("report", "--out", out)
     (out / "report.html").unlink()
