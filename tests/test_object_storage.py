@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from click.testing import Result
 from conftest import PATIENCE_S
 from moto.core import set_initial_no_auth_action_count
 from moto.server import ThreadedMotoServer
@@ -25,14 +26,35 @@ from egma_prep import shards as shards_module
 from egma_prep.formats import load_shard, shard_files
 from egma_prep.out_folder import OutFolder
 from egma_prep.places import place_of
+from egma_prep.synth import write_tree
 from egma_train import cache
 from egma_train.cli import main as train
-from tests.conftest import IN_THREADS, egma_prep, invoked, run_etl
+from tests.conftest import IN_THREADS, egma_prep, invoked
+from tests.conftest import run_etl as run_in_threads
 from tests.test_faults_of_runs import join, scheduler
 
 EGMA_PREP = str(Path(sys.executable).with_name("egma-prep"))
-IN_PARTS = IN_THREADS[2:]
+IN_PARTS = ("--set", "execution.readings_per_part=3")
 NO_PROCESS = 2**22 + 1
+
+
+def run_etl(data: object, out: object, *more: object) -> Result:
+    return run_in_threads(data, out, *IN_PARTS, *more)
+
+
+@pytest.fixture(scope="module")
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tree of few files: each costs the server here several requests a test."""
+    write_tree(root := tmp_path_factory.mktemp("few") / "mimic-eye", 8, small=True, seed=3)
+    return root
+
+
+@pytest.fixture(scope="module")
+def clean_out(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of an undisturbed local run."""
+    result = run_etl(phantom, out := tmp_path_factory.mktemp("clean") / "out")
+    assert result.exit_code == 0, result.output
+    return out
 
 
 @pytest.fixture(scope="module")
