@@ -139,8 +139,7 @@ def run_etl(
     subjects = planned_subjects(source, files)
     for line in told(files.remarks):
         say(line)
-    for line in out.create(shared):
-        say(line)
+    out.create(shared)
     with out.locked():
         out.finish_swap()
         run = out.run() or {}
@@ -150,7 +149,7 @@ def run_etl(
         where = (resolved(data), images and resolved(images), out.root)
         names = () if is_remote(data) else sorted(os.listdir(data))[:_LANDMARKS]
         job = Job(*where, source.name, _options(run, changes, source), out.token, tuple(names))
-        return _bring_up_to_date(run, job, subjects, files, say, replacing, again)
+        return _bring_up_to_date(run, job, subjects, files, say, shared, replacing, again)
 
 
 def _options(run: dict[str, Any], changes: Iterable[dict[str, Any]], source: Source) -> Options:
@@ -164,6 +163,7 @@ def _bring_up_to_date(
     subjects: list[SubjectPlan],
     files: InputFiles,
     say: Say,
+    shared: bool | None,
     replacing: bool,
     again: Collection[int],
 ) -> Summary:
@@ -187,12 +187,14 @@ def _bring_up_to_date(
     if not replacing:
         refuse_loss(out, plans, [plan for plan in plans if plan.part in stale], job, files)
     complete = _is_merged(out, run, stamps) and not stale and set(out.parts()) == parts
-    for line in [*_notices(run, job, options), *_remade(stale)]:
+    for line in [*out.close(shared), *_notices(run, job, options), *_remade(stale)]:
         say(line)
+    header = _header(job, n_parts)
+    if complete and any(run.get(name) != header[name] for name in ("data", "images")):
+        out.write_run(run | {name: header[name] for name in ("data", "images")})
     if not complete:
         work = f"{len(stale)} of {len(plans)} parts to make"
         say(f"{job.source}: {planned} readings planned, {work}, into {out.root}")
-        header = _header(job, n_parts)
         _make([plan for plan in plans if plan.part in stale], parts, job, options, header)
         out.check_lock()
         why = Counter(reason.why for reason in stale.values())

@@ -17,7 +17,7 @@ from egma_prep.options import Options, with_changes
 from egma_prep.out_folder import OutFolder, part_number
 from egma_prep.own_files import GITIGNORE
 from egma_prep.parts import Job, damaged_files, part_of
-from egma_prep.places import delete, files_below, place_of, resolved
+from egma_prep.places import delete, files_below, is_remote, place_of, resolved
 from egma_prep.progress import Progress
 from egma_prep.render_again import render_reading
 from egma_prep.run import counted, open_tree, planned_subjects, run_etl
@@ -165,7 +165,13 @@ def _run_again(
     parts: Collection[int] = (),
 ) -> None:
     where = images or (place_of(run["images"]) if run["images"] and data is None else None)
-    data = data or place_of(run["data"])
+    if data is None:
+        data = place_of(run["data"])
+        if not is_remote(data) and not data.exists():
+            raise BadUsageError(
+                f"DATA {data} is not there any more; say where it is now: egma-prep verify --out"
+                f" {out_root} --repair --against DATA"
+            )
     run_etl(data, out_root, (), run["source"], where, say, again=parts)
 
 

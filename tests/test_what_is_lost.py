@@ -172,3 +172,61 @@ def test_folders_that_may_not_be_read_are_named_as_the_reason(data: Path, out: P
             patient.chmod(0o700)
     assert "unreadable_file, such as: patient_" in line and "Permission denied" in line
     assert "another dataset" not in line
+
+
+# -- a run that is refused, DATA that was moved, an OUT of another user ---------------------------
+
+
+@pytest.mark.fault(
+    "a run that is refused, into a folder of another mode",
+    "an OUT of mode 700 with --shared, one of 750 with --no-shared; `run` of another dataset",
+    "exit 2, one line; no mode and no file is changed",
+)
+@pytest.mark.parametrize(("mode", "flag"), [(0o700, "--shared"), (0o750, "--no-shared")])
+def test_a_refused_run_changes_no_mode(out: Path, tmp_path: Path, mode: int, flag: str) -> None:
+    write_tree(tmp_path / "other", 8, small=True, seed=99)
+    out.chmod(mode)
+    with nothing_changes(out):
+        assert "another dataset" in refused("run", tmp_path / "other", "--out", out, flag)
+
+
+@pytest.mark.fault(
+    "DATA is moved, or copied, after a run",
+    "its folder renamed; `run` from there, twice; `verify --repair` before and after",
+    "run.json has the new place and says so once; before that the repair names --against",
+)
+def test_moved_data_are_known_by_their_new_place(
+    data: Path, out: Path, clean_out: Path, tmp_path: Path
+) -> None:
+    assert run_etl(data, out).exit_code == 0
+    moved = data.rename(tmp_path / "moved")
+    flip(out / "state" / "part-00000" / "words.parquet")
+    line = egma_prep("verify", "--out", out, "--repair", "--sample", 0).stderr
+    assert f"{data} is not there any more" in line and "--against" in line
+    mended = egma_prep("verify", "--out", out, "--repair", "--sample", 0, "--against", moved)
+    assert mended.exit_code == 0, mended.output
+    again = moved.rename(tmp_path / "again")
+    said = run_etl(again, out)
+    assert said.exit_code == 0 and f"a run of {moved}; bringing it to {again}" in said.output
+    assert json.loads((out / "run.json").read_text())["data"] == str(again)
+    assert "bringing it" not in run_etl(again, out).output
+    flip(out / "state" / "part-00000" / "words.parquet")
+    mended = egma_prep("verify", "--out", out, "--repair", "--sample", 0)
+    assert mended.exit_code == 0, mended.output
+    assert contents(out) == contents(clean_out)
+
+
+@pytest.mark.needs_root
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="needs another user")
+def test_a_folder_of_another_user_is_told_to_be_for_reading_only(data: Path, out: Path) -> None:
+    from test_safe_folders import as_anyone
+
+    for path in (out, *out.rglob("*")):
+        os.chown(path, 12345, 12345)
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    for command in (["render-heatmaps", "--sigma", 8], ["verify", "--repair"], ["run", data]):
+        with as_anyone(), nothing_changes(out):
+            result = egma_prep(*command, "--out", out)
+        assert result.exit_code == 2, result.output
+        assert "it is another user's, for you to read only" in result.stderr
+        assert "Errno" not in result.stderr and "--out OWN" in result.stderr
