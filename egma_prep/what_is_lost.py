@@ -44,11 +44,13 @@ def refuse_loss(
     before = written_before(out)
     total = max(len(before), _count_before(out))
     fewest = total - _MOST_LOST * total
-    planned = {reading.key for plan in plans for reading in plan.readings}
+    planned = _keys_of(plans)
     # Readings that are known by their number alone may be any that are planned.
     wanted = before if len(before) == total else before | planned
+    if len((planned & wanted) - _keys_of(stale)) >= fewest:
+        return
     in_doubt = [plan for plan in stale if _may_lose(out, plan, job, files)]
-    left = {reading.key for plan in in_doubt for reading in plan.readings} & wanted
+    left = _keys_of(in_doubt) & wanted
     kept = len((planned & wanted) - left)
     reasons: list[Reject] = [
         reject
@@ -66,6 +68,10 @@ def refuse_loss(
     if min(kept, total) < fewest:
         where = f"{out.root} holds {total} readings, of which {files.root} has {kept}"
         raise BadUsageError(f"{where}: {_why(reasons, total - kept, job)}")
+
+
+def _keys_of(plans: Sequence[PartPlan]) -> set[Key]:
+    return {reading.key for plan in plans for reading in plan.readings}
 
 
 def written_before(out: OutFolder) -> set[Key]:

@@ -69,9 +69,10 @@ def empty_images(data: Path) -> None:
         path.write_bytes(b"")
 
 
-def list_others(data: Path) -> None:
+def list_others(data: Path, pattern: str = "*.jpg") -> None:
     digest = hashlib.sha256(b"another").hexdigest()
-    lines = [f"{digest}  {path.relative_to(data).as_posix()}\n" for path in images(data)]
+    paths = sorted(data.rglob(pattern))
+    lines = [f"{digest}  {path.relative_to(data).as_posix()}\n" for path in paths]
     (data / "SHA256SUMS.txt").write_text("".join(lines))
 
 
@@ -84,13 +85,18 @@ def reverse_times(data: Path) -> None:
 SPOILT: dict[str, tuple[Callable[[Path], None], str]] = {
     "images without a byte": (empty_images, "empty_file, such as: patient_"),
     "a list with other checksums of images": (list_others, "not_as_published, such as: patient_"),
+    "a list with other checksums of tables": (
+        lambda data: list_others(data, "*.csv"),
+        "not_as_published, such as: patient_",
+    ),
     "fixations in reverse": (reverse_times, "reversed_time, such as: patient_"),
 }
 
 
 @pytest.mark.fault(
     "content that has become unusable",
-    "all images emptied; a SHA256SUMS.txt with other digests of them; all rows of gaze reversed;"
+    "all images emptied; a SHA256SUMS.txt with other digests of them, of tables; all rows of gaze"
+    " reversed;"
     " `run` again into the finished folder",
     "exit 2, one line with both counts, the reason, a file and how to mend; nothing is changed",
 )
