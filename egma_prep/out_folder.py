@@ -110,8 +110,23 @@ class OutFolder:
                 " by --out"
             )
 
-    def create(self, shared: bool | None = None) -> Iterator[str]:
-        """Make the folder, its owner's alone unless `shared`, and check that it can be written.
+    def create(self, shared: bool | None = None) -> None:
+        """Make the folder, its owner's alone unless `shared`; what is there stays as it is.
+
+        Raises
+        ------
+        BadUsageError
+            If it cannot be made.
+        """
+        self.refuse_foreign()
+        if is_remote(self.root):
+            return
+        with self._told_if_not_writable():
+            for folder in (self.root, *self._folders()):
+                make_own_folder(folder, shared)
+
+    def close(self, shared: bool | None = None) -> Iterator[str]:
+        """Close the folder to others, `shared` to all but its group, and check that it took.
 
         Parameters
         ----------
@@ -126,30 +141,24 @@ class OutFolder:
         Raises
         ------
         BadUsageError
-            If it cannot be made.
+            If it cannot be written.
         """
-        self.refuse_foreign()
         if is_remote(self.root):
             return
-        try:
-            was = mode_of(self.root) if self.root.exists() else None
+        with self._told_if_not_writable():
+            was = mode_of(self.root)
             if shared is None:
-                shared = was == SHARED and self.state.exists()
+                shared = was == SHARED and (self.run_file.exists() or bool(self.parts()))
             mode = SHARED if shared else ALONE
-            make_own_folder(self.root, shared)
-            set_mode(self.root, mode)
-            for folder in self._folders():
-                make_own_folder(folder, shared)
+            for folder in (self.root, *self._folders()):
                 set_mode(folder, mode)
             keep_out_of_git(self.root)
-            if was not in (None, mode):
+            if was != mode:
                 for path in self._all_files():
                     with contextlib.suppress(FileNotFoundError):  # of a run at work
                         set_mode(path, mode)
             lines = [*complaints(self.state, mode)]
-        except OSError as error:
-            raise self._not_writable(error) from None
-        if was is not None and was & ~mode:
+        if was & ~mode:
             if mode_of(self.root) == mode:
                 whose = "its group" if shared else "you alone; --shared lets its group read it"
                 yield f"{self.root} was open to others (mode {was:o}), now to {whose}"
@@ -159,6 +168,13 @@ class OutFolder:
                     " there can replace what is in it; better choose a folder of your own"
                 )
         yield from lines
+
+    @contextlib.contextmanager
+    def _told_if_not_writable(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise self._not_writable(error) from None
 
     def _all_files(self) -> Iterator[Path]:
         """List all in our folders, and our files beside them."""
@@ -172,6 +188,13 @@ class OutFolder:
         return self.state, self.tables, self.images, self.shards
 
     def _not_writable(self, error: OSError) -> BadUsageError:
+        theirs = isinstance(error, PermissionError) and self.root.exists()
+        if theirs and self.root.stat().st_uid != os.geteuid():
+            return BadUsageError(
+                f"cannot write to {self.root} ({error.strerror}): it is another user's, for you to"
+                " read only; read it by verify, inspect or export, or make an own one: egma-prep"
+                " run DATA --out OWN"
+            )
         return BadUsageError(
             f"cannot write to {self.root} ({error.strerror}); choose another folder by --out"
         )
@@ -337,8 +360,14 @@ class OutFolder:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other runs out, and wait for workers that outlived theirs; see `egma_prep.lock`."""
-        with locked(self.lock_file) as self.token:
-            wait_for_workers(self.workers_file)
+        with contextlib.ExitStack() as stack:
+            try:
+                self.token = stack.enter_context(locked(self.lock_file))
+                wait_for_workers(self.workers_file)
+            except PermissionError as error:
+                if is_of_a_store(error):
+                    raise
+                raise self._not_writable(error) from None
             yield
 
     def at_work(self) -> contextlib.AbstractContextManager[None]:

@@ -4,7 +4,7 @@ import contextlib
 import os
 import platform
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -97,6 +97,7 @@ def run_etl(
     *,
     shared: bool | None = None,
     replacing: bool = False,
+    again: Collection[int] = (),
 ) -> Summary:
     """Bring ``out/`` up to date with a raw tree.
 
@@ -118,6 +119,8 @@ def run_etl(
         The group may read the folder; as it was by default, else the owner alone.
     replacing : bool
         Other readings may take the place of those that were written before.
+    again : collection of int
+        Parts to be made again though they look current.
 
     Raises
     ------
@@ -136,8 +139,7 @@ def run_etl(
     subjects = planned_subjects(source, files)
     for line in told(files.remarks):
         say(line)
-    for line in out.create(shared):
-        say(line)
+    out.create(shared)
     with out.locked():
         out.finish_swap()
         run = out.run() or {}
@@ -147,7 +149,7 @@ def run_etl(
         where = (resolved(data), images and resolved(images), out.root)
         names = () if is_remote(data) else sorted(os.listdir(data))[:_LANDMARKS]
         job = Job(*where, source.name, _options(run, changes, source), out.token, tuple(names))
-        return _bring_up_to_date(run, job, subjects, files, say, replacing)
+        return _bring_up_to_date(run, job, subjects, files, say, shared, replacing, again)
 
 
 def _options(run: dict[str, Any], changes: Iterable[dict[str, Any]], source: Source) -> Options:
@@ -161,15 +163,17 @@ def _bring_up_to_date(
     subjects: list[SubjectPlan],
     files: InputFiles,
     say: Say,
+    shared: bool | None,
     replacing: bool,
+    again: Collection[int],
 ) -> Summary:
     out, options = OutFolder(wanted.out, wanted.token), wanted.options
     planned = sum(len(subject.readings) + len(subject.rejects) for subject in subjects)
     # New render options come last, over finished parts, so that shards never mix two; what holds
     # no raw gaze cannot be rendered again.
-    again = run and not options.output.privacy and not run["options"]["output"]["privacy"]
+    renderable = run and not options.output.privacy and not run["options"]["output"]["privacy"]
     job = wanted
-    if again:
+    if renderable:
         kept = with_changes(options, {"render": run["options"]["render"]})
         job = replace(wanted, options=kept)
     n_parts = _part_count(run.get("n_parts"), planned, options.execution.readings_per_part)
@@ -177,17 +181,20 @@ def _bring_up_to_date(
     stamps = stamps_below(out.root)
     with ThreadPoolExecutor() as threads:
         reasons = list(threads.map(lambda plan: why_stale(plan, job, files, stamps), plans))
-    stale = {plan.part: why for plan, why in zip(plans, reasons, strict=True) if why}
     parts = {plan.part for plan in plans}
+    stale = dict.fromkeys(sorted(parts & {*again}), Stale("faulty as it was written"))
+    stale |= {plan.part: why for plan, why in zip(plans, reasons, strict=True) if why}
     if not replacing:
         refuse_loss(out, plans, [plan for plan in plans if plan.part in stale], job, files)
     complete = _is_merged(out, run, stamps) and not stale and set(out.parts()) == parts
-    for line in [*_notices(run, job, options), *_remade(stale)]:
+    for line in [*out.close(shared), *_notices(run, job, options), *_remade(stale)]:
         say(line)
+    header = _header(job, n_parts)
+    if complete and any(run.get(name) != header[name] for name in ("data", "images")):
+        out.write_run(run | {name: header[name] for name in ("data", "images")})
     if not complete:
         work = f"{len(stale)} of {len(plans)} parts to make"
         say(f"{job.source}: {planned} readings planned, {work}, into {out.root}")
-        header = _header(job, n_parts)
         _make([plan for plan in plans if plan.part in stale], parts, job, options, header)
         out.check_lock()
         why = Counter(reason.why for reason in stale.values())

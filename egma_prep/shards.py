@@ -22,7 +22,7 @@ from egma_prep.options import ImageOptions, Options
 from egma_prep.out_folder import OutFolder
 from egma_prep.parts import Job, PartPlan
 from egma_prep.places import add_line, delete, is_of_a_store, make_folder, unreachable
-from egma_prep.readings import PlannedReading, typed_reading
+from egma_prep.readings import PlannedReading, Size, typed_reading
 from egma_prep.schema import (
     IMAGES,
     SHARD,
@@ -230,11 +230,23 @@ def load_reading(
         return Reject.of(BadInputError("unexpected", "", what), *planned.key, stage)
 
 
-def _framed(path: str, files: InputFiles, options: ImageOptions) -> FramedImage:
+def read_image(path: str, files: InputFiles, options: ImageOptions) -> tuple[bytes, Size]:
+    """Read an image file, and its width and height from its header.
+
+    Raises
+    ------
+    BadInputError
+        If it cannot be read, or is too large to be decoded.
+    """
     data = files.read(path)
     width, height = image_size(data, path)
     if width * height > options.max_megapixels * 1e6:
         what = f"{path} has {width} x {height} pixels"
         raise BadInputError("oversized_image", path, what)
-    frame = frame_of(width, height, options.fit)
+    return data, (width, height)
+
+
+def _framed(path: str, files: InputFiles, options: ImageOptions) -> FramedImage:
+    data, size = read_image(path, files, options)
+    frame = frame_of(*size, options.fit)
     return FramedImage(frame, *framed(data, path, frame, options))

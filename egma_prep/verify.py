@@ -3,7 +3,7 @@
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from egma_prep.options import Options, with_changes
 from egma_prep.out_folder import OutFolder, part_number
 from egma_prep.own_files import GITIGNORE
 from egma_prep.parts import Job, damaged_files, part_of
-from egma_prep.places import delete, files_below, place_of, resolved
+from egma_prep.places import delete, files_below, is_remote, place_of, resolved
 from egma_prep.progress import Progress
 from egma_prep.render_again import render_reading
 from egma_prep.run import counted, open_tree, planned_subjects, run_etl
@@ -149,20 +149,30 @@ def repair(
         # Any run tries those again that are `OF_THE_MACHINE`.
         if record and "unexpected" in {reject["reason"] for reject in record["rejects"]}:
             broken.add(part)
+    _run_again(out_root, run, data, images, say, broken)  # refuses what would lose readings
     with out.locked():
-        for part in broken:
-            delete(out.record_file(part))
         for finding in verdict.findings:
             if finding.problem == _LEFT_BEHIND:
                 delete(out.root / finding.path)
-    _run_again(out_root, run, data, images, say)
 
 
 def _run_again(
-    out_root: Path, run: dict[str, Any], data: Path | None, images: Path | None, say: Say
+    out_root: Path,
+    run: dict[str, Any],
+    data: Path | None,
+    images: Path | None,
+    say: Say,
+    parts: Collection[int] = (),
 ) -> None:
     where = images or (place_of(run["images"]) if run["images"] and data is None else None)
-    run_etl(data or place_of(run["data"]), out_root, (), run["source"], where, say)
+    if data is None:
+        data = place_of(run["data"])
+        if not is_remote(data) and not data.exists():
+            raise BadUsageError(
+                f"DATA {data} is not there any more; say where it is now: egma-prep verify --out"
+                f" {out_root} --repair --against DATA"
+            )
+    run_etl(data, out_root, (), run["source"], where, say, again=parts)
 
 
 # -- files ----------------------------------------------------------------------------------------
