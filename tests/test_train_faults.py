@@ -359,6 +359,49 @@ def test_older_caches_are_deleted_once_nobody_reads_them(golden: Path) -> None:
     assert len([one for one in (golden / "cache").iterdir() if one.is_dir()]) == 1
 
 
+@pytest.mark.fault(
+    "a cache's folder with files of the user's",
+    "a text, folders and a lock of names that ours have, one of them beside our own files, and a"
+    " second name of a file in the lock's place; a whole run with `execution.cache`",
+    "what lacks our mark is kept to the letter, a foreign lock is refused in one line; an older"
+    " cache of ours is deleted",
+)
+def test_only_what_is_ours_is_deleted_or_written_over_in_a_cache_folder(
+    golden: Path, shards: Path, tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine"
+    open_cache(golden, mine)
+    (ours,) = (one for one in mine.iterdir() if one.is_dir())
+    shutil.copytree(ours, mixed := mine / "00112233445566aa-v1")
+    files = [
+        mine / "0123456789abcdef.txt", mine / ".0123456789abcdef.txt.7.tmp",
+        mine / "0123456789abcdef-v1" / "thesis", mine / ".0123456789abcdef-v1.7.old" / "images",
+        mine / ".shards-mine" / "x", mine / ".shards-abcdefg1" / "part-00000.npz", mixed / "thesis",
+    ]  # fmt: skip
+    for path in files:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    shutil.rmtree(golden)  # so that its cache is of no use any more
+    arguments = ("--shards", shards, "--out", tmp_path, *SMALL, "--epochs", 1)
+    command = (*arguments, "--set", f"execution.cache={mine}")
+    lock = mine / ".lock"
+    (tmp_path / "theirs").write_text("")
+    for put in (lambda: lock.write_text("mine"), lambda: lock.hardlink_to(tmp_path / "theirs")):
+        lock.unlink()
+        put()
+        before = lock.read_text()
+        result = egma_train(*command)
+        (line,) = result.stderr.splitlines()
+        assert result.exit_code == 2 and f"{lock} is in the place of a lock" in line
+        assert lock.read_text() == before and "move it away" in line
+    lock.unlink()
+    result = egma_train(*command)
+    assert result.exit_code == 0, result.output
+    assert "older copies of shards" in result.output and not ours.exists()
+    assert {path.read_text() for path in files} == {"mine"}
+    assert {one.name for one in mixed.iterdir()} >= {"images", "index.npz", "thesis"}
+
+
 REPORT = {
     "checkpoint": {"name": "m", "sha256": "0"},
     "rows": [{"path": f"{sign}cmd|' /C calc'!A0", "score": -0.5} for sign in "=+-@'"],
