@@ -3,6 +3,7 @@
 import os
 import shutil
 import zipfile
+from codecs import getincrementaldecoder
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -25,9 +26,11 @@ from egma_train.cache_folder import (
 from egma_train.errors import BadUsageError, CannotWriteError
 from egma_train.lock import in_use, locked
 from egma_train.own_process import tell
+from egma_train.safe_text import is_plain_name
 from egma_train.shards import (
     FRAME_PX,
     GRID_CELLS,
+    Npz,
     ShardReading,
     find_shards,
     fingerprint,
@@ -41,8 +44,19 @@ _BLANK_MAP = bytes(FRAME_PX * FRAME_PX)
 _CACHE_VERSION = 1
 
 Say = Callable[[str], Any]
-_DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
-"""What opening raises, TypeError where numpy before 2.2 had added an array to the index."""
+_INDEX_ARRAYS: dict[str, tuple[Any, ...]] = {
+    "dataset": ("U",),
+    "reading_id": ("U",),
+    "split": ("U",),
+    "image_number": ("i8",),
+    "reading_grids": ("f4", _CELLS),
+    "offsets": ("i8",),
+    "text_offsets": ("i8",),
+    "has_grid": ("b1",),
+}
+"""Each array's kind, and its shape beside its length."""
+_COUNTED = (("dataset", "U"), ("has_grid", "b1"))
+_BLOCK_BYTES = 2**22
 
 
 class _Held:
@@ -169,7 +183,7 @@ def _made_of(files: list[Path], root: Path, maps: bool, antialias: bool, say: Sa
     if (place / INDEX).exists():
         try:
             return _open(place, key)
-        except _DAMAGE:
+        except Exception:
             say(f"{place} is damaged: copying the shards again")
     else:
         say(f"copying {len(files)} shards to {place}, once")
@@ -217,7 +231,7 @@ def _open_from_store(url: str, root: Path, maps: bool, antialias: bool, say: Say
     stamp = stamp_of_shards(url)
     noted = read_note(note_of(root, url))
     if noted.get("stamp") == stamp:
-        with suppress(*_DAMAGE):
+        with suppress(Exception):
             return _open(_place(root, noted["key"], maps, antialias), noted["key"])
     copy = folder_for_shards(root)
     try:
@@ -323,11 +337,23 @@ def _as_arrays(index: dict[str, list[Any]]) -> dict[str, NDArray[Any]]:
 
 
 def _open(place: Path, key: str) -> ReadingCache:
+    """Map a cache that keeps the rules of shards: who wrote it is not known either.
+
+    Raises
+    ------
+    Exception
+        Of any kind where it is damaged or crafted; each library has its own.
+    """
     held = _Held(place / INDEX)
-    with np.load(place / INDEX, allow_pickle=False) as stored:
-        index = {name: stored[name] for name in stored.files}
+    with zipfile.ZipFile(place / INDEX) as archive:
+        if set(archive.namelist()) != {f"{name}.npy" for name in _INDEX_ARRAYS}:
+            raise ValueError("other arrays")  # numpy before 2.2 had added one
+        index, stored = {}, Npz(archive)
+        n, m = (len(stored.array(name, kind)) for name, kind in _COUNTED)
+        lengths = {"offsets": n + 1, "text_offsets": m + 1, "has_grid": m}
+        for name, (kind, *cells) in _INDEX_ARRAYS.items():
+            index[name] = stored.array(name, kind, lengths.get(name, n), *cells)
     text_offsets = index.pop("text_offsets")
-    n, m = len(index["dataset"]), len(index["has_grid"])
 
     def mapped(name: str, kind: Any, *shape: int) -> NDArray[Any]:
         size = int(np.prod(shape)) * np.dtype(kind).itemsize
@@ -339,13 +365,54 @@ def _open(place: Path, key: str) -> ReadingCache:
         return np.memmap(place / name, kind, "r", shape=shape).view(np.ndarray)
 
     frame = (FRAME_PX, FRAME_PX)
-    return ReadingCache(
-        fingerprint=key,
-        images=mapped("images", np.uint8, n, *frame),
-        grids=mapped("grids", np.dtype("<f4"), m, _CELLS),
-        maps=mapped("maps", np.uint8, m, *frame) if (place / "maps").exists() else None,
-        _text=mapped("text", np.uint8, int(text_offsets[-1])),
-        _text_offsets=text_offsets,
-        _held=held,
-        **index,
+    return _checked(
+        ReadingCache(
+            fingerprint=key,
+            images=mapped("images", np.uint8, n, *frame),
+            grids=mapped("grids", np.dtype("<f4"), m, _CELLS),
+            maps=mapped("maps", np.uint8, m, *frame) if (place / "maps").exists() else None,
+            _text=mapped("text", np.uint8, int(text_offsets[-1])),
+            _text_offsets=text_offsets,
+            _held=held,
+            **index,
+        )
     )
+
+
+def _checked(cache: ReadingCache) -> ReadingCache:
+    """Refuse what `_build` cannot have written; images and maps of any bytes are pixels."""
+    n, m = len(cache), len(cache.has_grid)
+    known = ~np.isnan(cache.reading_grids).all(1)
+    text, begins = cache._text, cache._text_offsets[:-1]
+    names = np.unique(np.concatenate([cache.dataset, cache.reading_id, cache.split])).tolist()
+    right = {
+        "readings": n > 0 and all(is_plain_name(one) for one in names if one),
+        "images": cache.image_number.min() >= 0 and cache.image_number.max() < n,
+        "sentences": _share_out(cache.offsets, m, 1),
+        "texts": _share_out(cache._text_offsets, len(text), 0),
+        # Sentences of UTF-8 that do not begin inside a letter are UTF-8 each.
+        "letters": not (text[begins[begins < len(text)]] & 0xC0 == 0x80).any() and _is_utf8(text),
+        "gaze": cache.has_grid.view(np.uint8).max() <= 1,
+        "grids": _from_0_to_1(cache.grids) and _from_0_to_1(cache.reading_grids[known]),
+    }
+    if wrong := [what for what, is_so in right.items() if not is_so]:
+        raise ValueError(f"{wrong[0]} that no shard has")
+    return cache
+
+
+def _share_out(offsets: NDArray[np.int64], items: int, least: int) -> bool:
+    ends = offsets[0] == 0 and offsets[-1] == items
+    return bool(ends and (np.diff(offsets) >= least).all())
+
+
+def _from_0_to_1(grids: NDArray[np.float32]) -> bool:
+    return not len(grids) or bool(grids.min() >= 0 and grids.max() <= 1)  # NaN is neither
+
+
+def _is_utf8(text: NDArray[np.uint8]) -> bool:
+    """Decode some megabytes at a time."""
+    decoder = getincrementaldecoder("utf-8")()
+    for begin in range(0, len(text), _BLOCK_BYTES):
+        decoder.decode(text[begin : begin + _BLOCK_BYTES].tobytes())
+    decoder.decode(b"", final=True)
+    return True

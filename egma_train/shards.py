@@ -264,7 +264,7 @@ def _bytes_of_a_value(name: str) -> int:
 
 def _from_npz(path: Path, maps: bool) -> Iterator[ShardReading]:
     with zipfile.ZipFile(path) as archive:
-        shard = _Npz(archive)
+        shard = Npz(archive)
         names, values = (shard.array(f"metadata_{one}", "U").tolist() for one in ("name", "value"))
         _check_version(path, dict(zip(names, values, strict=True)))
         facts = [shard.array("dataset", "U").tolist()]
@@ -308,7 +308,7 @@ def _from_npz(path: Path, maps: bool) -> Iterator[ShardReading]:
             yield reading.check(begins[first:end])
 
 
-class _Npz:
+class Npz:
     """Arrays of an NPZ, each read if its header fits what it must be; never a pickled object."""
 
     def __init__(self, archive: zipfile.ZipFile) -> None:

@@ -402,6 +402,68 @@ def test_only_what_is_ours_is_deleted_or_written_over_in_a_cache_folder(
     assert {one.name for one in mixed.iterdir()} >= {"images", "index.npz", "thesis"}
 
 
+def set_to(value: object, where: object = slice(None)) -> Callable[[np.ndarray], None]:
+    return lambda values: values.__setitem__(where, value)
+
+
+def turn_around(values: np.ndarray) -> None:
+    values[:] = values[::-1].copy()
+
+
+CRAFTED_ARRAYS: tuple[tuple[str, Callable[[np.ndarray], Any]], ...] = (
+    ("grids", set_to(1e30)), ("grids", set_to(np.nan)), ("grids", set_to(-5, 3)),
+    ("offsets", turn_around), ("offsets", set_to(0, 1)), ("offsets", set_to(-1, 0)),
+    ("text_offsets", turn_around), ("text_offsets", set_to(10**9, 1)), ("text", set_to(0xFF, 5)),
+    ("has_grid", lambda values: values.view(np.uint8).fill(2)), ("image_number", set_to(10**9)),
+    ("reading_id", set_to("../../x", 0)), ("dataset", set_to("\x1b[2J", 0)),
+    ("reading_grids", set_to(7)), ("reading_grids", set_to(np.nan, (slice(None), 0))),
+)  # fmt: skip
+
+
+def craft(place: Path, name: str, change: Callable[[np.ndarray], Any]) -> None:
+    """Change an array of a cache; every file keeps its size, every checksum fits."""
+    if (place / name).exists():
+        kind = "<f4" if name == "grids" else np.uint8
+        change(values := np.fromfile(place / name, kind))
+        values.tofile(place / name)
+        return
+    with np.load(place / "index.npz") as stored:
+        index = {one: stored[one] for one in stored.files}
+    if index[name].dtype.kind == "U":
+        index[name] = index[name].astype("U60")
+    change(index[name])
+    np.savez(place / "index.npz", **index)  # type: ignore[arg-type]
+
+
+@pytest.mark.fault(
+    "a crafted cache",
+    "grids of 1e30, NaN and -5, offsets turned around, ids that are paths or type, broken text;"
+    " sizes and checksums fit; then a whole run",
+    "told in one line and made again from the shards; the run is that of an undisturbed one",
+)
+def test_a_crafted_cache_is_made_again_before_anything_of_it_is_used(
+    done: Path, shards: Path, tmp_path: Path
+) -> None:
+    calm = open_cache(shards, tmp_path / "cache")
+    expected = {name: np.array(values) for name, values in vars(calm).items() if name != "_held"}
+    del calm
+    (place,) = (one for one in (tmp_path / "cache").iterdir() if one.is_dir())
+    for name, change in CRAFTED_ARRAYS:
+        craft(place, name, change)
+        said: list[str] = []
+        again = open_cache(shards, tmp_path / "cache", say=said.append)
+        assert said == [f"{place} is damaged: copying the shards again"], name
+        for one, values in expected.items():
+            np.testing.assert_array_equal(getattr(again, one), values)
+        open_cache(shards, tmp_path / "cache", say=lambda line: pytest.fail(line))
+    craft(place, "grids", set_to(np.nan))
+    craft(place, "offsets", turn_around)
+    more = ("--epochs", 1, "--set", f"execution.cache={tmp_path / 'cache'}")
+    result = egma_train("--shards", shards, "--out", tmp_path, *SMALL, *more)
+    assert result.exit_code == 0 and "is damaged: copying the shards again" in result.output
+    assert metrics_of(tmp_path / "runs" / done.name) == metrics_of(done)
+
+
 REPORT = {
     "checkpoint": {"name": "m", "sha256": "0"},
     "rows": [{"path": f"{sign}cmd|' /C calc'!A0", "score": -0.5} for sign in "=+-@'"],
