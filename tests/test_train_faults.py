@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import invoked
-from evaluation import save_tiny_model
+from evaluation import egma_eval, save_tiny_model
 from safetensors.torch import load_file
 from test_train import SMALL, assert_same_run, begun_like, command, egma_train, metrics_of
 
@@ -462,6 +462,34 @@ def test_a_crafted_cache_is_made_again_before_anything_of_it_is_used(
     result = egma_train("--shards", shards, "--out", tmp_path, *SMALL, *more)
     assert result.exit_code == 0 and "is damaged: copying the shards again" in result.output
     assert metrics_of(tmp_path / "runs" / done.name) == metrics_of(done)
+
+
+@pytest.mark.fault(
+    "training or an evaluation with an unset variable",
+    "`--out ''`, and `--shards`, `--images`, `--labels`, `--data`, a checkpoint likewise",
+    "exit 2, one line; nothing is written into the working folder",
+)
+def test_no_empty_path_stands_for_the_working_folder(
+    done: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(shutil.copytree(shards, tmp_path / "here"))
+    before = sorted(Path().rglob("*"))
+    images = ("--images", ".", "--labels", "labels.csv")
+    for run, option, *arguments in (
+        (egma_train, "--out", "--shards", shards, "--out", "", *SMALL),
+        (egma_train, "--shards", "--shards", "", "--out", ".", *SMALL),
+        (egma_eval, "--out", "grounding", "--out", "", "--shards", shards, done),
+        (egma_eval, "--shards", "grounding", "--shards", "", done),
+        (egma_eval, "--images", "retrieval", *images, "--images", "", done),
+        (egma_eval, "--labels", "retrieval", *images, "--labels", "", done),
+        (egma_eval, "--data", "table", "--data", "", done),
+        (egma_eval, "CHECKPOINTS", "embed", "--task", "csv", *images, ""),
+    ):
+        result = run(*arguments)
+        (line,) = result.stderr.splitlines()
+        assert result.exit_code == 2 and option in line, line
+        assert "is empty, as an unset variable is; give a path" in line
+    assert sorted(Path().rglob("*")) == before
 
 
 REPORT = {
