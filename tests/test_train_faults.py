@@ -10,10 +10,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import invoked
@@ -490,6 +495,51 @@ def test_no_empty_path_stands_for_the_working_folder(
         assert result.exit_code == 2 and option in line, line
         assert "is empty, as an unset variable is; give a path" in line
     assert sorted(Path().rglob("*")) == before
+
+
+def save_by_polars(path: Path, **metadata: str) -> None:
+    frame = pl.read_parquet(path)
+    frame.write_parquet(path, metadata=metadata)
+
+
+def save_by_pandas(path: Path) -> None:
+    pd.read_parquet(path).drop(columns="labels").to_parquet(path)
+
+
+def save_by_duckdb(path: Path) -> None:
+    aside = path.with_suffix(".aside")
+    duckdb.sql(f"copy (select * from '{path}') to '{aside}' (format parquet)")
+    aside.replace(path)
+
+
+@pytest.mark.fault(
+    "shards that another program saved anew",
+    "by pandas, Polars and DuckDB, which drop the file's metadata; by Polars with it",
+    "one line says that the metadata is gone and how to mend it; with it the run is as before",
+)
+def test_shards_without_their_metadata_are_told_from_those_of_another_version(
+    done: Path, shards: Path, tmp_path: Path
+) -> None:
+    out = shutil.copytree(shards / "shards", tmp_path / "shards").parent
+    files = sorted((out / "shards").iterdir())
+    raw = pq.read_schema(files[0]).metadata
+    metadata = {name.decode(): value.decode() for name, value in raw.items()}
+    command = ("--shards", out, "--out", out, *SMALL, "--epochs", 1)
+    for save in (save_by_pandas, save_by_polars, save_by_duckdb):
+        shutil.copy(shards / "shards" / files[0].name, files[0])
+        save(files[0])
+        result = egma_train(*command)
+        (line,) = result.stderr.splitlines()
+        assert result.exit_code == 2 and f"{files[0]} lacks egma-prep's metadata" in line
+        assert "save it with the metadata that it had" in line and "version that" not in line
+    if "metadata" not in signature(pl.DataFrame.write_parquet).parameters:
+        pytest.skip("a Polars that saves no metadata")
+    for path in files:
+        shutil.copy(shards / "shards" / path.name, path)
+        save_by_polars(path, **metadata)
+    result = egma_train(*command)
+    assert result.exit_code == 0, result.output
+    assert metrics_of(out / "runs" / done.name) == metrics_of(done)
 
 
 REPORT = {
