@@ -1,48 +1,62 @@
 """The shards once more as flat, memory-mapped arrays: built once, read without decoding."""
 
-import hashlib
-import json
 import os
-import re
 import shutil
 import zipfile
+from codecs import getincrementaldecoder
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from egma_train.cache_folder import (
+    INDEX,
+    folder_for_shards,
+    is_ours,
+    mark,
+    note_of,
+    read_note,
+    tidy,
+    write_note,
+)
 from egma_train.errors import BadUsageError, CannotWriteError
-from egma_train.lock import in_use, is_in_use, locked
+from egma_train.lock import in_use, locked
 from egma_train.own_process import tell
+from egma_train.safe_text import is_plain_name
 from egma_train.shards import (
     FRAME_PX,
     GRID_CELLS,
+    Npz,
     ShardReading,
     find_shards,
     fingerprint,
     read_shard,
 )
 from egma_train.store import copy_shards, stamp_of_shards
-from egma_train.whole_files import GIT_SEES_NOTHING, make_folder, whole_folder, write_whole
+from egma_train.whole_files import make_folder, whole_folder
 
 _CELLS = GRID_CELLS * GRID_CELLS
 _BLANK_MAP = bytes(FRAME_PX * FRAME_PX)
 _CACHE_VERSION = 1
-_INDEX = "index.npz"
-_OURS = re.compile(r"[0-9a-f]{16}(-maps)?(-antialias)?-v[0-9]+")
-_KILLED = re.compile(
-    rf"\.({_OURS.pattern})\.([0-9]+\.)?(tmp|old)|\.shards-.+|\..+\.txt\.([0-9]+\.)?tmp"
-)
-_NOTE = re.compile(r"[0-9a-f]{16}\.txt")
 
 Say = Callable[[str], Any]
-_DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
-"""What opening raises, TypeError where numpy before 2.2 had added an array to the index."""
+_INDEX_ARRAYS: dict[str, tuple[Any, ...]] = {
+    "dataset": ("U",),
+    "reading_id": ("U",),
+    "split": ("U",),
+    "image_number": ("i8",),
+    "reading_grids": ("f4", _CELLS),
+    "offsets": ("i8",),
+    "text_offsets": ("i8",),
+    "has_grid": ("b1",),
+}
+"""Each array's kind, and its shape beside its length."""
+_COUNTED = (("dataset", "U"), ("has_grid", "b1"))
+_BLOCK_BYTES = 2**22
 
 
 class _Held:
@@ -151,14 +165,14 @@ def open_cache(
         folder = folder or Path("cache")
         with _alone(folder, say) as held:
             cache = _open_from_store(source, folder, maps, antialias, say)
-            _tidy(folder, held, source, cache.fingerprint, say)
+            tidy(folder, held, source, cache.fingerprint, say)
         return cache
     files = find_shards(Path(shards))
     beside = files[0].parent.parent if files[0].parent.name == "shards" else Path(shards)
     root = folder or beside / "cache"
     with _alone(root, say) as held:
         cache = _made_of(files, root, maps, antialias, say)
-        _tidy(root, held, str(files[0].parent.resolve()), cache.fingerprint, say)
+        tidy(root, held, str(files[0].parent.resolve()), cache.fingerprint, say)
     return cache
 
 
@@ -166,13 +180,15 @@ def _made_of(files: list[Path], root: Path, maps: bool, antialias: bool, say: Sa
     """Open the cache of some files; make it where it is missing or damaged."""
     key = fingerprint(files)
     place = _place(root, key, maps, antialias)
-    if (place / _INDEX).exists():
+    if (place / INDEX).exists():
         try:
             return _open(place, key)
-        except _DAMAGE:
+        except Exception:
             say(f"{place} is damaged: copying the shards again")
     else:
         say(f"copying {len(files)} shards to {place}, once")
+    if place.exists() and not is_ours(place):  # what is replaced is deleted
+        raise _no_place(root, f"{place} holds files that are not a cache's", "move them away")
     _build(files, place, maps, antialias)
     return _open(place, key)
 
@@ -213,11 +229,11 @@ def _place(root: Path, key: str, maps: bool, antialias: bool) -> Path:
 def _open_from_store(url: str, root: Path, maps: bool, antialias: bool, say: Say) -> ReadingCache:
     """Note which content the store's stamps stood for, so that nothing is copied twice."""
     stamp = stamp_of_shards(url)
-    noted = _read_note(_note(root, url))
+    noted = read_note(note_of(root, url))
     if noted.get("stamp") == stamp:
-        with suppress(*_DAMAGE):
+        with suppress(Exception):
             return _open(_place(root, noted["key"], maps, antialias), noted["key"])
-    copy = Path(mkdtemp(dir=root, prefix=".shards-"))
+    copy = folder_for_shards(root)
     try:
         say(f"copying the shards of {url} to {root}, once")
         copy_shards(url, copy)
@@ -228,67 +244,8 @@ def _open_from_store(url: str, root: Path, maps: bool, antialias: bool, say: Say
         raise BadUsageError(str(error).replace(str(copy), url)) from None
     finally:
         shutil.rmtree(copy, ignore_errors=True)
-    _write_note(root, url, cache.fingerprint, stamp)
+    write_note(root, url, cache.fingerprint, stamp)
     return cache
-
-
-def _note(root: Path, source: str) -> Path:
-    """Name the file that tells which cache is the newest of a source."""
-    return root / f"{hashlib.sha256(source.encode()).hexdigest()[:16]}.txt"
-
-
-def _read_note(path: Path) -> dict[str, str]:
-    with suppress(OSError, ValueError):
-        noted = json.loads(path.read_text())
-        if isinstance(noted, dict) and all(isinstance(one, str) for one in noted.values()):
-            return noted
-    return {}
-
-
-def _write_note(root: Path, source: str, key: str, stamp: str) -> None:
-    noted = {"source": source, "key": key, "stamp": stamp}
-    if _read_note(_note(root, source)) != noted:
-        write_whole(_note(root, source), json.dumps(noted))
-
-
-def _tidy(root: Path, alone: bool, source: str, key: str, say: Say) -> None:
-    """Keep the newest cache of each source; delete older ones that nobody reads, and say so.
-
-    What a killed build left can only be told from one at work where we are alone.
-    """
-    if not alone:
-        return
-    try:
-        if "://" not in source:  # a store's stamp is noted already
-            _write_note(root, source, key, "")
-    except CannotWriteError:  # a folder that others made, or a full disk
-        return
-    kept = {key[:16]}
-    for path in (one for one in root.iterdir() if _NOTE.fullmatch(one.name)):
-        noted = _read_note(path)
-        where = noted.get("source", "")
-        if "://" in where or (where and Path(where).is_dir()):
-            kept.add(noted.get("key", "")[:16])
-        else:
-            path.unlink(missing_ok=True)
-    freed = 0
-    for path in list(root.iterdir()):
-        stale = _OURS.fullmatch(path.name) and path.name[:16] not in kept
-        if _KILLED.fullmatch(path.name) or (stale and not is_in_use(path / _INDEX)):
-            freed += _removed(path)
-    if freed:
-        say(f"older copies of shards in {root} are deleted: {freed / 1e6:,.1f} MB freed")
-
-
-def _removed(path: Path) -> int:
-    """Delete a file or folder of ours; return its bytes."""
-    if path.is_symlink() or not path.is_dir():
-        size = path.lstat().st_size
-        path.unlink()
-        return size
-    size = sum(one.lstat().st_size for one in path.rglob("*"))
-    shutil.rmtree(path, ignore_errors=True)
-    return size
 
 
 def area_mean(heatmap: bytes) -> NDArray[np.float32]:
@@ -321,7 +278,7 @@ def antialiased(heatmap: bytes) -> NDArray[np.float32]:
 def _build(files: list[Path], place: Path, maps: bool, antialias: bool) -> None:
     """Write the arrays: a cache is there whole or not at all."""
     with whole_folder(place) as aside:
-        (aside / ".gitignore").write_text(GIT_SEES_NOTHING)
+        mark(aside)
         index: dict[str, list[Any]] = {name: [] for name in _ROW_FIELDS}
         index["text_bytes"], index["has_grid"] = [], []
         with ExitStack() as stack:
@@ -334,7 +291,7 @@ def _build(files: list[Path], place: Path, maps: bool, antialias: bool) -> None:
         if not index["dataset"]:
             raise BadUsageError(f"no reading in {files[0].parent} has a sentence")
         # Not allow_pickle=False: numpy before 2.2 writes that as an array. None holds objects.
-        np.savez(aside / _INDEX, **_as_arrays(index))  # type: ignore[arg-type]
+        np.savez(aside / INDEX, **_as_arrays(index))  # type: ignore[arg-type]
 
 
 _ROW_FIELDS = ("dataset", "reading_id", "split", "dicom_id", "sentences", "reading_grids")
@@ -380,11 +337,23 @@ def _as_arrays(index: dict[str, list[Any]]) -> dict[str, NDArray[Any]]:
 
 
 def _open(place: Path, key: str) -> ReadingCache:
-    held = _Held(place / _INDEX)
-    with np.load(place / _INDEX, allow_pickle=False) as stored:
-        index = {name: stored[name] for name in stored.files}
+    """Map a cache that keeps the rules of shards: who wrote it is not known either.
+
+    Raises
+    ------
+    Exception
+        Of any kind where it is damaged or crafted; each library has its own.
+    """
+    held = _Held(place / INDEX)
+    with zipfile.ZipFile(place / INDEX) as archive:
+        if set(archive.namelist()) != {f"{name}.npy" for name in _INDEX_ARRAYS}:
+            raise ValueError("other arrays")  # numpy before 2.2 had added one
+        index, stored = {}, Npz(archive)
+        n, m = (len(stored.array(name, kind)) for name, kind in _COUNTED)
+        lengths = {"offsets": n + 1, "text_offsets": m + 1, "has_grid": m}
+        for name, (kind, *cells) in _INDEX_ARRAYS.items():
+            index[name] = stored.array(name, kind, lengths.get(name, n), *cells)
     text_offsets = index.pop("text_offsets")
-    n, m = len(index["dataset"]), len(index["has_grid"])
 
     def mapped(name: str, kind: Any, *shape: int) -> NDArray[Any]:
         size = int(np.prod(shape)) * np.dtype(kind).itemsize
@@ -396,13 +365,54 @@ def _open(place: Path, key: str) -> ReadingCache:
         return np.memmap(place / name, kind, "r", shape=shape).view(np.ndarray)
 
     frame = (FRAME_PX, FRAME_PX)
-    return ReadingCache(
-        fingerprint=key,
-        images=mapped("images", np.uint8, n, *frame),
-        grids=mapped("grids", np.dtype("<f4"), m, _CELLS),
-        maps=mapped("maps", np.uint8, m, *frame) if (place / "maps").exists() else None,
-        _text=mapped("text", np.uint8, int(text_offsets[-1])),
-        _text_offsets=text_offsets,
-        _held=held,
-        **index,
+    return _checked(
+        ReadingCache(
+            fingerprint=key,
+            images=mapped("images", np.uint8, n, *frame),
+            grids=mapped("grids", np.dtype("<f4"), m, _CELLS),
+            maps=mapped("maps", np.uint8, m, *frame) if (place / "maps").exists() else None,
+            _text=mapped("text", np.uint8, int(text_offsets[-1])),
+            _text_offsets=text_offsets,
+            _held=held,
+            **index,
+        )
     )
+
+
+def _checked(cache: ReadingCache) -> ReadingCache:
+    """Refuse what `_build` cannot have written; images and maps of any bytes are pixels."""
+    n, m = len(cache), len(cache.has_grid)
+    known = ~np.isnan(cache.reading_grids).all(1)
+    text, begins = cache._text, cache._text_offsets[:-1]
+    names = np.unique(np.concatenate([cache.dataset, cache.reading_id, cache.split])).tolist()
+    right = {
+        "readings": n > 0 and all(is_plain_name(one) for one in names if one),
+        "images": cache.image_number.min() >= 0 and cache.image_number.max() < n,
+        "sentences": _share_out(cache.offsets, m, 1),
+        "texts": _share_out(cache._text_offsets, len(text), 0),
+        # Sentences of UTF-8 that do not begin inside a letter are UTF-8 each.
+        "letters": not (text[begins[begins < len(text)]] & 0xC0 == 0x80).any() and _is_utf8(text),
+        "gaze": cache.has_grid.view(np.uint8).max() <= 1,
+        "grids": _from_0_to_1(cache.grids) and _from_0_to_1(cache.reading_grids[known]),
+    }
+    if wrong := [what for what, is_so in right.items() if not is_so]:
+        raise ValueError(f"{wrong[0]} that no shard has")
+    return cache
+
+
+def _share_out(offsets: NDArray[np.int64], items: int, least: int) -> bool:
+    ends = offsets[0] == 0 and offsets[-1] == items
+    return bool(ends and (np.diff(offsets) >= least).all())
+
+
+def _from_0_to_1(grids: NDArray[np.float32]) -> bool:
+    return not len(grids) or bool(grids.min() >= 0 and grids.max() <= 1)  # NaN is neither
+
+
+def _is_utf8(text: NDArray[np.uint8]) -> bool:
+    """Decode some megabytes at a time."""
+    decoder = getincrementaldecoder("utf-8")()
+    for begin in range(0, len(text), _BLOCK_BYTES):
+        decoder.decode(text[begin : begin + _BLOCK_BYTES].tobytes())
+    decoder.decode(b"", final=True)
+    return True

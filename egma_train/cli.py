@@ -92,6 +92,9 @@ def main(
         from egma_train.processes import this_process
         from egma_train.start import Request, run_training
 
+        for option, place in (("--out", out), ("--shards", shards)):
+            if place == "":  # else it would be the working folder, or as if it were not given
+                raise BadUsageError(f"{option} is empty, as an unset variable is; give a path")
         if "://" in out:
             raise BadUsageError(f"--out {out} is no local folder; runs are written into one")
         request = Request(shards or out, Path(out), preset, name, init, changes, resume)

@@ -4,7 +4,9 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import socket
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from egma_train.errors import BadUsageError, CannotWriteError
 
 _TAKEN = (errno.EWOULDBLOCK, errno.EACCES)
 _MOST_BYTES = 200
+_OWNER = re.compile(rb"(process [0-9]+ on [^\n]{1,160})?")
 
 
 @contextlib.contextmanager
@@ -37,13 +40,14 @@ def locked(path: Path, taken: str, wait: Callable[[str], Any] | None = None) -> 
     Raises
     ------
     BadUsageError
-        If another process has it, or the file is no file.
+        If another process has it, or the file is no lock of ours.
     """
     descriptor = _opened(path)
     if descriptor is None:
         yield False
         return
     try:
+        _refuse_foreign(descriptor, path)
         yield _acquired(descriptor, taken, wait)
     finally:
         os.close(descriptor)
@@ -92,6 +96,16 @@ def _opened(path: Path) -> int | None:
         raise CannotWriteError(f"cannot write {path} {reason}") from None
 
 
+def _refuse_foreign(descriptor: int, path: Path) -> None:
+    """Stop before a file that is not ours is written over, or another name of one."""
+    found = os.fstat(descriptor)
+    plain = stat.S_ISREG(found.st_mode) and found.st_nlink <= 1  # 0: just deleted
+    if not plain or not _OWNER.fullmatch(os.pread(descriptor, _MOST_BYTES + 1, 0)):
+        raise BadUsageError(
+            f"{path} is in the place of a lock, and no lock of ours; move it away or delete it"
+        )
+
+
 def _acquired(descriptor: int, taken: str, wait: Callable[[str], Any] | None) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -105,6 +119,8 @@ def _acquired(descriptor: int, taken: str, wait: Callable[[str], Any] | None) ->
         wait(f"{line}; waiting for it")
         fcntl.flock(descriptor, fcntl.LOCK_EX)
     with contextlib.suppress(OSError):  # opened to read alone, or the disk is full
+        owner_now = f"process {os.getpid()} on {socket.gethostname()}".encode()
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        if os.pwrite(descriptor, owner_now, 0) < len(owner_now):
+            os.ftruncate(descriptor, 0)  # half a line would be no lock of ours
     return True

@@ -189,7 +189,12 @@ def _refuse_unfinished(run_file: Path) -> None:
 
 
 def _check_version(path: Path, metadata: dict[str, str]) -> None:
-    found = metadata.get("egma.schema_version", "none")
+    found = metadata.get("egma.schema_version")
+    if found is None:
+        raise BadUsageError(
+            f"{path} lacks egma-prep's metadata (egma.schema_version): another program saved it"
+            " anew; save it with the metadata that it had, or make it again: egma-prep run DATA"
+        )
     if found != SCHEMA_VERSION:
         raise BadUsageError(
             f"{path} has schema {found}, this version knows {SCHEMA_VERSION};"
@@ -200,8 +205,10 @@ def _check_version(path: Path, metadata: dict[str, str]) -> None:
 def _from_parquet(path: Path, maps: bool) -> Iterator[ShardReading]:
     wanted = (*_SENTENCE, "heatmap") if maps else _SENTENCE
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
-        raw = file.schema_arrow.metadata or {}
-        _check_version(path, {name.decode(): value.decode() for name, value in raw.items()})
+        # Polars saves metadata beside the Arrow schema, where schema_arrow does not look.
+        raw = {**(file.schema_arrow.metadata or {}), **(file.metadata.metadata or {})}
+        texts = {name.decode(errors="replace"): raw[name].decode(errors="replace") for name in raw}
+        _check_version(path, texts)
         leaves = [file.schema.column(i).path for i in range(len(file.schema))]
         columns = {
             leaf: i
@@ -264,7 +271,7 @@ def _bytes_of_a_value(name: str) -> int:
 
 def _from_npz(path: Path, maps: bool) -> Iterator[ShardReading]:
     with zipfile.ZipFile(path) as archive:
-        shard = _Npz(archive)
+        shard = Npz(archive)
         names, values = (shard.array(f"metadata_{one}", "U").tolist() for one in ("name", "value"))
         _check_version(path, dict(zip(names, values, strict=True)))
         facts = [shard.array("dataset", "U").tolist()]
@@ -308,7 +315,7 @@ def _from_npz(path: Path, maps: bool) -> Iterator[ShardReading]:
             yield reading.check(begins[first:end])
 
 
-class _Npz:
+class Npz:
     """Arrays of an NPZ, each read if its header fits what it must be; never a pickled object."""
 
     def __init__(self, archive: zipfile.ZipFile) -> None:

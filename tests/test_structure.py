@@ -146,7 +146,7 @@ def test_the_losses_know_tensors_only() -> None:
 # Each module of training knows only those before it.
 TRAIN_LAYERS = (
     ("errors",), ("safe_text", "whole_files", "lock", "losses", "key_names", "vocabulary"),
-    ("parquet_pages",),
+    ("parquet_pages", "cache_folder"),
     ("own_process", "shards", "processes"), ("options", "store"), ("cache", "augment"),
     ("model", "sampling"), ("loading", "weights", "run_folder"), ("train",), ("start",),
     ("cli",), ("__main__",),

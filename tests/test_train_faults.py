@@ -10,14 +10,19 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import invoked
-from evaluation import save_tiny_model
+from evaluation import egma_eval, save_tiny_model
 from safetensors.torch import load_file
 from test_train import SMALL, assert_same_run, begun_like, command, egma_train, metrics_of
 
@@ -357,6 +362,184 @@ def test_older_caches_are_deleted_once_nobody_reads_them(golden: Path) -> None:
     open_cache(golden, say=said.append)
     assert not place.exists() and said[-1].startswith("older copies of shards in")
     assert len([one for one in (golden / "cache").iterdir() if one.is_dir()]) == 1
+
+
+@pytest.mark.fault(
+    "a cache's folder with files of the user's",
+    "a text, folders and a lock of names that ours have, one of them beside our own files, and a"
+    " second name of a file in the lock's place; a whole run with `execution.cache`",
+    "what lacks our mark is kept to the letter, a foreign lock is refused in one line; an older"
+    " cache of ours is deleted",
+)
+def test_only_what_is_ours_is_deleted_or_written_over_in_a_cache_folder(
+    golden: Path, shards: Path, tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine"
+    open_cache(golden, mine)
+    (ours,) = (one for one in mine.iterdir() if one.is_dir())
+    shutil.copytree(ours, mixed := mine / "00112233445566aa-v1")
+    files = [
+        mine / "0123456789abcdef.txt", mine / ".0123456789abcdef.txt.7.tmp",
+        mine / "0123456789abcdef-v1" / "thesis", mine / ".0123456789abcdef-v1.7.old" / "images",
+        mine / ".shards-mine" / "x", mine / ".shards-abcdefg1" / "part-00000.npz", mixed / "thesis",
+    ]  # fmt: skip
+    for path in files:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    shutil.rmtree(golden)  # so that its cache is of no use any more
+    arguments = ("--shards", shards, "--out", tmp_path, *SMALL, "--epochs", 1)
+    command = (*arguments, "--set", f"execution.cache={mine}")
+    lock = mine / ".lock"
+    (tmp_path / "theirs").write_text("")
+    for put in (lambda: lock.write_text("mine"), lambda: lock.hardlink_to(tmp_path / "theirs")):
+        lock.unlink()
+        put()
+        before = lock.read_text()
+        result = egma_train(*command)
+        (line,) = result.stderr.splitlines()
+        assert result.exit_code == 2 and f"{lock} is in the place of a lock" in line
+        assert lock.read_text() == before and "move it away" in line
+    lock.unlink()
+    result = egma_train(*command)
+    assert result.exit_code == 0, result.output
+    assert "older copies of shards" in result.output and not ours.exists()
+    assert {path.read_text() for path in files} == {"mine"}
+    assert {one.name for one in mixed.iterdir()} >= {"images", "index.npz", "thesis"}
+
+
+def set_to(value: object, where: object = slice(None)) -> Callable[[np.ndarray], None]:
+    return lambda values: values.__setitem__(where, value)
+
+
+def turn_around(values: np.ndarray) -> None:
+    values[:] = values[::-1].copy()
+
+
+CRAFTED_ARRAYS: tuple[tuple[str, Callable[[np.ndarray], Any]], ...] = (
+    ("grids", set_to(1e30)), ("grids", set_to(np.nan)), ("grids", set_to(-5, 3)),
+    ("offsets", turn_around), ("offsets", set_to(0, 1)), ("offsets", set_to(-1, 0)),
+    ("text_offsets", turn_around), ("text_offsets", set_to(10**9, 1)), ("text", set_to(0xFF, 5)),
+    ("has_grid", lambda values: values.view(np.uint8).fill(2)), ("image_number", set_to(10**9)),
+    ("reading_id", set_to("../../x", 0)), ("dataset", set_to("\x1b[2J", 0)),
+    ("reading_grids", set_to(7)), ("reading_grids", set_to(np.nan, (slice(None), 0))),
+)  # fmt: skip
+
+
+def craft(place: Path, name: str, change: Callable[[np.ndarray], Any]) -> None:
+    """Change an array of a cache; every file keeps its size, every checksum fits."""
+    if (place / name).exists():
+        kind = "<f4" if name == "grids" else np.uint8
+        change(values := np.fromfile(place / name, kind))
+        values.tofile(place / name)
+        return
+    with np.load(place / "index.npz") as stored:
+        index = {one: stored[one] for one in stored.files}
+    if index[name].dtype.kind == "U":
+        index[name] = index[name].astype("U60")
+    change(index[name])
+    np.savez(place / "index.npz", **index)  # type: ignore[arg-type]
+
+
+@pytest.mark.fault(
+    "a crafted cache",
+    "grids of 1e30, NaN and -5, offsets turned around, ids that are paths or type, broken text;"
+    " sizes and checksums fit; then a whole run",
+    "told in one line and made again from the shards; the run is that of an undisturbed one",
+)
+def test_a_crafted_cache_is_made_again_before_anything_of_it_is_used(
+    done: Path, shards: Path, tmp_path: Path
+) -> None:
+    calm = open_cache(shards, tmp_path / "cache")
+    expected = {name: np.array(values) for name, values in vars(calm).items() if name != "_held"}
+    del calm
+    (place,) = (one for one in (tmp_path / "cache").iterdir() if one.is_dir())
+    for name, change in CRAFTED_ARRAYS:
+        craft(place, name, change)
+        said: list[str] = []
+        again = open_cache(shards, tmp_path / "cache", say=said.append)
+        assert said == [f"{place} is damaged: copying the shards again"], name
+        for one, values in expected.items():
+            np.testing.assert_array_equal(getattr(again, one), values)
+        open_cache(shards, tmp_path / "cache", say=lambda line: pytest.fail(line))
+    craft(place, "grids", set_to(np.nan))
+    craft(place, "offsets", turn_around)
+    more = ("--epochs", 1, "--set", f"execution.cache={tmp_path / 'cache'}")
+    result = egma_train("--shards", shards, "--out", tmp_path, *SMALL, *more)
+    assert result.exit_code == 0 and "is damaged: copying the shards again" in result.output
+    assert metrics_of(tmp_path / "runs" / done.name) == metrics_of(done)
+
+
+@pytest.mark.fault(
+    "training or an evaluation with an unset variable",
+    "`--out ''`, and `--shards`, `--images`, `--labels`, `--data`, a checkpoint likewise",
+    "exit 2, one line; nothing is written into the working folder",
+)
+def test_no_empty_path_stands_for_the_working_folder(
+    done: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(shutil.copytree(shards, tmp_path / "here"))
+    before = sorted(Path().rglob("*"))
+    images = ("--images", ".", "--labels", "labels.csv")
+    for run, option, *arguments in (
+        (egma_train, "--out", "--shards", shards, "--out", "", *SMALL),
+        (egma_train, "--shards", "--shards", "", "--out", ".", *SMALL),
+        (egma_eval, "--out", "grounding", "--out", "", "--shards", shards, done),
+        (egma_eval, "--shards", "grounding", "--shards", "", done),
+        (egma_eval, "--images", "retrieval", *images, "--images", "", done),
+        (egma_eval, "--labels", "retrieval", *images, "--labels", "", done),
+        (egma_eval, "--data", "table", "--data", "", done),
+        (egma_eval, "CHECKPOINTS", "embed", "--task", "csv", *images, ""),
+    ):
+        result = run(*arguments)
+        (line,) = result.stderr.splitlines()
+        assert result.exit_code == 2 and option in line, line
+        assert "is empty, as an unset variable is; give a path" in line
+    assert sorted(Path().rglob("*")) == before
+
+
+def save_by_polars(path: Path, **metadata: str) -> None:
+    frame = pl.read_parquet(path)
+    frame.write_parquet(path, metadata=metadata)
+
+
+def save_by_pandas(path: Path) -> None:
+    pd.read_parquet(path).drop(columns="labels").to_parquet(path)
+
+
+def save_by_duckdb(path: Path) -> None:
+    aside = path.with_suffix(".aside")
+    duckdb.sql(f"copy (select * from '{path}') to '{aside}' (format parquet)")
+    aside.replace(path)
+
+
+@pytest.mark.fault(
+    "shards that another program saved anew",
+    "by pandas, Polars and DuckDB, which drop the file's metadata; by Polars with it",
+    "one line says that the metadata is gone and how to mend it; with it the run is as before",
+)
+def test_shards_without_their_metadata_are_told_from_those_of_another_version(
+    done: Path, shards: Path, tmp_path: Path
+) -> None:
+    out = shutil.copytree(shards / "shards", tmp_path / "shards").parent
+    files = sorted((out / "shards").iterdir())
+    raw = pq.read_schema(files[0]).metadata
+    metadata = {name.decode(): value.decode() for name, value in raw.items()}
+    command = ("--shards", out, "--out", out, *SMALL, "--epochs", 1)
+    for save in (save_by_pandas, save_by_polars, save_by_duckdb):
+        shutil.copy(shards / "shards" / files[0].name, files[0])
+        save(files[0])
+        result = egma_train(*command)
+        (line,) = result.stderr.splitlines()
+        assert result.exit_code == 2 and f"{files[0]} lacks egma-prep's metadata" in line
+        assert "save it with the metadata that it had" in line and "version that" not in line
+    if "metadata" not in signature(pl.DataFrame.write_parquet).parameters:
+        pytest.skip("a Polars that saves no metadata")
+    for path in files:
+        shutil.copy(shards / "shards" / path.name, path)
+        save_by_polars(path, **metadata)
+    result = egma_train(*command)
+    assert result.exit_code == 0, result.output
+    assert metrics_of(out / "runs" / done.name) == metrics_of(done)
 
 
 REPORT = {

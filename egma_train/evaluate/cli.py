@@ -65,17 +65,27 @@ def _mend(error: Exception) -> str:
     return f"; {error.mend}, then repeat the same command"
 
 
+class _Place(click.Path):
+    """A path; an empty one would be the working folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not str(value):
+            self.fail("it is empty, as an unset variable is; give a path", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+_PLACE = _Place(path_type=Path)
+
+
 def _path(name: str, help: str, **more: Any) -> Command:
-    return click.option(name, type=click.Path(path_type=Path), help=help, **more)
+    return click.option(name, type=_PLACE, help=help, **more)
 
 
 def _options(*options: Command) -> Command:
     return lambda command: functools.reduce(lambda one, add: add(one), reversed(options), command)
 
 
-_checkpoints = click.argument(
-    "checkpoints", nargs=-1, required=True, type=click.Path(path_type=Path)
-)
+_checkpoints = click.argument("checkpoints", nargs=-1, required=True, type=_PLACE)
 _images = _path("--images", "Folder that the images lie in.", required=True)
 _labels = _path("--labels", "The dataset's own table.", required=True)
 _list = _path("--list", "Names the images to take: an id a line.")
