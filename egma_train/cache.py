@@ -20,6 +20,7 @@ from egma_train.cache_folder import (
     mark,
     note_of,
     read_note,
+    removed,
     tidy,
     write_note,
 )
@@ -187,8 +188,10 @@ def _made_of(files: list[Path], root: Path, maps: bool, antialias: bool, say: Sa
             say(f"{place} is damaged: copying the shards again")
     else:
         say(f"copying {len(files)} shards to {place}, once")
-    if place.exists() and not is_ours(place):  # what is replaced is deleted
-        raise _no_place(root, f"{place} holds files that are not a cache's", "move them away")
+    if place.exists():
+        if not is_ours(place):
+            raise _no_place(root, f"{place} holds files that are not a cache's", "move them away")
+        removed(place)
     _build(files, place, maps, antialias)
     return _open(place, key)
 

@@ -101,14 +101,14 @@ def tidy(root: Path, alone: bool, source: str, key: str, say: Say) -> None:
     for path in list(root.iterdir()):
         stale = _CACHE.fullmatch(path.name) and path.name[:16] not in kept
         if _KILLED_BUILD.fullmatch(path.name) or (stale and not is_in_use(path / INDEX)):
-            freed += _removed(path, _ARRAYS)
+            freed += removed(path)
         elif _KILLED_COPY.fullmatch(path.name):
-            freed += _removed(path, _SHARDS)
+            freed += removed(path, _SHARDS)
     if freed:
         say(f"older copies of shards in {root} are deleted: {freed / 1e6:,.1f} MB freed")
 
 
-def _removed(folder: Path, names: re.Pattern[str]) -> int:
+def removed(folder: Path, names: re.Pattern[str] = _ARRAYS) -> int:
     """Delete a folder if it is ours; return its bytes. The mark goes last: a kill leaves it."""
     if not is_ours(folder, names):
         return 0
