@@ -236,6 +236,7 @@ def own(phantom: Path, clean_out: Path, tmp_path: Path) -> tuple[Path, Path]:
     data, out = tmp_path / "data", tmp_path / "out"
     shutil.copytree(phantom, data)  # keeps the modification times
     shutil.copytree(clean_out, out)
+    assert "nothing to do" in egma_prep("run", data, "--out", out).stdout  # the tree's new place
     return data, out
 
 
