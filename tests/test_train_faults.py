@@ -505,7 +505,7 @@ def test_no_empty_path_stands_for_the_working_folder(
 
 def save_by_polars(path: Path, **metadata: str) -> None:
     frame = pl.read_parquet(path)
-    frame.write_parquet(path, metadata=metadata)
+    frame.write_parquet(path, **({"metadata": metadata} if metadata else {}))
 
 
 def save_by_pandas(path: Path) -> None:
