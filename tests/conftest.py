@@ -94,6 +94,17 @@ def reported(clean_out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.fixture(scope="module")
+def shards(clean_out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards alone, with their cache, for a module's runs of training."""
+    from egma_train.cache import open_cache  # torch, which most tests do without
+
+    root = tmp_path_factory.mktemp("shards")
+    shutil.copytree(clean_out / "shards", root / "shards")
+    open_cache(root)
+    return root
+
+
 @pytest.fixture
 def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let runs do their work in this process, one part after the other."""

@@ -45,14 +45,6 @@ def metrics_of(run: Path) -> list[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def shards(clean_out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("shards")
-    shutil.copytree(clean_out / "shards", root / "shards")
-    open_cache(root)
-    return root
-
-
-@pytest.fixture(scope="module")
 def done(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A whole run of two epochs and what it said."""
     out = tmp_path_factory.mktemp("done")

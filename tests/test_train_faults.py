@@ -40,14 +40,6 @@ GOLDEN = Path(__file__).parent / "golden" / "shard-v1.npz"
 
 
 @pytest.fixture(scope="module")
-def shards(clean_out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("shards")
-    shutil.copytree(clean_out / "shards", root / "shards")
-    open_cache(root)
-    return root
-
-
-@pytest.fixture(scope="module")
 def done(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole run of one epoch."""
     out = tmp_path_factory.mktemp("done")
