@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from egma_train.evaluate.encoder import Encoder, encoded
-from egma_train.evaluate.frames import read_frame
-from egma_train.model import EgmaModel, new_configs
+from egma_train.evaluate.images.frames import read_frame
+from egma_train.model.egma import EgmaModel, new_configs
 from egma_train.options import Options
 
 

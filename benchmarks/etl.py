@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psutil
 
-from egma_prep.geometry import frame_of
+from egma_prep.gaze.frame import frame_of
 from egma_prep.images import framed, image_size
 from egma_prep.synth import write_tree
 

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egma_prep.errors import BadInputError
-from egma_prep.geometry import frame_of
+from egma_prep.gaze.frame import frame_of
 from egma_prep.images import to_frame
-from egma_prep.jpeg import HALF_SIZE_FROM_PX, START, parse_jpeg
+from egma_prep.images.jpeg import HALF_SIZE_FROM_PX, START, parse_jpeg
 from egma_prep.synth import write_tree
 
 NEAR, PROMISED = 2, 0.999

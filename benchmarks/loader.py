@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from benchmarks.training import phantoms
-from egma_train.cache import ReadingCache
-from egma_train.loading import BatchLoader, iterate
-from egma_train.sampling import epoch_batches
+from egma_train.data.cache import ReadingCache
+from egma_train.data.loading import BatchLoader, iterate
+from egma_train.data.sampling import epoch_batches
 
 SAMPLES, BATCH, EPOCHS, ROUNDS = 1024, 32, 4, 3
 WORKERS = (0, 2)

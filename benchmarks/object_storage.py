@@ -20,9 +20,10 @@ from typing import Any
 
 from moto.server import ThreadedMotoServer
 
-from egma_prep import input_files, trees
-from egma_prep.places import place_of
-from egma_prep.run import run_etl
+from egma_prep.etl.run import run_etl
+from egma_prep.sources import files as input_files
+from egma_prep.storage import listing as trees
+from egma_prep.storage.paths import place_of
 from egma_prep.synth import write_tree
 
 DELAY_S = 0.03

@@ -22,7 +22,7 @@ import torch
 from egma_prep import open_shards
 from egma_prep.synth.findings import KINDS
 from egma_train import load_model
-from egma_train.loading import pixels
+from egma_train.data.loading import pixels
 
 FRAME_PX, PATCH_PX = 224, 32
 SEEDS, OBJECTIVES = (0, 1, 2), ("egma", "clip")

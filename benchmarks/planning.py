@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.etl import WORKERS, Watch
-from egma_prep.manifests import manifest
-from egma_train.sampling import epoch_batches
+from egma_prep.sources.manifests import manifest
+from egma_train.data.sampling import epoch_batches
 
 IMAGES_OF_A_PATIENT, IMAGES_OF_A_STUDY = 6, 2
 MIMIC_CXR = manifest("mimic-cxr")["counts"]["images"]

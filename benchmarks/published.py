@@ -15,7 +15,7 @@ from pathlib import Path
 
 from safety import run_seconds
 
-from egma_prep.published import release
+from egma_prep.sources.published import release
 from egma_prep.synth import write_tree
 
 _LISTED = 377_110

@@ -20,8 +20,8 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from scipy.stats import multivariate_normal
 
-from egma_prep.geometry import FRAME_PX
-from egma_prep.render import heatmap, kernels
+from egma_prep.gaze.frame import FRAME_PX
+from egma_prep.gaze.heatmaps import heatmap, kernels
 
 _SIGMA_PX, _TRUNCATE = 16.0, 3.0
 _WIDTH, _HEIGHT = 2544, 3056

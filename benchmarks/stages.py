@@ -20,12 +20,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from etl import grow, listed_images
 
+from egma_prep.etl.make_part import make_part
+from egma_prep.etl.out_folder import OutFolder
+from egma_prep.etl.parts import Job, plan_parts
+from egma_prep.etl.run import open_tree, planned_subjects
 from egma_prep.options import Options
-from egma_prep.out_folder import OutFolder
-from egma_prep.parts import Job, plan_parts
-from egma_prep.run import open_tree, planned_subjects
-from egma_prep.shards import make_part
-from egma_prep.sources import choose_source
+from egma_prep.sources.registry import choose_source
 
 _EVERY_S = 0.001
 _READINGS_PER_PART = 32

@@ -14,14 +14,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812, as everyone calls it
 
-from egma_train.cache import ReadingCache, open_cache
-from egma_train.loading import BatchLoader, pixels
+from egma_train.data.cache import ReadingCache, open_cache
+from egma_train.data.loading import BatchLoader, pixels
+from egma_train.data.sampling import epoch_batches
 from egma_train.losses import egma_loss, multi_label_cross_entropy
-from egma_train.model import EgmaModel, new_configs
+from egma_train.model.egma import EgmaModel, new_configs
+from egma_train.model.tokenizer import make_tokenizer
 from egma_train.options import options_of
-from egma_train.sampling import epoch_batches
 from egma_train.train import batch_loss
-from egma_train.vocabulary import make_tokenizer
 
 B, M, N, D, SCALE = 100, 8, 49, 512, 14.0
 

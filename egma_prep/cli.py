@@ -13,7 +13,7 @@ import click
 from egma_prep import __version__
 
 if TYPE_CHECKING:
-    from egma_prep.run import Summary
+    from egma_prep.etl.run import Summary
 
     _PathType = click.ParamType[Path]
 else:  # generic since click 8.4 only
@@ -27,7 +27,7 @@ Command = Callable[..., Any]
 
 def _tell(line: str, err: bool = False) -> None:
     """Print a line; the one way in which anything reaches the terminal, progress apart."""
-    from egma_prep.progress import one_line
+    from egma_prep.storage.progress import one_line
 
     click.echo(one_line(line), err=err)
 
@@ -39,7 +39,7 @@ class _Place(_PathType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         from egma_prep.errors import BadUsageError
-        from egma_prep.places import place_of
+        from egma_prep.storage.paths import place_of
 
         if not str(value):  # it would be the working folder
             self.fail("it is empty, as an unset variable is; give a path", param, ctx)
@@ -66,7 +66,7 @@ class _OneLineErrors(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run a command; exit 2 on bad usage, 130 when interrupted."""
-        from egma_prep.own_process import own_process
+        from egma_prep.etl.own_process import own_process
 
         before = signal.signal(signal.SIGTERM, _interrupt)
         with own_process():
@@ -115,13 +115,13 @@ def _reports_errors(command: Command) -> Command:
     @functools.wraps(command)
     def guarded(*args: Any, debug: bool, **kwargs: Any) -> None:
         from egma_prep.errors import BadUsageError
-        from egma_prep.places import resolved
+        from egma_prep.storage.paths import resolved
 
         try:
             resolved(Path())  # all paths hang on the working folder
             sys.exit(command(*args, **kwargs) or _DONE)
         except Exception as error:
-            from egma_prep.places import is_of_a_store, unreachable
+            from egma_prep.storage.paths import is_of_a_store, unreachable
 
             # Python has no class of its own for threads that a limit refuses.
             starved = isinstance(error, MemoryError) or str(error) == "can't start new thread"
@@ -249,7 +249,7 @@ def run(
       egma-prep run s3://bucket/mimic-eye --out s3://bucket/out
     """
     from egma_prep.errors import BadUsageError
-    from egma_prep.run import run_etl
+    from egma_prep.etl.run import run_etl
 
     _open_to_group(shared)
     changes = _changes(**flags)
@@ -285,12 +285,12 @@ def scan(data: Path, source: str | None, images: Path | None, checksums: bool) -
       egma-prep scan /physionet/mimic-eye
       egma-prep scan /physionet/mimic-eye --checksums
     """
-    from egma_prep.scan import scan_tree
+    from egma_prep.look.scan import scan_tree
 
     compared = None
     if checksums:
-        from egma_prep.checksums import compare
-        from egma_prep.run import open_tree
+        from egma_prep.etl.run import open_tree
+        from egma_prep.look.checksums import compare
 
         compared = compare(open_tree(data, images), _tell)
     for line in scan_tree(data, images, source, compared):
@@ -324,7 +324,7 @@ def verify(out: Path, sample: int, against: Path | None, images: Path | None, re
       egma-prep verify --out out
       egma-prep verify --against /physionet/mimic-eye --sample 100
     """
-    from egma_prep import verify as checks
+    from egma_prep.etl import verify as checks
 
     if repair:
         checks.finish(out, against, images, _tell)
@@ -360,7 +360,7 @@ def render_heatmaps(out: Path, **flags: Any) -> int:
     Example:
       egma-prep render-heatmaps --sigma 1deg
     """
-    from egma_prep.render_again import render_heatmaps as render
+    from egma_prep.etl.render_again import render_heatmaps as render
 
     done = render(out, _changes(**flags), _tell)
     _tell(f"{done} readings rendered in {out / 'shards'}")
@@ -395,7 +395,7 @@ def synth(folder: Path, readings: int, small: bool, layout: str, shared: bool, *
       egma-prep synth native --readings 24 --small --layout reflacx --dicom
     """
     from egma_prep.errors import BadUsageError, unknown_name
-    from egma_prep.progress import Progress
+    from egma_prep.storage.progress import Progress
     from egma_prep.synth import LAYOUTS, write_tree
 
     _open_to_group(shared)
@@ -442,7 +442,7 @@ def export(target: Path, kind: str, out: Path, shared: bool) -> int:
     Example:
       egma-prep export egma-data --to official-egma
     """
-    from egma_prep.export import export as write_export
+    from egma_prep.exports.export import export as write_export
 
     _open_to_group(shared)
     done = write_export(out, target, kind, shared)
@@ -476,7 +476,7 @@ def inspect(reading_id: str | None, out: Path, png: Path | None, level: str) -> 
       egma-prep inspect P300R000001 --png reading.png
       egma-prep inspect P300R000001 --level word
     """
-    from egma_prep.inspection import draw_reading
+    from egma_prep.look.inspect import draw_reading
 
     _tell(f"drew {draw_reading(out, reading_id, png, level)}")
     return _DONE
@@ -498,7 +498,7 @@ def report(out: Path, shareable: bool) -> int:
       egma-prep report
       egma-prep report --shareable
     """
-    from egma_prep.report import write_report
+    from egma_prep.look.report import write_report
 
     page = write_report(out, shareable)
     _tell(f"{page}, {page.stat().st_size / 1e6:.1f} MB: open it in a browser")
@@ -548,8 +548,8 @@ def _show(summary: "Summary") -> None:
 
 
 def _show_outdated(out: Path) -> None:
-    from egma_prep.card import REPORTS, outdated_reports
-    from egma_prep.out_folder import OutFolder
+    from egma_prep.etl.card import REPORTS, outdated_reports
+    from egma_prep.etl.out_folder import OutFolder
 
     if not any((out / name).exists() for name in REPORTS.values()):
         return  # run.json may be large

@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from egma_prep.align import WINDOWS
 from egma_prep.errors import BadUsageError, unknown_name
-from egma_prep.formats import formats
-from egma_prep.geometry import FITS
-from egma_prep.manifests import shipped_folder
+from egma_prep.gaze.align import WINDOWS
+from egma_prep.gaze.frame import FITS
+from egma_prep.storage.paths import shipped_folder
 
 LEVELS = ("sentence", "word")
+FORMATS = ("npz", "parquet")
 DICOM_GREYS = ("mimic-cxr-jpg", "window")
 EMPTY_SENTENCES = ("null", "reading")
 COLOURS = ("refuse", "luma")
@@ -98,7 +98,7 @@ class RenderOptions:
         _number("render.lead", self.lead, at_least=0)
         _choice("render.level", self.level, LEVELS)
         _choice("render.empty_sentence", self.empty_sentence, EMPTY_SENTENCES)
-        _choice("render.format", self.format, tuple(formats()))
+        _choice("render.format", self.format, FORMATS)
 
     @property
     def sigma_in_degrees(self) -> bool:

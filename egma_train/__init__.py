@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from egma_train.model import EgmaModel
+    from egma_train.model.egma import EgmaModel
 
 __all__ = ["clip_loss", "egma_loss", "load_model"]
 
 
 def load_model(folder: "str | Path") -> "tuple[EgmaModel, Any]":
     """Load a trained model and its tokenizer from a run's ``model`` folder."""
-    from egma_train.model import EgmaModel
-    from egma_train.weights import own_tokenizer
+    from egma_train.model.egma import EgmaModel
+    from egma_train.model.weights import own_tokenizer
 
     model = EgmaModel.from_pretrained(Path(folder))
     return model, own_tokenizer(Path(folder), model)

@@ -83,14 +83,14 @@ def main(
     """
     from egma_train.errors import BadUsageError, broken_package
     from egma_train.own_process import check_working_folder, tell
-    from egma_train.whole_files import share
+    from egma_train.storage.atomic import share
 
     try:
         check_working_folder()
         share(shared)
         changes = _changes(**flags)
+        from egma_train.launch import Request, run_training
         from egma_train.processes import this_process
-        from egma_train.start import Request, run_training
 
         for option, place in (("--out", out), ("--shards", shards)):
             if place == "":  # else it would be the working folder, or as if it were not given

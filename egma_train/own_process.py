@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 from egma_train.errors import BadUsageError
-from egma_train.safe_text import for_terminal
-from egma_train.whole_files import own_modes
+from egma_train.storage.atomic import own_modes
+from egma_train.storage.safe_text import for_terminal
 
 
 @contextlib.contextmanager

@@ -12,10 +12,8 @@ from typing import Any
 import torch
 
 from egma_train.errors import BadUsageError, CannotWriteError
-from egma_train.lock import locked
-from egma_train.model import EgmaModel
-from egma_train.safe_text import csv_text, is_plain_name, markdown
-from egma_train.whole_files import (
+from egma_train.model.egma import EgmaModel
+from egma_train.storage.atomic import (
     append_whole,
     cannot_write,
     discard,
@@ -24,6 +22,8 @@ from egma_train.whole_files import (
     whole_folder,
     write_whole,
 )
+from egma_train.storage.lock import locked
+from egma_train.storage.safe_text import csv_text, is_plain_name, markdown
 
 METRICS = (
     "step", "epoch", "learning_rate", "scale", "loss", "mlce", "contrastive", "mapping",

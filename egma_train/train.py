@@ -14,16 +14,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from egma_train.augment import Draws, draw
-from egma_train.cache import ReadingCache
+from egma_train.data.augment import Draws, draw
+from egma_train.data.cache import ReadingCache
+from egma_train.data.loading import Batch, BatchLoader, iterate, pixels
+from egma_train.data.sampling import (
+    Numbers,
+    chosen_readings,
+    epoch_batches,
+    readings_with_used_gaze,
+)
 from egma_train.errors import BadUsageError, first_line
-from egma_train.loading import Batch, BatchLoader, iterate, pixels
 from egma_train.losses import EgmaLoss, clip_loss, egma_loss
-from egma_train.model import EgmaModel, Features
+from egma_train.model.egma import EgmaModel, Features
 from egma_train.options import Options
 from egma_train.processes import Processes, any_process, gathered, in_first
 from egma_train.run_folder import Metrics, RunFolder
-from egma_train.sampling import Numbers, chosen_readings, epoch_batches, readings_with_used_gaze
 
 Say = Callable[[str], Any]
 

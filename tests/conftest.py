@@ -16,8 +16,8 @@ from click import Command
 from click.testing import CliRunner, Result
 from hypothesis import HealthCheck, settings
 
-from egma_prep import run
 from egma_prep.cli import main
+from egma_prep.etl import run
 from egma_prep.synth import write_tree
 
 # Several test processes share the cores, and beside other work torch's threads wait for each other
@@ -97,7 +97,7 @@ def reported(clean_out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def shards(clean_out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shards alone, with their cache, for a module's runs of training."""
-    from egma_train.cache import open_cache  # torch, which most tests do without
+    from egma_train.data.cache import open_cache  # torch, which most tests do without
 
     root = tmp_path_factory.mktemp("shards")
     shutil.copytree(clean_out / "shards", root / "shards")

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from pydicom.uid import ExplicitVRLittleEndian
 
 from egma_train.evaluate.cli import main
+from egma_train.evaluate.datasets.image_lists import ImageList
 from egma_train.evaluate.encoder import Encoder
-from egma_train.evaluate.image_lists import ImageList
-from egma_train.model import EgmaModel, new_configs
+from egma_train.model.egma import EgmaModel, new_configs
+from egma_train.model.tokenizer import make_tokenizer
 from egma_train.options import options_of
-from egma_train.vocabulary import make_tokenizer
 
 GREY_PER_CLASS = 20
 SMALL = {"model": {"swin_width": 12, "text_width": 32, "text_heads": 2, "projection": 32}}

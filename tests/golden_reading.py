@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from egma_prep.assemble import FramedImage, reading_columns
-from egma_prep.geometry import frame_of
+from egma_prep.etl.make_part import shard_options
+from egma_prep.gaze.frame import frame_of
 from egma_prep.options import Options
-from egma_prep.readings import Fixations, RawReading, Region, Words
-from egma_prep.schema import SCHEMA_VERSION, SHARD, described
-from egma_prep.shards import shard_options
-from egma_prep.whole_files import write_table
+from egma_prep.shards.assemble import FramedImage, reading_columns
+from egma_prep.shards.schema import SCHEMA_VERSION, SHARD, described
+from egma_prep.shards.tables import write_table
+from egma_prep.sources.reading import Fixations, RawReading, Region, Words
 
 GOLDEN = Path(__file__).parent / "golden" / f"shard-v{SCHEMA_VERSION}.parquet"
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from egma_prep.align import overlap_seconds, window_starts
+from egma_prep.gaze.align import overlap_seconds, window_starts
 
 Floats = NDArray[np.float64]
 Interval = tuple[float, float]

@@ -18,17 +18,17 @@ from hypothesis import strategies as st
 from PIL import Image
 from tables import rejects, shards
 
-from egma_prep import shards as making
-from egma_prep.assemble import FramedImage, reading_columns
-from egma_prep.check_reading import MENDED, check_reading
 from egma_prep.errors import NOTES, BadInputError
-from egma_prep.geometry import frame_of
-from egma_prep.input_files import InputFiles
-from egma_prep.invariants import broken_rules
+from egma_prep.etl import make_part as making
+from egma_prep.etl.invariants import broken_rules
+from egma_prep.gaze.frame import frame_of
 from egma_prep.options import Options, SourceOptions, with_changes
-from egma_prep.readings import Fixations, RawReading, Region, RowsOfFile, Words
-from egma_prep.schema import SHARD, TABLES, without_raw_gaze
-from egma_prep.sources import sources
+from egma_prep.shards.assemble import FramedImage, reading_columns
+from egma_prep.shards.schema import SHARD, TABLES, without_raw_gaze
+from egma_prep.sources.check_reading import MENDED, check_reading
+from egma_prep.sources.files import InputFiles
+from egma_prep.sources.reading import Fixations, RawReading, Region, RowsOfFile, Words
+from egma_prep.sources.registry import sources
 from egma_prep.synth import write_tree
 
 Row = tuple[float, float, float, float]  # begin, end in s; x, y in px

@@ -11,8 +11,8 @@ from distributed import Client, Future, LocalCluster
 from distributed.client import FutureCancelledError
 from distributed.comm.core import CommClosedError
 
-from egma_prep.cluster import each_done
 from egma_prep.errors import BadUsageError
+from egma_prep.etl.cluster import each_done
 
 
 @pytest.mark.parametrize(

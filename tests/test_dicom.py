@@ -34,15 +34,15 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
-import egma_prep.dicom
-import egma_train.evaluate.dicom
-from egma_prep.dicom import dicom_size
-from egma_prep.dicom_bytes import looks_like_dicom
+import egma_prep.images.dicom
+import egma_train.evaluate.images.dicom
 from egma_prep.errors import REASONS, BadInputError
-from egma_prep.geometry import frame_of
+from egma_prep.gaze.frame import frame_of
 from egma_prep.images import framed, image_size
+from egma_prep.images.dicom import dicom_size
+from egma_prep.images.dicom_bytes import looks_like_dicom
 from egma_train.errors import UnreadableImageError
-from egma_train.evaluate.dicom import grey_of_dicom
+from egma_train.evaluate.images.dicom import grey_of_dicom
 
 ROOT = Path(__file__).parent.parent
 PICTURES = (".jpg", ".png", ".bmp", ".tiff")
@@ -71,7 +71,7 @@ def image(pixels: np.ndarray = TEXTURE, syntax: UID = ExplicitVRLittleEndian, **
 
 
 def decode_dicom(data: bytes, path: str, recipe: str = "window") -> np.ndarray:
-    return egma_prep.dicom.decode_dicom(data, path, recipe)[0]
+    return egma_prep.images.dicom.decode_dicom(data, path, recipe)[0]
 
 
 def packed(data: Dataset) -> bytes:
@@ -499,12 +499,12 @@ def test_settings_of_pydicom_are_as_before_after_calls_in_threads() -> None:
     assert state() == before
 
 
-@pytest.mark.parametrize("package", [egma_prep.dicom, egma_train.evaluate.dicom])
+@pytest.mark.parametrize("package", [egma_prep.images.dicom, egma_train.evaluate.images.dicom])
 @pytest.mark.parametrize("first_in", ["reader", "user"])
 def test_what_another_thread_does_to_the_filters_of_warnings_meanwhile_stays_so(
     package: ModuleType, first_in: str
 ) -> None:
-    quiet = package._quiet if package is egma_prep.dicom else package._quiet()
+    quiet = package._quiet if package is egma_prep.images.dicom else package._quiet()
     before = list(warnings.filters)
     others = warnings.catch_warnings()
     contexts = [quiet, others] if first_in == "reader" else [others, quiet]
@@ -522,7 +522,7 @@ def test_what_another_thread_does_to_the_filters_of_warnings_meanwhile_stays_so(
 def test_a_filter_set_while_another_thread_reads_is_kept() -> None:
     with warnings.catch_warnings():
         before = list(warnings.filters)
-        with egma_prep.dicom._quiet, egma_train.evaluate.dicom._quiet():
+        with egma_prep.images.dicom._quiet, egma_train.evaluate.images.dicom._quiet():
             warnings.filterwarnings("error", "PHANTOM")
         assert list(warnings.filters)[1:] == before
         with pytest.raises(UserWarning, match="PHANTOM"):

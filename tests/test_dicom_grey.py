@@ -13,14 +13,14 @@ from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 from test_dicom import TEXTURE, close, expected, image, packed
 
-from egma_prep.dicom import decode_dicom
-from egma_prep.geometry import frame_of
+from egma_prep.gaze.frame import frame_of
 from egma_prep.images import framed, image_size
+from egma_prep.images.dicom import decode_dicom
 from egma_prep.options import Options
-from egma_prep.sources import sources, with_defaults_of
+from egma_prep.sources.registry import sources, with_defaults_of
 from egma_prep.synth import write_tree
 from egma_prep.synth.dicom import equalised
-from egma_train.evaluate.dicom import grey_of_dicom
+from egma_train.evaluate.images.dicom import grey_of_dicom
 
 RAMP = np.tile(np.arange(4096, dtype=np.uint16), (3, 1))
 BYTES = (TEXTURE // 23).astype(np.uint8)  # 0 to about 120

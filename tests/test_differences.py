@@ -17,9 +17,9 @@ from evaluation import (
 )
 from numpy.typing import NDArray
 
+from egma_train.evaluate.datasets.image_lists import ImageList, patients
+from egma_train.evaluate.datasets.prompts import shipped_prompts
 from egma_train.evaluate.differences import difference
-from egma_train.evaluate.image_lists import ImageList, patients
-from egma_train.evaluate.prompts import shipped_prompts
 from egma_train.evaluate.reports import read_rows, told, write_report
 from egma_train.evaluate.retrieval import retrieval
 from egma_train.evaluate.table import differences

@@ -10,7 +10,7 @@ from conftest import fault_of
 import egma_train.options
 from egma_prep.errors import REASONS
 from egma_prep.options import Options
-from egma_prep.schema import IMAGES, REGION, REJECTS, SCHEMA_VERSION, SENTENCE, SHARD, TABLES
+from egma_prep.shards.schema import IMAGES, REGION, REJECTS, SCHEMA_VERSION, SENTENCE, SHARD, TABLES
 
 ROOT = Path(__file__).parent.parent
 

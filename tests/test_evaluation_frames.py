@@ -13,10 +13,10 @@ from pydicom.data import get_testdata_files
 
 import egma_prep.images
 from egma_prep.errors import BadInputError
-from egma_prep.geometry import frame_of
+from egma_prep.gaze.frame import frame_of
 from egma_train.errors import UnreadableImageError
-from egma_train.evaluate.dicom import looks_like_dicom
-from egma_train.evaluate.frames import is_nearly_one_grey, read_ahead, read_frame, to_frame
+from egma_train.evaluate.images.dicom import looks_like_dicom
+from egma_train.evaluate.images.frames import is_nearly_one_grey, read_ahead, read_frame, to_frame
 
 SIZES = [(301, 400), (400, 301), (224, 224), (223, 97), (100, 60), (1023, 769), (2751, 2303)]
 

@@ -17,11 +17,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from egma_prep import export, open_shards
-from egma_prep.card import TERMS
-from egma_prep.exports import Rows, exporter, kinds, official_egma
-from egma_prep.lock import locked
-from egma_prep.reader import Reading, Shards
+from egma_prep import open_shards
+from egma_prep.etl.card import TERMS
+from egma_prep.exports import Rows, export, exporter, kinds, official_egma
+from egma_prep.shards.reader import Reading, Shards
+from egma_prep.storage.lock import locked
 
 Key = tuple[str, str]
 PAGE = (Path(__file__).parent.parent / "docs" / "exports.md").read_text()

@@ -15,11 +15,11 @@ from conftest import egma_prep, run_etl
 from tables import shards
 
 from egma_prep.errors import NOTES
-from egma_prep.input_files import InputFiles
+from egma_prep.etl.run import planned_subjects
 from egma_prep.options import SourceOptions
-from egma_prep.readings import RawReading
-from egma_prep.run import planned_subjects
-from egma_prep.sources import sources
+from egma_prep.sources.files import InputFiles
+from egma_prep.sources.reading import RawReading
+from egma_prep.sources.registry import sources
 from egma_prep.synth import write_tree
 
 Key = tuple[str, str]

@@ -21,11 +21,11 @@ from tables import contents, rejects, shards, write_sealed
 from test_wounds import file_of
 
 from egma_prep import open_shards
-from egma_prep import run as run_module
 from egma_prep.errors import BadUsageError
-from egma_prep.whole_files import fingerprint_of
+from egma_prep.etl import run as run_module
+from egma_prep.storage.atomic import fingerprint_of
+from egma_train.data.shards import find_shards, read_shard
 from egma_train.errors import BadUsageError as BadTrainingUsageError
-from egma_train.shards import find_shards, read_shard
 
 pytestmark = pytest.mark.usefixtures("no_cluster")
 

@@ -21,9 +21,10 @@ from conftest import PATIENCE_S, egma_prep, run_etl
 from distributed import Client
 from tables import contents, rejects, shards
 
-from egma_prep import cluster, lock, outside_cluster, run
-from egma_prep import shards as shards_module
 from egma_prep.errors import OF_THE_MACHINE
+from egma_prep.etl import cluster, outside_cluster, run
+from egma_prep.etl import make_part as shards_module
+from egma_prep.storage import lock
 
 COMMAND = (sys.executable, "-c", "from egma_prep.cli import main; main()")
 SMALL_PARTS = ("--workers", "2", "--set", "execution.readings_per_part=2")
@@ -456,7 +457,7 @@ def test_without_flock_the_named_process_is_looked_for(
 _BUSY = """
 import sys, time
 from pathlib import Path
-from egma_prep.lock import at_work
+from egma_prep.storage.lock import at_work
 with at_work(Path(sys.argv[1])):
     print("at work", flush=True)
     time.sleep(1.5)

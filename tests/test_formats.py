@@ -15,9 +15,9 @@ from conftest import egma_prep, run_etl
 from golden_reading import GOLDEN
 
 from egma_prep.errors import BadUsageError
-from egma_prep.formats import count_rows, formats, load_shard, shard_files
-from egma_prep.schema import SHARD
-from egma_prep.whole_files import write_table
+from egma_prep.shards.formats import count_rows, formats, load_shard, shard_files
+from egma_prep.shards.schema import SHARD
+from egma_prep.shards.tables import write_table
 
 PAGE = Path(__file__).parent.parent / "docs" / "shard-format.md"
 GOLDEN_NPZ = GOLDEN.with_suffix(".npz")

@@ -15,19 +15,19 @@ from hypothesis import strategies as st
 
 from egma_prep import open_shards
 from egma_prep.errors import BadInputError, BadUsageError, Reject
-from egma_prep.geometry import frame_of
+from egma_prep.etl.make_part import load_reading
+from egma_prep.etl.parts import Job
+from egma_prep.etl.run import planned_subjects
+from egma_prep.gaze.frame import frame_of
 from egma_prep.images import framed, image_size
-from egma_prep.input_files import InputFiles
 from egma_prep.options import Options, read_config, with_changes
-from egma_prep.parts import Job
-from egma_prep.readings import PlannedReading
-from egma_prep.run import planned_subjects
-from egma_prep.shards import load_reading
-from egma_prep.sources import SubjectPlan, choose_source, sources
+from egma_prep.sources.files import InputFiles
+from egma_prep.sources.reading import PlannedReading
+from egma_prep.sources.registry import SubjectPlan, choose_source, sources
+from egma_prep.storage.atomic import read_json
 from egma_prep.synth import write_tree
-from egma_prep.whole_files import read_json
+from egma_train.data.shards import read_shard
 from egma_train.errors import BadUsageError as BadTrainingUsageError
-from egma_train.shards import read_shard
 
 SECONDS_PER_INPUT = 300
 

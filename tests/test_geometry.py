@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from egma_prep.geometry import FRAME_PX, area_weights, frame_of
+from egma_prep.gaze.frame import FRAME_PX, area_weights, frame_of
 
 SIDES = st.integers(1, 4000)
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from egma_prep import open_shards
+from egma_train.data.shards import find_shards, read_shard
 from egma_train.evaluate.encoder import Encoder
 from egma_train.evaluate.grounding import (
     Others,
@@ -30,7 +31,6 @@ from egma_train.evaluate.grounding import (
     names,
     region_mask,
 )
-from egma_train.shards import find_shards, read_shard
 
 
 def quarter() -> NDArray[np.bool_]:
@@ -156,7 +156,7 @@ def test_regions_and_maps_are_read_from_either_format(
     clean_out: Path, tmp_path: Path, form: str
 ) -> None:
     if form == "npz":
-        from egma_prep.export import export
+        from egma_prep.exports.export import export
 
         export(clean_out, tmp_path / "shards", "npz")
     folder = clean_out if form == "parquet" else tmp_path / "shards"

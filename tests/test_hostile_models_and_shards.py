@@ -19,15 +19,16 @@ from evaluation import SMALL, egma_eval, picture, save_tiny_model, write_picture
 from safetensors.torch import save_file
 from test_structure import TRAIN, TREES
 
-from egma_train import load_model, shards
+from egma_train import load_model
+from egma_train.data import shards
+from egma_train.data.parquet_pages import pages_of
+from egma_train.data.shards import read_shard
 from egma_train.errors import BadUsageError
 from egma_train.evaluate.encoder import load_encoder
+from egma_train.model.weights import load_start
 from egma_train.options import options_of
-from egma_train.parquet_pages import pages_of
 from egma_train.run_folder import model_card
-from egma_train.safe_text import csv_rows, csv_text, for_terminal, markdown
-from egma_train.shards import read_shard
-from egma_train.weights import load_start
+from egma_train.storage.safe_text import csv_rows, csv_text, for_terminal, markdown
 
 GOLDEN = Path(__file__).parent / "golden"
 

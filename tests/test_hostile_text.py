@@ -21,12 +21,14 @@ from hypothesis import strategies as st
 from tables import shards, table, write_sealed
 from test_wounds import FIXATIONS, WORDS, file_of, rows_of, save
 
-from egma_prep import bounds, open_shards
-from egma_prep.card import data_card
+from egma_prep import open_shards
 from egma_prep.errors import BadUsageError
+from egma_prep.etl.card import data_card
 from egma_prep.exports.official_egma import as_text
-from egma_prep.formats import load_shard, parquet
-from egma_prep.whole_files import fingerprint_of, read_parquet
+from egma_prep.shards import bounds
+from egma_prep.shards.formats import load_shard, parquet
+from egma_prep.shards.tables import read_parquet
+from egma_prep.storage.atomic import fingerprint_of
 
 pytestmark = pytest.mark.usefixtures("no_cluster")
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from egma_train.errors import BadUsageError
-from egma_train.evaluate.image_files import locate, told_absent
-from egma_train.evaluate.tasks import read_test
+from egma_train.evaluate.datasets.image_files import locate, told_absent
+from egma_train.evaluate.datasets.tasks import read_test
 
 RELEASE = "CheXpert-v1.0-small/train"
 KAGGLE = {"images": "jpg", "masks": "png"}

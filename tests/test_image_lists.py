@@ -12,12 +12,12 @@ from evaluation import egma_eval, picture, save_tiny_model, write_dicom, write_p
 from sklearn.model_selection import train_test_split
 
 from egma_train.errors import BadUsageError
-from egma_train.evaluate import chexpert
-from egma_train.evaluate.image_lists import ImageList
-from egma_train.evaluate.rsna import gloria_test
-from egma_train.evaluate.shipped import shipped_toml
+from egma_train.evaluate.datasets import chexpert
+from egma_train.evaluate.datasets.image_lists import ImageList
+from egma_train.evaluate.datasets.rsna import gloria_test
+from egma_train.evaluate.datasets.shipped import shipped_toml
+from egma_train.evaluate.datasets.tasks import read_images, read_test
 from egma_train.evaluate.table import prepared
-from egma_train.evaluate.tasks import read_images, read_test
 
 FINDINGS = (
     "No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion",

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from egma_prep.errors import BadInputError
-from egma_prep.geometry import frame_of
+from egma_prep.gaze.frame import frame_of
 from egma_prep.images import framed, image_size, to_frame
-from egma_prep.jpeg import HALF_SIZE_FROM_PX, decode_jpeg, parse_jpeg
+from egma_prep.images.jpeg import HALF_SIZE_FROM_PX, decode_jpeg, parse_jpeg
 from egma_prep.options import ImageOptions
 
 Pixels = NDArray[np.uint8]

@@ -9,8 +9,9 @@ import pytest
 from conftest import egma_prep, run_etl
 from tables import by_reading, table
 
-from egma_prep import open_shards, picture
-from egma_prep.picture import Passage
+from egma_prep import open_shards
+from egma_prep.shards import figure as picture
+from egma_prep.shards.figure import Passage
 
 Blocks = list[tuple[Passage, list[Passage]]]
 

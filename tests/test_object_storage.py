@@ -21,14 +21,16 @@ from conftest import PATIENCE_S
 from moto.core import set_initial_no_auth_action_count
 from moto.server import ThreadedMotoServer
 
-from egma_prep import lock_object, open_shards, trees
-from egma_prep import shards as shards_module
-from egma_prep.formats import load_shard, shard_files
-from egma_prep.out_folder import OutFolder
-from egma_prep.places import place_of
+from egma_prep import open_shards
+from egma_prep.etl import make_part as shards_module
+from egma_prep.etl.out_folder import OutFolder
+from egma_prep.shards.formats import load_shard, shard_files
+from egma_prep.storage import listing as trees
+from egma_prep.storage import lock
+from egma_prep.storage.paths import place_of
 from egma_prep.synth import write_tree
-from egma_train import cache
 from egma_train.cli import main as train
+from egma_train.data import cache
 from tests.conftest import IN_THREADS, egma_prep, invoked
 from tests.conftest import run_etl as run_in_threads
 from tests.test_faults_of_runs import join, scheduler
@@ -188,7 +190,7 @@ def test_a_run_killed_in_the_middle_is_resumed_with_the_same_content(
 def test_a_second_run_at_once_is_refused_and_says_who_is_at_work(
     data: str, done: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lock_object, "_RENEWED_S", 0.3)
+    monkeypatch.setattr(lock, "_RENEWED_S", 0.3)
     before = objects(done)
     with OutFolder(place_of(done)).locked():
         result = run_etl(data, done)
@@ -201,7 +203,7 @@ def test_a_second_run_at_once_is_refused_and_says_who_is_at_work(
 def test_a_lock_that_a_killed_run_left_is_taken_over(
     data: str, done: str, host: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lock_object, "_EXPIRES_S", 1.0)
+    monkeypatch.setattr(lock, "_EXPIRES_S", 1.0)
     left = {"pid": NO_PROCESS, "host": host, "since": "yesterday", "token": "x", "renewed": 7}
     file = place(done) / "state" / "lock"
     file.write_text(json.dumps(left))

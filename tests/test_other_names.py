@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from conftest import egma_prep
 
-from egma_prep import trees as trees_module
 from egma_prep.errors import BadInputError, BadUsageError
-from egma_prep.input_files import InputFiles, Remark, told
+from egma_prep.etl.run import planned_subjects
 from egma_prep.options import SourceOptions
-from egma_prep.parse.csv_file import parse_csv
-from egma_prep.run import planned_subjects
-from egma_prep.sources import choose_source
+from egma_prep.sources.csv_table import parse_csv
+from egma_prep.sources.files import InputFiles, Remark, told
+from egma_prep.sources.registry import choose_source
+from egma_prep.storage import listing as trees_module
 from egma_prep.synth import write_tree
 
 

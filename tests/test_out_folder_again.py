@@ -49,7 +49,7 @@ def test_parts_made_by_other_rules_are_made_again(
     tree, out = tmp_path / "tree", tmp_path / "out"
     _only_first_patient(phantom, tree)
     with monkeypatch.context() as before:
-        before.setattr("egma_prep.parts.RULES_VERSION", "1")
+        before.setattr("egma_prep.etl.parts.RULES_VERSION", "1")
         run_etl(tree, out)
         assert "nothing to do" in run_etl(tree, out).output
     assert "again, other rules" in run_etl(tree, out).output

@@ -13,9 +13,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from egma_prep.errors import REASONS, BadInputError
-from egma_prep.parse import eye_gaze, mimic_cxr, reflacx
-from egma_prep.parse.csv_file import Table, parse_csv
-from egma_prep.parse.values import (
+from egma_prep.sources import cxr_tables as mimic_cxr
+from egma_prep.sources import eye_gaze_files as eye_gaze
+from egma_prep.sources import reflacx_files as reflacx
+from egma_prep.sources.csv_table import Table, parse_csv
+from egma_prep.sources.reading import Fixations, ImageFacts, Region, Words
+from egma_prep.sources.values import (
     dicom_id,
     flag,
     is_blank,
@@ -25,7 +28,6 @@ from egma_prep.parse.values import (
     pixels,
     safe_id,
 )
-from egma_prep.readings import Fixations, ImageFacts, Region, Words
 
 PATH = "folder/file.csv"
 DICOM = "-".join(["0a1b2c3d"] * 5)

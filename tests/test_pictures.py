@@ -27,18 +27,18 @@ from pydicom.uid import (
 from sklearn.datasets import load_sample_image
 
 from egma_prep.errors import NOTES, BadInputError, Reject
-from egma_prep.geometry import frame_of
+from egma_prep.etl.make_part import load_reading
+from egma_prep.etl.parts import Job
+from egma_prep.etl.run import planned_subjects
+from egma_prep.gaze.frame import frame_of
 from egma_prep.images import framed, image_size
 from egma_prep.options import ImageOptions, Options
-from egma_prep.parts import Job
-from egma_prep.readings import PlannedReading
-from egma_prep.run import planned_subjects
-from egma_prep.shards import load_reading
-from egma_prep.sources import with_defaults_of
+from egma_prep.sources.reading import PlannedReading
+from egma_prep.sources.registry import with_defaults_of
 from egma_prep.synth import write_tree
 from egma_train.errors import UnreadableImageError
-from egma_train.evaluate.frames import read_frame, to_frame
-from egma_train.evaluate.pictures import grey_of_picture
+from egma_train.evaluate.images.frames import read_frame, to_frame
+from egma_train.evaluate.images.pictures import grey_of_picture
 
 Pixels = NDArray[np.uint8]
 REAL = Path(__file__).parent.parent.parent / "shared" / "real" / "images"

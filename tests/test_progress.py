@@ -4,8 +4,8 @@ import io
 
 import pytest
 
-from egma_prep import progress
-from egma_prep.progress import Progress
+from egma_prep.storage import progress
+from egma_prep.storage.progress import Progress
 
 
 class _Clock:

@@ -16,10 +16,10 @@ from conftest import egma_prep, run_etl
 from PIL import Image
 from tables import contents, rejects, shards
 
-from egma_prep.input_files import InputFiles
-from egma_prep.published import listed_in
+from egma_prep.sources.files import InputFiles
+from egma_prep.sources.published import listed_in
+from egma_prep.storage.listing import _LocalTree
 from egma_prep.synth import write_tree
-from egma_prep.trees import _LocalTree
 
 pytestmark = pytest.mark.usefixtures("no_cluster")
 

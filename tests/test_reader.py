@@ -12,8 +12,8 @@ from conftest import egma_prep
 
 from egma_prep import open_shards
 from egma_prep.errors import BadUsageError
-from egma_prep.formats import formats
-from egma_prep.reader import Shards
+from egma_prep.shards.formats import formats
+from egma_prep.shards.reader import Shards
 
 
 @pytest.fixture(scope="module", params=list(formats()))

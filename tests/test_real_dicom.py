@@ -6,10 +6,10 @@ import numpy as np
 import pydicom
 import pytest
 
-from egma_prep.dicom import decode_dicom
-from egma_prep.dicom_bytes import looks_like_dicom
-from egma_prep.geometry import frame_of
+from egma_prep.gaze.frame import frame_of
 from egma_prep.images import framed, image_size
+from egma_prep.images.dicom import decode_dicom
+from egma_prep.images.dicom_bytes import looks_like_dicom
 from egma_prep.options import ImageOptions
 
 HOMES = [above / "shared" / "real" / "images" for above in Path(__file__).parents]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from egma_prep.render import Heatmap, heatmap, kernels
+from egma_prep.gaze.heatmaps import Heatmap, heatmap, kernels
 
 Floats = NDArray[np.float64]
 

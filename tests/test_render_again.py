@@ -13,7 +13,7 @@ from click.testing import Result
 from conftest import IN_THREADS, egma_prep, run_etl
 from tables import by_reading, contents, shards, table
 
-from egma_prep import out_folder, render_again
+from egma_prep.etl import out_folder, render_again
 
 IN_THREAD = IN_THREADS[:2]
 

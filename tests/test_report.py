@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from tables import rejects, shards, table
 
 from egma_prep import open_shards
-from egma_prep.card import TERMS, shareable
+from egma_prep.etl.card import TERMS, shareable
+from egma_prep.etl.out_folder import OutFolder
+from egma_prep.look.report.leads import LEADS_S, by_lead, half_cells
+from egma_prep.look.report.means import KEYWORDS, Means
+from egma_prep.look.report.numbers import Told, bins
 from egma_prep.options import Options
-from egma_prep.out_folder import OutFolder
-from egma_prep.report.leads import LEADS_S, by_lead, half_cells
-from egma_prep.report.means import KEYWORDS, Means
-from egma_prep.report.numbers import Told, bins
 from egma_prep.synth import write_tree
 
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egma_prep.errors import BadInputError
-from egma_prep.parse.report import report_words
-from egma_prep.sentences import join_words, sentence_spans
+from egma_prep.gaze.sentences import join_words, sentence_spans
+from egma_prep.sources.report_sections import report_words
 
 REPORT = """                                 FINAL REPORT
  EXAMINATION:  CHEST (PA AND LAT)

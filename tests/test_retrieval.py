@@ -15,8 +15,8 @@ from evaluation import (
     written,
 )
 
-from egma_train.evaluate.image_lists import ImageList
-from egma_train.evaluate.prompts import Prompts, shipped_prompts
+from egma_train.evaluate.datasets.image_lists import ImageList
+from egma_train.evaluate.datasets.prompts import Prompts, shipped_prompts
 from egma_train.evaluate.retrieval import precision_at, retrieval
 
 CLASSES = tuple(shipped_prompts("8x200").queries)

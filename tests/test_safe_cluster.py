@@ -22,9 +22,9 @@ from conftest import PATIENCE_S, egma_prep
 from distributed import Client, LocalCluster, Security, Status
 from tables import contents
 
-from egma_prep import cluster, memory, outside_cluster, own_cluster, render_again, run
-from egma_prep.cluster import dask_client, each_done
 from egma_prep.errors import BadUsageError
+from egma_prep.etl import cluster, memory, outside_cluster, own_cluster, render_again, run
+from egma_prep.etl.cluster import dask_client, each_done
 from egma_prep.options import ExecutionOptions
 
 ENCRYPTED = {"distributed.comm.require-encryption": True}

@@ -23,11 +23,12 @@ from tables import contents, rejects
 
 from egma_prep import open_shards
 from egma_prep.errors import BadUsageError
+from egma_prep.etl.run import run_etl as run_from_python
 from egma_prep.exports import kinds
-from egma_prep.formats import formats, load_shard
-from egma_prep.run import run_etl as run_from_python
+from egma_prep.shards.formats import formats, load_shard
+from egma_prep.shards.tables import write_table
+from egma_prep.storage.atomic import appearing_whole
 from egma_prep.synth import write_tree
-from egma_prep.whole_files import appearing_whole, write_table
 
 IN_THREADS = {"execution": {"processes": False, "readings_per_part": 8}}
 THREADS = ("--set", "execution.processes=false")

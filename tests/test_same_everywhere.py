@@ -20,7 +20,7 @@ from conftest import IN_THREADS, PATIENCE_S, egma_prep, run_etl
 from distributed import LocalCluster
 from tables import TABLES, contents, parts, rejects
 
-from egma_prep.whole_files import write_table
+from egma_prep.shards.tables import write_table
 
 PARTS_OF_8 = ("--set", "execution.readings_per_part=8")
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from egma_prep.sentences import is_word, join_words, sentence_spans
+from egma_prep.gaze.sentences import is_word, join_words, sentence_spans
 
 # Tokens are parted by spaces, sentences by bars.
 DICTATED = {

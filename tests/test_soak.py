@@ -15,7 +15,7 @@ import pytest
 from conftest import PATIENCE_S, Campaign, run_etl
 from test_faults_of_runs import assert_as_undisturbed, finish, start, wait_for_parts
 
-from egma_prep.verify import verify
+from egma_prep.etl.verify import verify
 
 KINDS = {
     "shards": "shards/*",

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from conftest import egma_prep, run_etl
 
-from egma_prep import sources as registry
-from egma_prep.check_reading import MENDED, check_reading
 from egma_prep.errors import BadInputError
 from egma_prep.images import image_size
-from egma_prep.input_files import InputFiles
 from egma_prep.options import SourceOptions
-from egma_prep.readings import typed_reading
-from egma_prep.sources import choose_source, sources
+from egma_prep.sources import registry
+from egma_prep.sources.check_reading import MENDED, check_reading
+from egma_prep.sources.files import InputFiles
+from egma_prep.sources.reading import typed_reading
+from egma_prep.sources.registry import choose_source, sources
 from egma_prep.synth import LAYOUTS, write_tree
 
 SAFE_ID = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,128}")
@@ -27,8 +27,8 @@ TOY = '''
 import numpy as np
 
 from egma_prep.images import image_size
-from egma_prep.readings import Fixations, PlannedReading, RawReading, Words
-from egma_prep.sources import SubjectPlan
+from egma_prep.sources.reading import Fixations, PlannedReading, RawReading, Words
+from egma_prep.sources.registry import SubjectPlan
 
 
 class Toy:
@@ -73,7 +73,7 @@ def toy(tmp_path: Path, phantom: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
         (tmp_path / "data" / "toys" / name / "image.jpg").write_bytes(image)
     importlib.invalidate_caches()
     yield tmp_path / "data"
-    sys.modules.pop("egma_prep.sources.toy", None)
+    sys.modules.pop("egma_prep.sources.registry.toy", None)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from egma_prep.errors import REASONS
-from egma_prep.sources import sources
+from egma_prep.sources.registry import sources
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "egma_prep"
@@ -64,9 +64,9 @@ def below(package: str) -> list[str]:
 
 
 def test_the_parser_of_imports_sees_what_there_is() -> None:
-    assert "egma_prep.align" in imports("egma_prep.assemble")
+    assert "egma_prep.gaze.align" in imports("egma_prep.shards.assemble")
     assert "egma_prep.synth.gaze" in imports("egma_prep.synth.readings")  # from . import gaze
-    assert "egma_prep.run" in imports("egma_prep.cli")  # inside a function
+    assert "egma_prep.etl.run" in imports("egma_prep.cli")  # inside a function
 
 
 @pytest.mark.parametrize("name", below("synth"))
@@ -109,14 +109,14 @@ def test_sources_know_nothing_of_what_becomes_of_a_reading(name: str) -> None:
 @pytest.mark.parametrize("name", below("parse"))
 def test_parsers_take_bytes_and_know_no_files(name: str) -> None:
     assert not reaches(
-        name, "os", "pathlib", "shutil", "egma_prep.input_files", "egma_prep.sources"
+        name, "os", "pathlib", "shutil", "egma_prep.sources.files", "egma_prep.sources.registry"
     )
 
 
 VIEWERS = (
-    "egma_prep.encode",
-    "egma_prep.export",
-    "egma_prep.inspection",
+    "egma_prep.shards.encode",
+    "egma_prep.exports.export",
+    "egma_prep.look.inspect",
     *below("exports"),
     *below("report"),
 )
@@ -259,7 +259,10 @@ def test_a_declaration_says_where_to_get_the_data_and_under_which_licence(datase
 def test_a_column_name_is_written_in_its_declaration_only(column: str) -> None:
     # Names that our own tables share with the release are not told apart by their text.
     ours = {"dicom_id", "study_id", "subject_id", "certainty", "split", "image"}
-    dicom = ("egma_prep.dicom", "egma_train.evaluate.dicom")  # has keywords of its own
+    dicom = (
+        "egma_prep.images.dicom",
+        "egma_train.evaluate.images.dicom",
+    )  # has keywords of its own
     writers = {
         name
         for name, tree in TREES.items()

@@ -29,24 +29,25 @@ import transformers
 from conftest import PATIENCE_S
 from distributed import Client
 
-from egma_prep import cluster, open_shards, own_process
-from egma_prep.cluster import dask_client
+from egma_prep import open_shards
 from egma_prep.errors import BadUsageError
-from egma_prep.export import export
-from egma_prep.inspection import draw_reading
+from egma_prep.etl import cluster, own_process
+from egma_prep.etl.cluster import dask_client
+from egma_prep.etl.render_again import render_heatmaps
+from egma_prep.etl.run import run_etl
+from egma_prep.etl.verify import verify
+from egma_prep.exports.export import export
+from egma_prep.look.inspect import draw_reading
+from egma_prep.look.report import write_report
+from egma_prep.look.scan import scan_tree
 from egma_prep.options import ExecutionOptions
-from egma_prep.progress import Progress, tell
-from egma_prep.render_again import render_heatmaps
-from egma_prep.report import write_report
-from egma_prep.run import run_etl
-from egma_prep.scan import scan_tree
-from egma_prep.verify import verify
+from egma_prep.storage.progress import Progress, tell
 from egma_train import own_process as own_process_of_training
 from egma_train.errors import broken_package
 from egma_train.evaluate.compare import Measured
+from egma_train.evaluate.datasets.image_lists import ImageList
 from egma_train.evaluate.embeddings import write_embeddings
-from egma_train.evaluate.image_lists import ImageList
-from egma_train.start import Request, run_training
+from egma_train.launch import Request, run_training
 
 IN_THREADS = {"execution": {"processes": False, "readings_per_part": 8}}
 BINARIES = Path(sys.executable).parent
@@ -436,7 +437,7 @@ def test_after_a_call_from_python_all_settings_are_as_before(
 
 def test_sentences_do_not_take_torch_from_the_users_spacy() -> None:
     script = """
-from egma_prep.sentences import sentence_spans
+from egma_prep.gaze.sentences import sentence_spans
 assert len(sentence_spans(["Clear", ".", "Normal", "."], [0, 1, 2, 3], [1, 2, 3, 4])) == 2
 from thinc.compat import has_torch
 assert has_torch

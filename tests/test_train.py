@@ -21,12 +21,12 @@ from safetensors.torch import load_file
 from transformers import get_cosine_schedule_with_warmup
 
 from egma_train import load_model
-from egma_train.cache import open_cache
 from egma_train.cli import main
+from egma_train.data.cache import open_cache
 from egma_train.errors import BadUsageError
+from egma_train.launch import usable_device
 from egma_train.options import Options, differences, options_of, parse_assignments, with_changes
 from egma_train.processes import ALONE, Processes, any_process, joined, wait_for_all
-from egma_train.start import usable_device
 from egma_train.train import Trainer, learning_rate, precision_of, short_run
 
 SMALL = (
@@ -337,7 +337,7 @@ def _steps(rank: int, world: int, port: int, start: str, shards: str, found: Any
     torch.set_num_threads(1)
     import numpy as np
 
-    from egma_train.loading import BatchLoader, pixels
+    from egma_train.data.loading import BatchLoader, pixels
     from egma_train.processes import joined
     from egma_train.train import batch_loss, make_trainer
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 from conftest import egma_prep
 
-from egma_train.cache import ReadingCache, antialiased, area_mean, open_cache
+from egma_train.data.cache import ReadingCache, antialiased, area_mean, open_cache
+from egma_train.data.shards import find_shards, fingerprint, read_shard
 from egma_train.errors import BadUsageError
-from egma_train.shards import find_shards, fingerprint, read_shard
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -26,15 +26,15 @@ from evaluation import egma_eval, save_tiny_model
 from safetensors.torch import load_file
 from test_train import SMALL, assert_same_run, begun_like, command, egma_train, metrics_of
 
-from egma_train import cache as caches
 from egma_train import load_model
-from egma_train.cache import open_cache
 from egma_train.cli import main
+from egma_train.data import cache as caches
+from egma_train.data.cache import open_cache
 from egma_train.errors import BadUsageError
 from egma_train.evaluate import reports
 from egma_train.evaluate.reports import own_turn, read_rows, write_report
 from egma_train.run_folder import RunFolder
-from egma_train.whole_files import finish_swaps, whole_folder
+from egma_train.storage.atomic import finish_swaps, whole_folder
 
 GOLDEN = Path(__file__).parent / "golden" / "shard-v1.npz"
 

@@ -20,11 +20,11 @@ from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaModel
 from egma_train import load_model
 from egma_train.errors import BadUsageError
 from egma_train.evaluate.encoder import Encoder, load_encoder, model_hash
-from egma_train.key_names import as_in_model, as_on_disk
-from egma_train.model import EgmaModel, new_configs
+from egma_train.model.egma import EgmaModel, new_configs
+from egma_train.model.key_names import as_in_model, as_on_disk
+from egma_train.model.tokenizer import make_tokenizer
+from egma_train.model.weights import load_start
 from egma_train.options import MEDCLIP_TEXT, ModelOptions, options_of
-from egma_train.vocabulary import make_tokenizer
-from egma_train.weights import load_start
 
 SMALL = replace(
     options_of("tiny").model, swin_width=12, swin_heads=(2, 4), text_width=24, text_heads=2,

@@ -9,7 +9,7 @@ import pytest
 from evaluation import egma_eval, picture, write_picture
 from test_train import SMALL, egma_train
 
-from egma_train.cache import open_cache
+from egma_train.data.cache import open_cache
 
 
 @pytest.fixture(params=[0, 0o022], ids=["umask 0", "umask 022"])

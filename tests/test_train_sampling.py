@@ -10,19 +10,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from egma_train.augment import Draws, apply, draw
-from egma_train.cache import ReadingCache, open_cache
-from egma_train.errors import BadUsageError
-from egma_train.loading import BatchLoader, iterate, pixels
-from egma_train.options import DataOptions, Options
-from egma_train.sampling import (
+from egma_train.data.augment import Draws, apply, draw
+from egma_train.data.cache import ReadingCache, open_cache
+from egma_train.data.loading import BatchLoader, iterate, pixels
+from egma_train.data.sampling import (
     chosen_readings,
     epoch_batches,
     number_of_batches,
     readings_with_used_gaze,
 )
-from egma_train.start import _notes
-from egma_train.vocabulary import make_tokenizer
+from egma_train.errors import BadUsageError
+from egma_train.launch import _notes
+from egma_train.model.tokenizer import make_tokenizer
+from egma_train.options import DataOptions, Options
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from egma_train.errors import BadUsageError
-from egma_train.evaluate.image_lists import ImageList, labelled, subset
-from egma_train.evaluate.prompts import read_prompts
-from egma_train.evaluate.user_files import read_table, read_text
+from egma_train.evaluate.datasets.image_lists import ImageList, labelled, subset
+from egma_train.evaluate.datasets.prompts import read_prompts
+from egma_train.evaluate.datasets.user_files import read_table, read_text
 
 TABLE = pd.DataFrame(
     {"Path": ["a b.jpg", "c,d.jpg", "é.jpg"], "Pleural Effusion": [1.0, None, -1.0]}

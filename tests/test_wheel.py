@@ -13,7 +13,7 @@ from evaluation import picture, save_tiny_model, write_picture
 
 ROOT = Path(__file__).parent.parent
 EVALUATION = ROOT / "data_manifests" / "evaluation"
-TEMPLATES = ROOT / "egma_prep" / "report" / "templates"
+TEMPLATES = ROOT / "egma_prep" / "look" / "report" / "templates"
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ COMMAND = "from egma_prep.cli import main; main()"
             for path in (ROOT / "data_manifests").glob("*.toml")
         ),
         *(f"egma_train/evaluate/data/{path.name}" for path in EVALUATION.iterdir()),
-        *(f"egma_prep/report/templates/{path.name}" for path in TEMPLATES.iterdir()),
+        *(f"egma_prep/look/report/templates/{path.name}" for path in TEMPLATES.iterdir()),
         *(f"egma_prep/pipelines/{path.name}" for path in (ROOT / "pipelines").iterdir()),
     ],
 )
@@ -95,7 +95,7 @@ def test_the_wheel_installs_the_command(wheel: Path) -> None:
 
 def test_the_package_comes_from_the_wheel_and_finds_its_own_data(site: Path) -> None:
     code = """
-import egma_prep, egma_prep.manifests as manifests
+import egma_prep, egma_prep.sources.manifests as manifests
 print(egma_prep.__file__)
 print(manifests.shipped_folder("data_manifests"))
 print(manifests.shipped_folder("pipelines"))

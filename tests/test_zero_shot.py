@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 from sklearn.metrics import f1_score
 
 from egma_train.cli import main as egma_train
+from egma_train.evaluate.datasets.image_lists import ImageList, read_csv
+from egma_train.evaluate.datasets.prompts import Prompts, read_prompts, shipped_prompts
 from egma_train.evaluate.encoder import model_hash
-from egma_train.evaluate.frames import read_frame
-from egma_train.evaluate.image_lists import ImageList, read_csv
-from egma_train.evaluate.prompts import Prompts, read_prompts, shipped_prompts
+from egma_train.evaluate.images.frames import read_frame
 from egma_train.evaluate.zero_shot import PROTOCOLS, class_scores, log_shares, zero_shot
 
 CLASSES = ("No Finding", "Pneumonia", "Pneumothorax")

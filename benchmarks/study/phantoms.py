@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from egma_prep.render import heatmap, kernels
+from egma_prep.gaze.heatmaps import heatmap, kernels
 
 IMAGE_PX, CELLS, CELL_PX = 56, 7, 8
 FINDING_PX, MARKER_PX = 16, 6

@@ -1,4 +1,4 @@
-"""Kinds of export: each module here with ``write_part`` and ``finish`` is one."""
+"""Kinds of export: each module here with ``write_part`` and ``finish``; ``export`` runs one."""
 
 import importlib
 import pkgutil
@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from egma_prep.errors import BadUsageError, unknown_name
-from egma_prep.formats import formats
-from egma_prep.reader import Shards
-from egma_prep.whole_files import write_table
+from egma_prep.shards.formats import formats
+from egma_prep.shards.reader import Shards
+from egma_prep.shards.tables import write_table
 
 Rows = list[dict[str, Any]]
 
@@ -37,7 +37,7 @@ class Exporter(Protocol):
 
 @dataclass(frozen=True)
 class _AnotherFormat:
-    """Shards again, in a format of `egma_prep.formats`."""
+    """Shards again, in a format of `egma_prep.shards.formats`."""
 
     suffix: str
     CARD_HEAD = ""
@@ -53,7 +53,8 @@ class _AnotherFormat:
 
 def kinds() -> list[str]:
     """List every kind, by the name that ``--to`` takes."""
-    return [*(one.name.replace("_", "-") for one in pkgutil.iter_modules(__path__)), *formats()]
+    names = {one.name.replace("_", "-") for one in pkgutil.iter_modules(__path__)} - {"export"}
+    return [*sorted(names), *formats()]
 
 
 def exporter(kind: str) -> Exporter:

@@ -6,10 +6,10 @@ from typing import Any
 
 import datasets
 
-from egma_prep.encode import facts_of, png
+from egma_prep.etl.own_process import unhide_torch
 from egma_prep.exports import Rows
-from egma_prep.own_process import unhide_torch
-from egma_prep.reader import Map, Reading, Shards
+from egma_prep.shards.encode import facts_of, png
+from egma_prep.shards.reader import Map, Reading, Shards
 
 CARD_HEAD = """\
 ---

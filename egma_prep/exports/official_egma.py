@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from egma_prep.encode import jpeg
 from egma_prep.errors import BadUsageError
 from egma_prep.exports import Rows
-from egma_prep.reader import Map, Reading, Sentence, Shards
-from egma_prep.render import GRID_CELLS
+from egma_prep.gaze.heatmaps import GRID_CELLS
+from egma_prep.shards.encode import jpeg
+from egma_prep.shards.reader import Map, Reading, Sentence, Shards
 
 CARD_HEAD = ""
 

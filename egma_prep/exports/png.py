@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from egma_prep.encode import facts_of, png
 from egma_prep.exports import Rows
-from egma_prep.reader import Reading, Shards
+from egma_prep.shards.encode import facts_of, png
+from egma_prep.shards.reader import Reading, Shards
 
 CARD_HEAD = ""
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from egma_prep.encode import facts_of, png
 from egma_prep.exports import Rows
-from egma_prep.reader import Reading, Shards
-from egma_prep.whole_files import appearing_whole
+from egma_prep.shards.encode import facts_of, png
+from egma_prep.shards.reader import Reading, Shards
+from egma_prep.storage.atomic import appearing_whole
 
 CARD_HEAD = ""
 

@@ -3,16 +3,16 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from egma_prep.cxr_tree import cxr_tree, image_size
 from egma_prep.errors import BadInputError, Reject
-from egma_prep.input_files import InputFiles
-from egma_prep.manifests import manifest
 from egma_prep.options import SourceOptions
-from egma_prep.parse import eye_gaze
-from egma_prep.parse.csv_file import Table
-from egma_prep.planning import by_subject, plan_tables, with_image_facts
-from egma_prep.readings import PlannedReading, RawReading
-from egma_prep.sources import SubjectPlan
+from egma_prep.sources import eye_gaze_files as eye_gaze
+from egma_prep.sources.csv_table import Table
+from egma_prep.sources.cxr_tree import cxr_tree, image_size
+from egma_prep.sources.files import InputFiles
+from egma_prep.sources.manifests import manifest
+from egma_prep.sources.planning import by_subject, plan_tables, with_image_facts
+from egma_prep.sources.reading import PlannedReading, RawReading
+from egma_prep.sources.registry import SubjectPlan
 
 _TABLES, _TRANSCRIPTS = manifest("eye-gaze")["tables"], manifest("eye-gaze")["transcripts"]
 _SHEET = _TABLES["master_sheet"]["file"]

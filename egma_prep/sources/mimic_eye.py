@@ -3,17 +3,18 @@
 import contextlib
 from collections.abc import Callable, Iterable
 
-from egma_prep.cxr_tree import cxr_tree, image_names, image_size
 from egma_prep.errors import BadInputError, Reject
-from egma_prep.input_files import NOT_UNPACKED, InputFiles
-from egma_prep.manifests import manifest
 from egma_prep.options import SourceOptions
-from egma_prep.parse import eye_gaze, reflacx
-from egma_prep.parse.csv_file import Table
-from egma_prep.parse.mimic_cxr import ImageTables, required
-from egma_prep.planning import RowParser, plan_tables
-from egma_prep.readings import ImageFacts, PlannedReading, RawReading
-from egma_prep.sources import SubjectPlan
+from egma_prep.sources import eye_gaze_files as eye_gaze
+from egma_prep.sources import reflacx_files as reflacx
+from egma_prep.sources.csv_table import Table
+from egma_prep.sources.cxr_tables import ImageTables, required
+from egma_prep.sources.cxr_tree import cxr_tree, image_names, image_size
+from egma_prep.sources.files import NOT_UNPACKED, InputFiles
+from egma_prep.sources.manifests import manifest
+from egma_prep.sources.planning import RowParser, plan_tables
+from egma_prep.sources.reading import ImageFacts, PlannedReading, RawReading
+from egma_prep.sources.registry import SubjectPlan
 
 _LAYOUT = manifest("mimic-eye")["layout"]
 _PREFIX = _LAYOUT["patient"].removesuffix("*")

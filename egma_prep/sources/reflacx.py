@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable
 
-from egma_prep.cxr_tree import cxr_tree, image_size
-from egma_prep.input_files import InputFiles
-from egma_prep.manifests import manifest
 from egma_prep.options import SourceOptions
-from egma_prep.parse import reflacx
-from egma_prep.planning import by_subject, plan_tables, with_image_facts
-from egma_prep.readings import PlannedReading, RawReading
-from egma_prep.sources import SubjectPlan
+from egma_prep.sources import reflacx_files as reflacx
+from egma_prep.sources.cxr_tree import cxr_tree, image_size
+from egma_prep.sources.files import InputFiles
+from egma_prep.sources.manifests import manifest
+from egma_prep.sources.planning import by_subject, plan_tables, with_image_facts
+from egma_prep.sources.reading import PlannedReading, RawReading
+from egma_prep.sources.registry import SubjectPlan
 
 _LAYOUT = manifest("reflacx")["layout"]
 

@@ -5,16 +5,16 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from egma_train.data.shards import find_shards, fingerprint
 from egma_train.errors import BadUsageError, unknown_name
 from egma_train.evaluate.compare import SCORES
-from egma_train.evaluate.shipped import shipped_file
-from egma_train.evaluate.tasks import TASKS
+from egma_train.evaluate.datasets.shipped import shipped_file
+from egma_train.evaluate.datasets.tasks import TASKS
 from egma_train.evaluate.zero_shot import PROTOCOLS
+from egma_train.launch import Request, run_training
 from egma_train.options import PRESETS, Options, read_config, with_changes
 from egma_train.run_folder import RunFolder
-from egma_train.shards import find_shards, fingerprint
-from egma_train.start import Request, run_training
-from egma_train.whole_files import make_folder, write_whole
+from egma_train.storage.atomic import make_folder, write_whole
 
 _PARTS = {"arms", "start", "options", "tests"}
 _ARMS: dict[str, Any] = {"objectives": str, "gaze_fractions": int | float, "seeds": int}

@@ -141,7 +141,7 @@ def _reports_errors(command: Command) -> Command:
     @functools.wraps(command)
     def guarded(*, shared: bool, debug: bool, assignments: Sequence[str], **given: Any) -> None:
         from egma_train.errors import BadUsageError, broken_package
-        from egma_train.whole_files import share
+        from egma_train.storage.atomic import share
 
         try:
             check_working_folder()
@@ -258,10 +258,10 @@ def embed(
           --labels chexpert_5x200.csv out/runs/RUN
     """
     from egma_train.evaluate.compare import of_each
+    from egma_train.evaluate.datasets.tasks import read_test
     from egma_train.evaluate.embeddings import write_embeddings
     from egma_train.evaluate.encoder import load_encoder
     from egma_train.evaluate.reports import short_hash
-    from egma_train.evaluate.tasks import read_test
 
     listed, paths, _ = read_test(task, seed=seed, **given)
     for checkpoint in checkpoints:
@@ -350,7 +350,7 @@ def _evaluate(
     **given: Any,
 ) -> int:
     """Measure checkpoints on a task's images."""
-    from egma_train.evaluate.tasks import read_test
+    from egma_train.evaluate.datasets.tasks import read_test
 
     how = {"seed": given["seed"], "split": split, "protocol": protocol}
     test = read_test(task, images, labels, list, prompts, **how)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from egma_train.errors import BadUsageError, unknown_name
+from egma_train.evaluate.datasets.image_lists import ImageList
 from egma_train.evaluate.encoder import Encoder, Seen, encoded
-from egma_train.evaluate.image_lists import ImageList
 from egma_train.evaluate.intervals import Floats
 
 SCORES = ("pooled", "best-patch")

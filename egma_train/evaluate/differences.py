@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from egma_train.evaluate.datasets.image_lists import patients
 from egma_train.evaluate.grounding import KEY, MEASURES
-from egma_train.evaluate.image_lists import patients
 from egma_train.evaluate.intervals import Floats, paired_answers, paired_means
 from egma_train.evaluate.metrics import paired_classification
 from egma_train.evaluate.retrieval import RANKS

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from egma_train.evaluate.compare import Measured
 from egma_train.evaluate.reports import own_turn
-from egma_train.whole_files import make_folder, whole_file
+from egma_train.storage.atomic import make_folder, whole_file
 
 _PERPLEXITY = 30.0
 

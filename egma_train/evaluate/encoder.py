@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from egma_train import load_model
+from egma_train.data.loading import pixels, tokenized
 from egma_train.errors import BadUsageError
-from egma_train.evaluate.frames import Frame, is_nearly_one_grey, read_ahead
+from egma_train.evaluate.images.frames import Frame, is_nearly_one_grey, read_ahead
 from egma_train.evaluate.reports import short_hash
-from egma_train.key_names import as_on_disk
-from egma_train.loading import pixels, tokenized
-from egma_train.model import EgmaModel, is_own_model
+from egma_train.launch import usable_device
+from egma_train.model.egma import EgmaModel, is_own_model
+from egma_train.model.key_names import as_on_disk
+from egma_train.model.weights import folder_of_own, load_start, weights_file
 from egma_train.options import MEDCLIP_TEXT, ModelOptions, Options, with_changes
-from egma_train.start import usable_device
-from egma_train.weights import folder_of_own, load_start, weights_file
 
 _BATCHES_AHEAD = 2
 _TEXTS_AT_ONCE = 64

@@ -18,6 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from egma_train.data.shards import (
+    FRAME_PX,
+    GRID_CELLS,
+    ShardReading,
+    find_shards,
+    fingerprint,
+    read_shard,
+)
 from egma_train.errors import BadUsageError, unknown_name
 from egma_train.evaluate.encoder import Encoder
 from egma_train.evaluate.intervals import (
@@ -27,14 +35,6 @@ from egma_train.evaluate.intervals import (
     few_groups,
     paired_means,
     unbounded_mean,
-)
-from egma_train.shards import (
-    FRAME_PX,
-    GRID_CELLS,
-    ShardReading,
-    find_shards,
-    fingerprint,
-    read_shard,
 )
 
 AGAINST = ("gaze", "regions")

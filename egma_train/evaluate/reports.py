@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from egma_train.lock import locked
 from egma_train.own_process import tell
-from egma_train.safe_text import csv_rows, csv_text
-from egma_train.whole_files import finish_swaps, make_folder, write_whole
+from egma_train.storage.atomic import finish_swaps, make_folder, write_whole
+from egma_train.storage.lock import locked
+from egma_train.storage.safe_text import csv_rows, csv_text
 
 Report = Mapping[str, Any]
 

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egma_train.evaluate.compare import compare
+from egma_train.evaluate.datasets.image_lists import ImageList, patients
+from egma_train.evaluate.datasets.prompts import Prompts
 from egma_train.evaluate.encoder import Encoder
-from egma_train.evaluate.image_lists import ImageList, patients
 from egma_train.evaluate.intervals import Floats, Labels, bounded_mean, few_groups
-from egma_train.evaluate.prompts import Prompts
 
 RANKS = (1, 5, 10)
 

@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 
 from egma_train.errors import BadUsageError
+from egma_train.evaluate.datasets.shipped import shipped_toml
+from egma_train.evaluate.datasets.tasks import read_test
 from egma_train.evaluate.differences import difference
 from egma_train.evaluate.encoder import checkpoint_name, load_encoder, model_hash
 from egma_train.evaluate.reports import own_turn, read_rows, short_hash, write_report
 from egma_train.evaluate.retrieval import retrieval
-from egma_train.evaluate.shipped import shipped_toml
-from egma_train.evaluate.tasks import read_test
 from egma_train.evaluate.zero_shot import majority, zero_shot
-from egma_train.safe_text import csv_text, markdown
-from egma_train.whole_files import write_whole
+from egma_train.storage.atomic import write_whole
+from egma_train.storage.safe_text import csv_text, markdown
 
 Report = dict[str, Any]
 Test = Mapping[str, str]

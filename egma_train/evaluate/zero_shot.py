@@ -10,8 +10,9 @@ import torch.nn.functional as F  # noqa: N812, as everyone calls it
 
 from egma_train.errors import unknown_name
 from egma_train.evaluate.compare import compare
+from egma_train.evaluate.datasets.image_lists import ImageList, patients
+from egma_train.evaluate.datasets.prompts import Prompts
 from egma_train.evaluate.encoder import Encoder
-from egma_train.evaluate.image_lists import ImageList, patients
 from egma_train.evaluate.intervals import Floats, few_groups
 from egma_train.evaluate.metrics import (
     accuracy,
@@ -22,7 +23,6 @@ from egma_train.evaluate.metrics import (
     macro_f1,
     recalls,
 )
-from egma_train.evaluate.prompts import Prompts
 
 PROTOCOLS = {
     "paper": "every prompt; the class of the most similar one",

@@ -1,0 +1,1 @@
+"""The run: parts, workers, the output folder, and what checks and repeats it."""

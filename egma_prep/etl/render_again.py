@@ -1,0 +1,180 @@
+"""Render other heatmaps from what ``out/`` holds; the raw data are not read again."""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from egma_prep.errors import BadUsageError
+from egma_prep.etl.cluster import WORKER_DIED, dask_client, each_done
+from egma_prep.etl.make_part import shard_options
+from egma_prep.etl.out_folder import OutFolder
+from egma_prep.gaze.frame import frame_of
+from egma_prep.gaze.sentences import SentenceSpan
+from egma_prep.options import Options, differences, with_changes
+from egma_prep.shards.assemble import Gaze, rendered
+from egma_prep.shards.formats import load_shard
+from egma_prep.shards.schema import SHARD, Rows, described, key_of
+from egma_prep.shards.tables import write_table
+from egma_prep.sources.reading import Words
+from egma_prep.storage.atomic import write_json
+from egma_prep.storage.paths import Fingerprint, delete_folder, make_folder, resolved
+from egma_prep.storage.progress import Progress, tell
+
+Say = Callable[[str], object]
+
+_FROM_GAZE = ("heatmap", "sentences")
+
+
+def render_heatmaps(out_root: Path, changes: Iterable[dict[str, Any]], say: Say = tell) -> int:
+    """Bring the shards to other render options.
+
+    Parameters
+    ----------
+    out_root : Path
+        Holds a complete run.
+    changes : iterable of dict
+        Render options by stage, later ones win; the others stay as last rendered.
+    say : callable
+        Takes lines for the user.
+
+    Returns
+    -------
+    int
+        Readings rendered.
+
+    Raises
+    ------
+    BadUsageError
+        If there is no complete run, or another stage's options are to change.
+    """
+    out = OutFolder(resolved(out_root))
+    out.finished_run()
+    with out.locked():
+        return _render_again(out, out.finished_run(), changes, say)
+
+
+def _render_again(
+    out: OutFolder, run: dict[str, Any], changes: Iterable[dict[str, Any]], say: Say
+) -> int:
+    kept = with_changes(Options(), run["options"])
+    wanted = with_changes(kept, *changes)
+    if wanted.data_half != kept.data_half:
+        stages = [name for name in kept.data_half if kept.data_half[name] != wanted.data_half[name]]
+        raise BadUsageError(
+            f"{', '.join(stages)} options change more than heatmaps; use: egma-prep run DATA"
+        )
+    if kept.output.privacy:
+        raise BadUsageError(
+            f"{out.root} was made with --privacy and holds no fixations; render by: egma-prep run"
+        )
+    written = written_by_part(out)
+    if sum(written.values()) != run["counts"]["written"]:
+        again = f"egma-prep run {run['data']} --out {out.root}"
+        raise BadUsageError(
+            f"records of parts in {out.state} are damaged or missing; mend them first: {again}"
+        )
+    changed = differences(kept, wanted) or "as before"
+    say(f"rendering {run['counts']['written']} readings again: {changed}")
+    render_parts(out, kept, wanted, written)
+    return run["counts"]["written"]
+
+
+def render_parts(out: OutFolder, kept: Options, options: Options, written: dict[int, int]) -> None:
+    """Build all shards anew beside the old ones, then swap the folders.
+
+    Parameters
+    ----------
+    kept : Options
+        Those of the last run.
+    options : Options
+        The same, with other render options.
+    written : dict
+        Readings of each part that has any; the shards of other parts go.
+    """
+    delete_folder(out.next_shards)
+    make_folder(out.next_shards)
+    outputs = {}
+    with (
+        dask_client(options.execution, out.scratch) as client,
+        Progress("readings", sum(written.values())) as progress,
+    ):
+        jobs = deque((part, out.root, out.token, kept.render.format, options) for part in written)
+        for (part, *_), fingerprint in each_done(client, render_part, jobs):
+            if fingerprint is WORKER_DIED:
+                raise BadUsageError(
+                    "a worker died while rendering; if memory is short give fewer --workers, then"
+                    " repeat the same command"
+                )
+            outputs[str(part)] = fingerprint
+            progress.advance(written[part])
+    out.check_lock()
+    write_json(out.swap_file, {"options": options.output_half, "outputs": outputs})
+    out.finish_swap()
+
+
+def written_by_part(out: OutFolder) -> dict[int, int]:
+    """Read how many readings each part has, of those that have any."""
+    records = {part: record for part in out.parts() if (record := out.record(part))}
+    return {part: record["written"] for part, record in records.items() if record["written"]}
+
+
+def render_part(
+    part: int, out_root: Path, token: str, old_format: str, options: Options
+) -> Fingerprint:
+    """Render one part's shard into the folder of new shards."""
+    out = OutFolder(out_root, token)
+    old = load_shard(out.shard(part, old_format))
+    by_table = out.part_rows(part, ("words", "fixations", "sentences"))
+    made = [
+        render_reading(
+            facts, {name: rows[key_of(facts)] for name, rows in by_table.items()}, options
+        )
+        for facts in old.select(["dataset", "reading_id", "width", "height"]).to_pylist()
+    ]
+    schema = described(SHARD, shard_options(options))
+    columns = [
+        pa.array([one[name] for one in made], schema.field(name).type)
+        if name in _FROM_GAZE
+        else old.column(name)
+        for name in schema.names
+    ]
+    table = pa.Table.from_arrays(columns, schema=schema)
+    with out.at_work():
+        return write_table(out.shard(part, options.render.format, out.next_shards), table)
+
+
+def render_reading(
+    facts: dict[str, Any], rows: dict[str, Rows], options: Options
+) -> dict[str, Any]:
+    """Render one reading's maps from its rows of the tables, in the frame of its image."""
+    frame = frame_of(facts["width"], facts["height"], options.image.fit)
+    words, spans = rows["words"], rows["sentences"]
+    return rendered(
+        _gaze(rows["fixations"]),
+        Words([row["text"] for row in words], _floats(words, "begin"), _floats(words, "end")),
+        [SentenceSpan(row["first_word"], row["last_word"]) for row in spans],
+        frame,
+        options.render,
+    )
+
+
+def _gaze(rows: Rows) -> Gaze:
+    return Gaze(
+        begin_s=_floats(rows, "begin"),
+        end_s=_floats(rows, "end"),
+        x_px=_floats(rows, "x"),
+        y_px=_floats(rows, "y"),
+        x_224=_floats(rows, "x_224"),
+        y_224=_floats(rows, "y_224"),
+        on_image=np.array([row["on_image"] for row in rows], dtype=np.bool_),
+        px_per_deg_x=_floats(rows, "px_per_deg_x"),
+        px_per_deg_y=_floats(rows, "px_per_deg_y"),
+    )
+
+
+def _floats(rows: Rows, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return np.array([row[name] for row in rows], dtype=np.float64)

@@ -1,0 +1,1 @@
+"""Arrays in, arrays out: alignment, sentences, the 224 frame, heatmaps."""

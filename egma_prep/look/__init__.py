@@ -1,0 +1,1 @@
+"""What shows a tree or a finished run and changes neither."""

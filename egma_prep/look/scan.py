@@ -1,0 +1,221 @@
+"""A look at a raw tree before a long run: what is there, what would be rejected, what it takes."""
+
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from egma_prep.errors import BadInputError, noted
+from egma_prep.etl.make_part import make_part
+from egma_prep.etl.own_cluster import default_workers
+from egma_prep.etl.parts import Job, PartPlan
+from egma_prep.etl.run import open_tree, planned_subjects
+from egma_prep.images import image_size
+from egma_prep.look import first_contact
+from egma_prep.look.checksums import Comparison
+from egma_prep.options import Options
+from egma_prep.sources import eye_gaze_files as eye_gaze
+from egma_prep.sources import reflacx_files as reflacx
+from egma_prep.sources.check_reading import check_reading
+from egma_prep.sources.files import InputFiles, told
+from egma_prep.sources.manifests import manifest
+from egma_prep.sources.reading import PlannedReading, RawReading, Size
+from egma_prep.sources.registry import Source, choose_source, with_defaults_of
+from egma_prep.storage.progress import Progress
+
+_CHECKED, _TIMED = 5000, 16
+_PUBLISHED = {"reflacx": "reflacx", "eye_gaze": "eye-gaze", "mimic_cxr": "mimic-cxr"}
+
+
+@dataclass
+class Scan:
+    """What a scan found; counts alone, nothing of a row, but for the paths of missing files."""
+
+    planned: Counter[str] = field(default_factory=Counter)
+    subjects: int = 0
+    checked: int = 0
+    rejects: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
+    missing: set[str] = field(default_factory=set)
+    tally: first_contact.Tally = field(default_factory=first_contact.Tally)
+    seconds_each: float = 0.0
+    bytes_each: float = 0.0
+
+
+def scan_tree(
+    data: Path,
+    images: Path | None,
+    source_name: str | None,
+    comparison: Comparison | None = None,
+) -> Iterator[str]:
+    """Look at a tree; yield lines that hold no rows and no ids, those about a comparison excepted.
+
+    Parameters
+    ----------
+    data : Path
+        Root of the raw tree.
+    images : Path, optional
+        MIMIC-CXR-JPG or MIMIC-CXR, for layouts that have no images of their own.
+    source_name : str, optional
+        Layout; detected if None.
+    comparison : Comparison, optional
+        Of the files with their releases; it is summed up, and those named that readings lack.
+    """
+    files = open_tree(data, images)
+    source = choose_source(files, source_name)
+    subjects = planned_subjects(source, files)
+    found = Scan(subjects=len(subjects))
+    chosen = _spread([one for subject in subjects for one in subject.readings], _CHECKED)
+    for subject in subjects:
+        found.planned.update(reading.dataset for reading in subject.readings)
+        found.planned.update(reject.dataset or "unknown" for reject in subject.rejects)
+        found.rejects.update(reject.reason for reject in subject.rejects)
+    usable = _check_readings(chosen, files, source, found)
+    with tempfile.TemporaryDirectory() as folder:
+        options = with_defaults_of(source, Options())
+        job = Job(data, images, Path(folder), source.name, options)
+        _measure(_spread(usable, _TIMED), job, found)
+    yield from _lines(source, found, told(files.remarks, with_paths=False))
+    if comparison is not None:
+        needed = sorted(found.missing & comparison.absent)
+        yield from (f"{path}: not here, and a reading needs it; download it" for path in needed)
+        read = [path for path, known in files.fingerprints.items() if known["size"] >= 0]
+        yield comparison.told(len(needed), {*read} - {*files.releases()})
+
+
+def _spread(readings: list[PlannedReading], number: int) -> list[PlannedReading]:
+    """Choose some evenly, in order."""
+    return readings[:: max(1, -(-len(readings) // number))]
+
+
+def _check_readings(
+    chosen: list[PlannedReading], files: InputFiles, source: Source, found: Scan
+) -> list[PlannedReading]:
+    """Load every chosen reading and look at its image; return those that would be written."""
+    usable, sizes, roots = [], {}, set()
+    subject = None
+    with Progress("readings", len(chosen)) as progress:
+        for planned in chosen:
+            if planned.subject_id != subject:
+                files.forget_tables()
+                subject = planned.subject_id
+            found.checked += 1
+            progress.advance(1)
+            raw, size, notes = _load(planned, files, source, found)
+            found.notes.update(notes or {})
+            if raw is not None:
+                first_contact.tally_reading(raw, size, found.tally)
+                sizes[raw.dicom_id] = size or (raw.width, raw.height)
+                usable += [planned] * (notes is not None)
+            root = planned.metadata_path.rpartition("/")[0]
+            _check_files(planned, files, f"{root}/" if root else "", sizes, found.tally)
+            roots |= {root} if planned.dataset == eye_gaze.DATASET else set()
+    for root in sorted(roots):
+        place = f"{root}/" if root else ""
+        first_contact.check_eye_gaze_tables(files, place, sizes, found.tally)
+        samples = manifest("eye-gaze")["tables"]["fixations"]["samples"]
+        first_contact.check_samples(files, f"{place}{samples}", found.tally)
+    patients = files.matching("", manifest("mimic-eye")["layout"]["patient"])
+    first_contact.check_mimic_eye(files, patients, found.tally)
+    return usable
+
+
+def _check_files(
+    planned: PlannedReading,
+    files: InputFiles,
+    root: str,
+    sizes: dict[str, tuple[int, int]],
+    tally: first_contact.Tally,
+) -> None:
+    """Check the files of a reading's own folder, beside or below its metadata."""
+    if planned.dataset == reflacx.DATASET:
+        homes = [root, f"{root}{manifest('reflacx')['layout']['readings']}/"]
+        places = [f"{home}{planned.reading_id}" for home in homes]
+        for place in filter(files.has, places):
+            first_contact.check_reflacx_folder(files, place, tally)
+    elif planned.dataset == eye_gaze.DATASET and planned.reading_id in sizes:
+        folder = f"{root}{manifest('eye-gaze')['transcripts']['folder']}/{planned.reading_id}"
+        first_contact.check_transcript(files, folder, sizes[planned.reading_id], tally)
+
+
+def _load(
+    planned: PlannedReading, files: InputFiles, source: Source, found: Scan
+) -> tuple[RawReading | None, Size | None, Mapping[str, int] | None]:
+    """Load a reading as its source has it, its image's size, and what a run would note of it."""
+    raw = size = None
+    try:
+        raw = source.load(planned, files, Options().source)
+        size = image_size(files.read(raw.image_path), raw.image_path)
+        return raw, size, check_reading(raw, size).notes
+    except BadInputError as error:
+        found.rejects[error.reason] += 1
+        found.missing |= {error.path} if error.reason == "missing_file" else set()
+    return raw, size, None
+
+
+def _measure(readings: list[PlannedReading], job: Job, found: Scan) -> None:
+    """Make a few readings for the time and the space they take."""
+    if not readings:
+        return
+    begin = time.perf_counter()
+    make_part(PartPlan(0, readings, [], {}), job)
+    found.seconds_each = (time.perf_counter() - begin) / len(readings)
+    written = sum(path.stat().st_size for path in job.out.rglob("*") if path.is_file())
+    found.bytes_each = written / len(readings)
+
+
+def _lines(source: Source, found: Scan, remarks: Iterable[str]) -> Iterator[str]:
+    yield f"{source.name} tree of {found.subjects} patients"
+    yield from (f"  {line}" for line in remarks)
+    yield from _table(
+        ("dataset", "readings here", "published"),
+        [(name, str(n), _published(name)) for name, n in sorted(found.planned.items())],
+    )
+    total = found.planned.total()
+    yield f"checked {found.checked} of {total} readings; would be rejected: {found.rejects.total()}"
+    yield from (f"  {number} {reason}" for reason, number in found.rejects.most_common())
+    yield from (f"  {line}" for line in noted(found.notes))
+    workers = default_workers()
+    minutes = found.seconds_each * total / workers / 60
+    yield (
+        f"needs about {found.bytes_each * total / 1e9:.2f} GB in --out and {minutes:.1f} minutes"
+        f" with {workers} workers (measured on {min(_TIMED, found.checked)} readings);"
+        f" {shutil.disk_usage('.').free / 1e9:.0f} GB are free here"
+    )
+    yield "first contact: what the documents say, and how often it held (no rows, no ids)"
+    tally = found.tally
+    yield from _table(
+        ("held", "broken", "statement"),
+        [
+            (str(tally.held[name]), str(tally.broken[name]), name)
+            for name in sorted({*tally.held, *tally.broken})
+        ],
+    )
+    yield from _table(
+        ("median", "of"),
+        [(f"{value:.4g}", name) for name, value in sorted(tally.medians().items())],
+    )
+    yield from _canvas(tally.vertical_scale())
+
+
+def _canvas(ratio: float | None) -> Iterator[str]:
+    if ratio is not None:
+        yield (
+            f"eye_gaze: gaze follows named boxes down the image {ratio:.3f} times as far as across;"
+            " 1 if the canvas filled the screen, 0.948 if it was letterboxed"
+        )
+
+
+def _published(dataset: str) -> str:
+    counts = manifest(_PUBLISHED[dataset])["counts"] if dataset in _PUBLISHED else {}
+    return ", ".join(f"{number} {name}" for name, number in counts.items())
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    for row in (head, *rows) if rows else ():
+        cells = [f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)]
+        yield f"  {'  '.join(cells).rstrip()}"

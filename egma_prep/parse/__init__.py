@@ -1,1 +1,0 @@
-"""Parsers of the datasets' files: bytes to arrays, or a named reject."""

@@ -1,0 +1,1 @@
+"""What is written: the schema, its columns, formats, and a reader."""

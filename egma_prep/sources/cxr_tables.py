@@ -1,0 +1,181 @@
+"""What MIMIC-CXR-JPG's tables say of an image (FORMATS, section 4)."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from egma_prep.errors import BadInputError
+from egma_prep.sources import extras
+from egma_prep.sources.csv_table import Table
+from egma_prep.sources.manifests import manifest, required_columns
+from egma_prep.sources.reading import Fixations, ImageFacts, PlannedReading, RawReading
+from egma_prep.sources.report_sections import report_words
+from egma_prep.sources.values import dicom_id, id_key, numbered_id, pixels
+
+DATASET = "mimic_cxr"
+METADATA, ID = "metadata", "dicom_id"
+
+
+def columns(table: str) -> dict[str, str]:
+    """Map our names to the released column names of one table."""
+    return manifest("mimic-cxr")["tables"][table]["columns"]
+
+
+def required(table: str) -> list[str]:
+    """List the columns without which a table says nothing."""
+    return required_columns("mimic-cxr", table)
+
+
+def read_columns(table: str) -> list[str]:
+    """List the columns that are read of one table."""
+    labels = manifest("mimic-cxr")["labels"].get(table, [])
+    return [*columns(table).values(), *labels]
+
+
+def plan_row(row: Mapping[str, str], path: str) -> PlannedReading:
+    """Plan the reading of one image.
+
+    Raises
+    ------
+    BadInputError
+        If its ids cannot be used.
+    """
+    image, _ = image_and_study(row, path)
+    subject = numbered_id(row[columns(METADATA)["subject_id"]], path, "the subject id")
+    kept = {name: row[name] for name in columns(METADATA).values() if name in row}
+    return PlannedReading(DATASET, image, subject, path, kept)
+
+
+def image_and_study(row: Mapping[str, str], path: str) -> tuple[str, str]:
+    """Take the DICOM id and the study id from a metadata row."""
+    names = columns(METADATA)
+    return dicom_id(row[names[ID]], path), numbered_id(row[names["study_id"]], path, "the study id")
+
+
+def raw_reading(
+    planned: PlannedReading,
+    report_file: tuple[bytes, str],
+    image_path: str,
+    measured: Callable[[], tuple[int, int]],
+) -> RawReading:
+    """Read an image's report; it has no gaze, and its words no times.
+
+    Parameters
+    ----------
+    planned : PlannedReading
+        Made by `plan_row`, with what the tables know of the image.
+    report_file : tuple
+        The study's report and its path.
+    image_path : str
+        For the reading; not opened here.
+    measured : callable
+        Reads the image's own size, where no table tells it.
+    """
+    image, study = image_and_study(planned.row, planned.metadata_path)
+    facts = planned.facts
+    report = report_words(*report_file)
+    notes = Counter(facts.notes) + extras.absent(facts.split, facts.view) + Counter(report.notes)
+    size = facts.size
+    if size is None:
+        size, notes["size_by_image"] = measured(), 1
+    return RawReading(
+        *planned.key,
+        subject_id=planned.subject_id,
+        study_id=study,
+        dicom_id=image,
+        split=facts.split,
+        view=facts.view,
+        image_path=image_path,
+        width=size[0],
+        height=size[1],
+        fixations=Fixations(*(np.empty(0) for _ in Fixations._fields)),
+        words=report.words,
+        labels=dict(facts.labels),
+        regions=[],
+        notes=notes,
+        paragraphs=report.paragraphs,
+    )
+
+
+class ImageTables:
+    """The metadata, split and CheXpert tables, indexed by image and study; any may be missing."""
+
+    def __init__(self, tables: Mapping[str, Table]) -> None:
+        self._tables = tables
+        self._rows: dict[str, dict[str, int | None]] = {}
+
+    def facts(self, dicom_id: str, study_id: str) -> ImageFacts:
+        """Look up one image; what is missing or damaged is None, and counted."""
+        labels, notes = self._labels(study_id)
+        view, split = (
+            self._cell(kind, kind_of, dicom_id)
+            for kind, kind_of in (("metadata", "view"), ("split", "split"))
+        )
+        notes["contradicted_rows"] = sum(
+            self._is_contradicted(kind, one)
+            for kind, one in (("metadata", dicom_id), ("split", dicom_id), ("chexpert", study_id))
+        )
+        return ImageFacts(
+            self._size(dicom_id),
+            extras.known_view(view),
+            extras.known_split(split),
+            labels,
+            dict(+notes),
+        )
+
+    def _row(self, kind: str, key: str, value: str) -> tuple[Table, int] | None:
+        table = self._tables.get(kind)
+        if table is None:
+            return None
+        if kind not in self._rows:
+            self._rows[kind] = _rows_by_id(table, columns(kind)[key])
+        row = self._rows[kind].get(id_key(value))
+        return None if row is None else (table, row)
+
+    def _is_contradicted(self, kind: str, value: str) -> bool:
+        return id_key(value) in (rows := self._rows.get(kind, {})) and rows[id_key(value)] is None
+
+    def _size(self, dicom_id: str) -> tuple[int, int] | None:
+        names, path = columns("metadata"), "the metadata"
+        try:
+            width, height = (
+                pixels(self._cell("metadata", side, dicom_id), path, names[side])
+                for side in ("width", "height")
+            )
+        except BadInputError:  # the image tells it
+            return None
+        return width, height
+
+    def _cell(self, kind: str, name: str, dicom_id: str) -> str:
+        found = self._row(kind, "dicom_id", dicom_id)
+        if found is None:
+            return ""
+        table, row = found
+        cells = table.columns.get(columns(kind)[name])
+        return cells[row] if cells else ""
+
+    def _labels(self, study_id: str) -> tuple[dict[str, float], Counter[str]]:
+        declared = manifest("mimic-cxr")["labels"]
+        found = self._row("chexpert", "study_id", study_id)
+        if found is None:
+            told = self._is_contradicted("chexpert", study_id)
+            return {}, Counter(without_chexpert=int(not told))
+        table, row = found
+        there = [name for name in declared["chexpert"] if name in table.columns]
+        cells = {name: table.columns[name][row] for name in there}
+        labels, notes = extras.labels(cells, there, tuple(declared["values"]), table.path)
+        notes["labels_left_out"] += len(declared["chexpert"]) - len(there)
+        return {f"chexpert:{name}": value for name, value in labels.items()}, notes
+
+
+def _rows_by_id(table: Table, key: str) -> dict[str, int | None]:
+    """Map ids to their rows; an id whose rows contradict each other has None."""
+    numbered = [(id_key(cell), row) for row, cell in enumerate(table.columns[key])]
+    first = dict(reversed(numbered))
+    rows: dict[str, int | None] = {**first}
+    said = [name for name in table.columns if name != key]
+    for one, row in numbered if len(rows) < len(numbered) else ():
+        if row != first[one] and len(table.distinct([first[one], row], said)) > 1:
+            rows[one] = None
+    return rows

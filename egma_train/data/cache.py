@@ -1,0 +1,421 @@
+"""The shards once more as flat, memory-mapped arrays: built once, read without decoding."""
+
+import os
+import shutil
+import zipfile
+from codecs import getincrementaldecoder
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from egma_train.data.cache_folder import (
+    INDEX,
+    folder_for_shards,
+    is_ours,
+    mark,
+    note_of,
+    read_note,
+    removed,
+    tidy,
+    write_note,
+)
+from egma_train.data.shards import (
+    FRAME_PX,
+    GRID_CELLS,
+    Npz,
+    ShardReading,
+    find_shards,
+    fingerprint,
+    read_shard,
+)
+from egma_train.data.store import copy_shards, stamp_of_shards
+from egma_train.errors import BadUsageError, CannotWriteError
+from egma_train.own_process import tell
+from egma_train.storage.atomic import make_folder, whole_folder
+from egma_train.storage.lock import in_use, locked
+from egma_train.storage.safe_text import is_plain_name
+
+_CELLS = GRID_CELLS * GRID_CELLS
+_BLANK_MAP = bytes(FRAME_PX * FRAME_PX)
+_CACHE_VERSION = 1
+
+Say = Callable[[str], Any]
+_INDEX_ARRAYS: dict[str, tuple[Any, ...]] = {
+    "dataset": ("U",),
+    "reading_id": ("U",),
+    "split": ("U",),
+    "image_number": ("i8",),
+    "reading_grids": ("f4", _CELLS),
+    "offsets": ("i8",),
+    "text_offsets": ("i8",),
+    "has_grid": ("b1",),
+}
+"""Each array's kind, and its shape beside its length."""
+_COUNTED = (("dataset", "U"), ("has_grid", "b1"))
+_BLOCK_BYTES = 2**22
+
+
+class _Held:
+    """Keeps a cache from being cleaned away while it is mapped."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = in_use(path)
+
+    def __del__(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+
+
+@dataclass(frozen=True)
+class ReadingCache:
+    """Readings as arrays; those of reading i have sentences ``offsets[i]`` to ``offsets[i + 1]``.
+
+    Attributes
+    ----------
+    fingerprint : str
+        Of the shards that it was made from.
+    images : ndarray
+        ``(N, 224, 224)`` uint8, memory-mapped.
+    grids : ndarray
+        ``(M, 49)`` float32, memory-mapped; zeros without gaze.
+    has_grid : ndarray
+        ``(M,)`` bool.
+    reading_grids : ndarray
+        ``(N, 49)`` float32 of the whole readings; NaN without gaze.
+    offsets : ndarray
+        ``(N + 1,)``.
+    dataset, reading_id, split : ndarray
+        ``(N,)`` text; a blank split is unknown.
+    image_number : ndarray
+        ``(N,)``; readings of one image share it.
+    maps : ndarray or None
+        ``(M, 224, 224)`` uint8, memory-mapped, if asked for; zeros without gaze.
+    """
+
+    fingerprint: str
+    images: NDArray[np.uint8]
+    grids: NDArray[np.float32]
+    has_grid: NDArray[np.bool_]
+    reading_grids: NDArray[np.float32]
+    offsets: NDArray[np.int64]
+    dataset: NDArray[np.str_]
+    reading_id: NDArray[np.str_]
+    split: NDArray[np.str_]
+    image_number: NDArray[np.int64]
+    maps: NDArray[np.uint8] | None
+    _text: NDArray[np.uint8]
+    _text_offsets: NDArray[np.int64]
+    _held: "_Held"
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def sentences_of(self, readings: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[Any]]:
+        """Return the numbers of some readings' sentences, in order, and the count of each."""
+        begins = self.offsets[readings]
+        counts = self.offsets[readings + 1] - begins
+        starts = np.repeat(begins - np.cumsum(counts) + counts, counts)
+        return starts + np.arange(counts.sum()), counts
+
+    def texts(self, sentences: NDArray[np.int64] | Sequence[int]) -> list[str]:
+        """Read sentences by their numbers."""
+        numbers = np.asarray(sentences, np.int64)
+        begins, ends = (self._text_offsets[numbers + i].tolist() for i in (0, 1))
+        text = self._text.data  # ten times as fast to slice as an array
+        return [str(text[begin:end], "utf-8") for begin, end in zip(begins, ends, strict=True)]
+
+    def readings_with_gaze(self) -> NDArray[np.bool_]:
+        """Tell which readings have gaze for a sentence: ``(N,)``."""
+        gazed = np.concatenate([[0], np.cumsum(self.has_grid)])
+        return np.diff(gazed[self.offsets]) > 0
+
+
+def open_cache(
+    shards: Path | str,
+    folder: Path | None = None,
+    *,
+    maps: bool = False,
+    antialias: bool = False,
+    say: Say = tell,
+) -> ReadingCache:
+    """Map the cache of some shards into memory; make it where it is missing.
+
+    Parameters
+    ----------
+    shards : Path or str
+        ``out/``, or a folder of shards, or the URL of either in an object store.
+    folder : Path, optional
+        Where caches lie; by default ``cache`` beside local shards, else here.
+    maps : bool
+        With the sentences' heatmaps.
+    antialias : bool
+        Grids as `antialiased` makes them of the heatmaps, not means over areas.
+
+    Raises
+    ------
+    BadUsageError
+        If the shards or the folder cannot be used.
+    """
+    source = str(shards)
+    if "://" in source:
+        folder = folder or Path("cache")
+        with _alone(folder, say) as held:
+            cache = _open_from_store(source, folder, maps, antialias, say)
+            tidy(folder, held, source, cache.fingerprint, say)
+        return cache
+    files = find_shards(Path(shards))
+    beside = files[0].parent.parent if files[0].parent.name == "shards" else Path(shards)
+    root = folder or beside / "cache"
+    with _alone(root, say) as held:
+        cache = _made_of(files, root, maps, antialias, say)
+        tidy(root, held, str(files[0].parent.resolve()), cache.fingerprint, say)
+    return cache
+
+
+def _made_of(files: list[Path], root: Path, maps: bool, antialias: bool, say: Say) -> ReadingCache:
+    """Open the cache of some files; make it where it is missing or damaged."""
+    key = fingerprint(files)
+    place = _place(root, key, maps, antialias)
+    if (place / INDEX).exists():
+        try:
+            return _open(place, key)
+        except Exception:
+            say(f"{place} is damaged: copying the shards again")
+    else:
+        say(f"copying {len(files)} shards to {place}, once")
+    if place.exists():
+        if not is_ours(place):
+            raise _no_place(root, f"{place} holds files that are not a cache's", "move them away")
+        removed(place)
+    _build(files, place, maps, antialias)
+    return _open(place, key)
+
+
+@contextmanager
+def _alone(root: Path, say: Say) -> Iterator[bool]:
+    """Let one process at a time build, open and clean up; the next takes what it made.
+
+    Yields
+    ------
+    bool
+        Whether there is a lock: without one, others may be at work there.
+    """
+    try:
+        make_folder(root)
+    except OSError as error:
+        raise _no_place(root, f"cannot write it ({error.strerror})", "mend that") from None
+    taken = f"the shards are being copied to {root} by"
+    with locked(root / ".lock", taken, say) as held:
+        try:
+            yield held
+        except CannotWriteError as error:
+            raise _no_place(root, str(error), error.mend) from error
+
+
+def _no_place(root: Path, why: str, mend: str) -> BadUsageError:
+    return BadUsageError(
+        f"no cache can be made in {root}: {why}; {mend}, or choose another folder:"
+        " --set execution.cache=DIR"
+    )
+
+
+def _place(root: Path, key: str, maps: bool, antialias: bool) -> Path:
+    kind = f"{'-maps' if maps else ''}{'-antialias' if antialias else ''}"
+    return root / f"{key[:16]}{kind}-v{_CACHE_VERSION}"
+
+
+def _open_from_store(url: str, root: Path, maps: bool, antialias: bool, say: Say) -> ReadingCache:
+    """Note which content the store's stamps stood for, so that nothing is copied twice."""
+    stamp = stamp_of_shards(url)
+    noted = read_note(note_of(root, url))
+    if noted.get("stamp") == stamp:
+        with suppress(Exception):
+            return _open(_place(root, noted["key"], maps, antialias), noted["key"])
+    copy = folder_for_shards(root)
+    try:
+        say(f"copying the shards of {url} to {root}, once")
+        copy_shards(url, copy)
+        if stamp_of_shards(url) != stamp:
+            raise BadUsageError(f"the shards in {url} changed meanwhile; repeat the same command")
+        cache = _made_of(find_shards(copy), root, maps, antialias, lambda _: None)
+    except BadUsageError as error:
+        raise BadUsageError(str(error).replace(str(copy), url)) from None
+    finally:
+        shutil.rmtree(copy, ignore_errors=True)
+    write_note(root, url, cache.fingerprint, stamp)
+    return cache
+
+
+def area_mean(heatmap: bytes) -> NDArray[np.float32]:
+    """Average a 224 x 224 uint8 map over 7 x 7 cells, 255 as 1: ``(49,)``."""
+    side = FRAME_PX // GRID_CELLS
+    cells = np.frombuffer(heatmap, np.uint8).reshape(GRID_CELLS, side, GRID_CELLS, side)
+    return (cells.mean(axis=(1, 3)) / 255).astype(np.float32).ravel()
+
+
+def _antialias_weights() -> NDArray[np.float64]:
+    """Weigh the 224 pixels of a row for each of 7 cells by a triangle as wide as two cells.
+
+    What torchvision's ``Resize((7, 7), antialias=True)`` of the published code does in each axis.
+    """
+    side = FRAME_PX / GRID_CELLS
+    centres = side * (np.arange(GRID_CELLS) + 0.5)[:, None]
+    weights = np.maximum(0, 1 - np.abs(np.arange(FRAME_PX) + 0.5 - centres) / side)
+    return weights / weights.sum(1, keepdims=True)
+
+
+_ANTIALIAS = _antialias_weights()
+
+
+def antialiased(heatmap: bytes) -> NDArray[np.float32]:
+    """Shrink a 224 x 224 uint8 map to 7 x 7 with antialiasing, 255 as 1: ``(49,)``."""
+    frame = np.frombuffer(heatmap, np.uint8).reshape(FRAME_PX, FRAME_PX)
+    return (_ANTIALIAS @ frame @ _ANTIALIAS.T / 255).astype(np.float32).ravel()
+
+
+def _build(files: list[Path], place: Path, maps: bool, antialias: bool) -> None:
+    """Write the arrays: a cache is there whole or not at all."""
+    with whole_folder(place) as aside:
+        mark(aside)
+        index: dict[str, list[Any]] = {name: [] for name in _ROW_FIELDS}
+        index["text_bytes"], index["has_grid"] = [], []
+        with ExitStack() as stack:
+            names = ("images", "grids", "text", *(("maps",) if maps else ()))
+            streams = {name: stack.enter_context((aside / name).open("wb")) for name in names}
+            with_maps = maps or antialias
+            for reading in (one for path in files for one in read_shard(path, maps=with_maps)):
+                if reading.texts:  # a reading without a sentence teaches nothing
+                    _append(reading, streams, index, antialias)
+        if not index["dataset"]:
+            raise BadUsageError(f"no reading in {files[0].parent} has a sentence")
+        # Not allow_pickle=False: numpy before 2.2 writes that as an array. None holds objects.
+        np.savez(aside / INDEX, **_as_arrays(index))  # type: ignore[arg-type]
+
+
+_ROW_FIELDS = ("dataset", "reading_id", "split", "dicom_id", "sentences", "reading_grids")
+
+
+def _append(
+    reading: ShardReading, streams: dict[str, Any], index: dict[str, list[Any]], antialias: bool
+) -> None:
+    streams["images"].write(reading.image)
+    shrunk = antialiased if antialias else area_mean
+    grids = [one and antialiased(one) for one in reading.maps] if antialias else reading.grids
+    for text, grid in zip(reading.texts, grids, strict=True):
+        encoded = text.encode()
+        streams["text"].write(encoded)
+        index["text_bytes"].append(len(encoded))
+        streams["grids"].write(
+            np.asarray([0.0] * _CELLS if grid is None else grid, "<f4").tobytes()
+        )
+        index["has_grid"].append(grid is not None)
+    for heatmap in reading.maps if "maps" in streams else ():
+        streams["maps"].write(heatmap or _BLANK_MAP)
+    nothing = np.full(_CELLS, np.nan, np.float32)
+    own = (
+        reading.dataset,
+        reading.reading_id,
+        reading.split or "",
+        reading.dicom_id,
+        len(reading.texts),
+        nothing if reading.heatmap is None else shrunk(reading.heatmap),
+    )
+    for name, value in zip(_ROW_FIELDS, own, strict=True):
+        index[name].append(value)
+
+
+def _as_arrays(index: dict[str, list[Any]]) -> dict[str, NDArray[Any]]:
+    _, image_number = np.unique(np.array(index.pop("dicom_id")), return_inverse=True)
+    counts, text_bytes = index.pop("sentences"), index.pop("text_bytes")
+    return {name: np.array(values) for name, values in index.items()} | {
+        "image_number": image_number.astype(np.int64),
+        "offsets": np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        "text_offsets": np.concatenate([[0], np.cumsum(text_bytes)]).astype(np.int64),
+    }
+
+
+def _open(place: Path, key: str) -> ReadingCache:
+    """Map a cache that keeps the rules of shards: who wrote it is not known either.
+
+    Raises
+    ------
+    Exception
+        Of any kind where it is damaged or crafted; each library has its own.
+    """
+    held = _Held(place / INDEX)
+    with zipfile.ZipFile(place / INDEX) as archive:
+        if set(archive.namelist()) != {f"{name}.npy" for name in _INDEX_ARRAYS}:
+            raise ValueError("other arrays")  # numpy before 2.2 had added one
+        index, stored = {}, Npz(archive)
+        n, m = (len(stored.array(name, kind)) for name, kind in _COUNTED)
+        lengths = {"offsets": n + 1, "text_offsets": m + 1, "has_grid": m}
+        for name, (kind, *cells) in _INDEX_ARRAYS.items():
+            index[name] = stored.array(name, kind, lengths.get(name, n), *cells)
+    text_offsets = index.pop("text_offsets")
+
+    def mapped(name: str, kind: Any, *shape: int) -> NDArray[Any]:
+        size = int(np.prod(shape)) * np.dtype(kind).itemsize
+        if (place / name).stat().st_size != size:
+            raise ValueError(f"{name} is cut")
+        if not size:  # an empty file cannot be mapped
+            return np.zeros(shape, kind)
+        # As a plain array: slicing a memmap object costs ten times as much.
+        return np.memmap(place / name, kind, "r", shape=shape).view(np.ndarray)
+
+    frame = (FRAME_PX, FRAME_PX)
+    return _checked(
+        ReadingCache(
+            fingerprint=key,
+            images=mapped("images", np.uint8, n, *frame),
+            grids=mapped("grids", np.dtype("<f4"), m, _CELLS),
+            maps=mapped("maps", np.uint8, m, *frame) if (place / "maps").exists() else None,
+            _text=mapped("text", np.uint8, int(text_offsets[-1])),
+            _text_offsets=text_offsets,
+            _held=held,
+            **index,
+        )
+    )
+
+
+def _checked(cache: ReadingCache) -> ReadingCache:
+    """Refuse what `_build` cannot have written; images and maps of any bytes are pixels."""
+    n, m = len(cache), len(cache.has_grid)
+    known = ~np.isnan(cache.reading_grids).all(1)
+    text, begins = cache._text, cache._text_offsets[:-1]
+    names = np.unique(np.concatenate([cache.dataset, cache.reading_id, cache.split])).tolist()
+    right = {
+        "readings": n > 0 and all(is_plain_name(one) for one in names if one),
+        "images": cache.image_number.min() >= 0 and cache.image_number.max() < n,
+        "sentences": _share_out(cache.offsets, m, 1),
+        "texts": _share_out(cache._text_offsets, len(text), 0),
+        # Sentences of UTF-8 that do not begin inside a letter are UTF-8 each.
+        "letters": not (text[begins[begins < len(text)]] & 0xC0 == 0x80).any() and _is_utf8(text),
+        "gaze": cache.has_grid.view(np.uint8).max() <= 1,
+        "grids": _from_0_to_1(cache.grids) and _from_0_to_1(cache.reading_grids[known]),
+    }
+    if wrong := [what for what, is_so in right.items() if not is_so]:
+        raise ValueError(f"{wrong[0]} that no shard has")
+    return cache
+
+
+def _share_out(offsets: NDArray[np.int64], items: int, least: int) -> bool:
+    ends = offsets[0] == 0 and offsets[-1] == items
+    return bool(ends and (np.diff(offsets) >= least).all())
+
+
+def _from_0_to_1(grids: NDArray[np.float32]) -> bool:
+    return not len(grids) or bool(grids.min() >= 0 and grids.max() <= 1)  # NaN is neither
+
+
+def _is_utf8(text: NDArray[np.uint8]) -> bool:
+    """Decode some megabytes at a time."""
+    decoder = getincrementaldecoder("utf-8")()
+    for begin in range(0, len(text), _BLOCK_BYTES):
+        decoder.decode(text[begin : begin + _BLOCK_BYTES].tobytes())
+    decoder.decode(b"", final=True)
+    return True

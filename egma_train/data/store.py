@@ -1,0 +1,55 @@
+"""Shards in an object store: looked at by listing them, copied when they are needed."""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+from upath import UPath
+
+from egma_train.data.shards import find_shards
+from egma_train.errors import BadUsageError, first_line
+
+
+@contextlib.contextmanager
+def _in_one_line(url: str) -> Iterator[None]:
+    try:
+        yield
+    except BadUsageError:
+        raise
+    except ImportError as error:
+        raise BadUsageError(f"{url} cannot be opened: {first_line(error)}, by pip") from None
+    except Exception as error:  # each store has its own
+        raise BadUsageError(
+            f"{url} cannot be reached ({first_line(error)}); check URL, credentials and network"
+        ) from None
+
+
+def stamp_of_shards(url: str) -> str:
+    """Hash what the store lists of the shards: another where one of them was written again.
+
+    Raises
+    ------
+    BadUsageError
+        If there are none, or a run into the folder is not finished, or the store does not answer.
+    """
+    with _in_one_line(url):
+        files = find_shards(_place(url))
+        fs = UPath(files[0]).fs
+        listed = fs.ls(UPath(files[0].parent).path, detail=True, refresh=True)
+        facts = ("name", "size", "ETag", "etag", "mtime", "created")
+        told = sorted([str(one.get(name)) for name in facts] for one in listed)
+        return hashlib.sha256(json.dumps([url, told]).encode()).hexdigest()
+
+
+def copy_shards(url: str, folder: Path) -> None:
+    """Copy the shards into a local folder; `BadUsageError` as `stamp_of_shards`."""
+    with _in_one_line(url):
+        for path in map(UPath, find_shards(_place(url))):
+            path.fs.get_file(path.path, str(folder / path.name))
+
+
+def _place(url: str) -> Path:
+    return cast(Path, UPath(url, use_listings_cache=False))

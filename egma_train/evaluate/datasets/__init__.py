@@ -1,0 +1,1 @@
+"""Test sets: their lists, readers, prompts and tasks."""

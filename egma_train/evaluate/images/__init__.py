@@ -1,0 +1,1 @@
+"""Image files as the model sees them."""

@@ -1,0 +1,1 @@
+"""The model, the weights it starts from, and its tokenizer."""

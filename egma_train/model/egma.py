@@ -1,0 +1,290 @@
+"""EGMA's two towers: Swin for patches, BERT for sentences, both projected to one space."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import BertConfig, BertModel, SwinConfig, SwinModel
+
+from egma_train.errors import BadUsageError, first_line
+from egma_train.model.key_names import BUFFERS, as_in_model, as_on_disk
+from egma_train.options import ModelOptions, Options, with_changes
+
+LOGIT_SCALE = math.log(1 / 0.07)
+LOGIT_SCALE_BOUNDS = (0.0, math.log(100))
+
+_CONFIG, _WEIGHTS = "egma.json", "model.safetensors"
+
+# Of BERT-like and Swin-like towers known: 96 layers of 4,096 at most, windows of 24.
+_LARGEST_BERT = {
+    "vocab_size": 10**6,
+    "hidden_size": 4096,
+    "num_hidden_layers": 96,
+    "num_attention_heads": 4096,
+    "intermediate_size": 4 * 4096,
+    "max_position_embeddings": 2**16,
+    "type_vocab_size": 2**10,
+}
+_LARGEST_SWIN = {
+    "image_size": 4096,
+    "patch_size": 4096,
+    "num_channels": 16,
+    "embed_dim": 4096,
+    "window_size": 32,
+    "mlp_ratio": 16,
+}
+_MOST_STAGES, _MOST_BLOCKS = 6, 96
+_KNOWN = {
+    BertConfig: {*_LARGEST_BERT, "hidden_act", "hidden_dropout_prob", "layer_norm_eps"}
+    | {"attention_probs_dropout_prob", "initializer_range", "pad_token_id"},
+    SwinConfig: {*_LARGEST_SWIN, "depths", "num_heads", "qkv_bias", "hidden_act", "layer_norm_eps"}
+    | {"hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate"}
+    | {"use_absolute_embeddings", "initializer_range", "encoder_stride"},
+}
+_SPARE_NUMBERS = 10**7
+
+
+class Features(NamedTuple):
+    """What the towers say of k images and t sentences.
+
+    Attributes
+    ----------
+    patches : Tensor
+        ``[k, 49, 512]``, row-major.
+    images : Tensor
+        ``[k, 512]``, pooled.
+    sentences : Tensor
+        ``[t, 512]``.
+    scale : Tensor
+        exp(logit_scale).
+    """
+
+    patches: Tensor
+    images: Tensor
+    sentences: Tensor
+    scale: Tensor
+
+
+class ImageTower(nn.Module):
+    """A Swin transformer and a projection, under MedCLIP's names."""
+
+    def __init__(self, config: SwinConfig, options: ModelOptions) -> None:
+        super().__init__()
+        self.model = SwinModel(config, add_pooling_layer=False)
+        self.projection_head = nn.Linear(config.hidden_size, options.projection, bias=False)
+        self._norm_patches = options.norm_patches
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Take ``[k, 3, h, w]`` to patches ``[k, n, d]`` and pooled ``[k, d]`` features."""
+        seen = self.model(images, output_hidden_states=not self._norm_patches)
+        normed = seen.last_hidden_state
+        patches = normed if self._norm_patches else seen.hidden_states[-1]
+        return self.projection_head(patches), self.projection_head(normed.mean(1))
+
+
+class TextTower(nn.Module):
+    """A BERT and a projection, under MedCLIP's names."""
+
+    def __init__(self, config: BertConfig, options: ModelOptions) -> None:
+        super().__init__()
+        self.model = BertModel(config, add_pooling_layer=False)
+        self.projection_head = nn.Linear(config.hidden_size, options.projection, bias=False)
+        self._states, self._average_padding = options.text_states, options.average_padding
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Take ``[t, l]`` tokens to sentences ``[t, d]``: means over tokens and hidden states."""
+        read = self.model(
+            input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True
+        )
+        states = torch.stack([read.hidden_states[i] for i in self._states]).mean(0)  # (t, l, w)
+        counted = torch.ones_like(attention_mask) if self._average_padding else attention_mask
+        weights = counted.to(states.dtype)[..., None]
+        return self.projection_head((states * weights).sum(1) / weights.sum(1))
+
+
+class EgmaModel(nn.Module):
+    """The model of the paper; weights from `egma_train.model.weights`, a run, or random.
+
+    Parameters
+    ----------
+    swin, bert
+        Configurations of the towers.
+    options : ModelOptions
+        What is taken from them.
+    """
+
+    def __init__(self, swin: SwinConfig, bert: BertConfig, options: ModelOptions) -> None:
+        super().__init__()
+        _check(swin, bert, options)
+        self.options = options
+        self.vision_model = ImageTower(swin, options)
+        self.text_model = TextTower(bert, options)
+        self.logit_scale = nn.Parameter(torch.tensor(LOGIT_SCALE))
+
+    def forward(self, images: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Features:
+        """Encode images ``[k, 3, h, w]`` and sentences ``[t, l]``."""
+        patches, pooled = self.vision_model(images)
+        sentences = self.text_model(input_ids, attention_mask)
+        return Features(patches, pooled, sentences, self.logit_scale.exp())
+
+    @torch.no_grad()
+    def clamp_scale(self) -> None:
+        """Keep the scale in [1, 100]; after each step."""
+        self.logit_scale.clamp_(*LOGIT_SCALE_BOUNDS)
+
+    def checkpoint_gradients(self) -> None:
+        """Recompute activations in the backward pass instead of keeping them."""
+        for tower in (self.vision_model.model, self.text_model.model):
+            turn_on = getattr(tower, "activation_checkpointing_enable", None)
+            (turn_on or tower.gradient_checkpointing_enable)()
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write configuration and weights; names as MedCLIP's and the published EGMA's."""
+        folder.mkdir(parents=True, exist_ok=True)
+        towers = {"swin": self.vision_model.model.config, "bert": self.text_model.model.config}
+        described = {name: config.to_diff_dict() for name, config in towers.items()}
+        described["options"] = vars(self.options)
+        (folder / _CONFIG).write_text(json.dumps(described, indent=1, sort_keys=True) + "\n")
+        weights = {
+            as_on_disk(name): tensor.contiguous()
+            for name, tensor in self.state_dict().items()
+            if not BUFFERS.search(name)
+        }
+        save_file(weights, folder / _WEIGHTS)
+
+    @classmethod
+    def from_pretrained(cls, folder: Path) -> "EgmaModel":
+        """Read what `save_pretrained` wrote.
+
+        Raises
+        ------
+        BadUsageError
+            If it is missing or damaged.
+        """
+        try:
+            described = json.loads((folder / _CONFIG).read_text())
+            swin = plain_config(SwinConfig, described["swin"])
+            bert = plain_config(BertConfig, described["bert"])
+            check_sizes(swin, bert)
+            check_filled((folder / _WEIGHTS).stat().st_size, swin, bert)
+            options = with_changes(Options(), {"model": described["options"]}).model
+            stored = load_file(folder / _WEIGHTS)
+        except FileNotFoundError as error:
+            raise BadUsageError(f"{folder} is no EGMA model: {error.filename} is missing") from None
+        except Exception as error:
+            raise BadUsageError(f"the model in {folder} is damaged ({first_line(error)})") from None
+        try:
+            model = cls(swin, bert, options)
+            own = model.state_dict()
+            buffers = {name: one for name, one in own.items() if BUFFERS.search(name)}
+            named = {as_in_model(name, own): one for name, one in stored.items()}
+            weights = {name: one for name, one in named.items() if not BUFFERS.search(name)}
+            model.load_state_dict(weights | buffers)
+        except (BadUsageError, ImportError):
+            raise
+        except Exception:  # of torch and transformers, in many lines
+            raise BadUsageError(
+                f"the model in {folder} is damaged ({_WEIGHTS} is not of {_CONFIG}'s sizes)"
+            ) from None
+        return model
+
+
+def is_own_model(folder: Path) -> bool:
+    """Tell whether a folder holds what `EgmaModel.save_pretrained` wrote."""
+    return (folder / _CONFIG).is_file()
+
+
+def new_configs(options: ModelOptions, vocabulary: int) -> tuple[SwinConfig, BertConfig]:
+    """Describe towers of the sizes in `options`, for random weights."""
+    swin = SwinConfig(
+        image_size=options.image_px,
+        patch_size=options.patch_px,
+        embed_dim=options.swin_width,
+        depths=list(options.swin_depths),
+        num_heads=list(options.swin_heads),
+        drop_path_rate=options.swin_drop_path,
+        window_size=7,
+    )
+    bert = BertConfig(
+        vocab_size=vocabulary,
+        hidden_size=options.text_width,
+        num_hidden_layers=options.text_layers or 12,
+        num_attention_heads=options.text_heads,
+        intermediate_size=4 * options.text_width,
+        hidden_dropout_prob=options.text_dropout,
+        attention_probs_dropout_prob=options.text_dropout,
+    )
+    return swin, bert
+
+
+def plain_config(kind: Any, described: Mapping[str, Any]) -> Any:
+    """Take a tower's sizes from what others wrote, and nothing that could name code to fetch.
+
+    transformers gets attention kernels and quantizers by names in a configuration.
+    """
+    return kind(**{name: one for name, one in described.items() if name in _KNOWN[kind]})
+
+
+def check_sizes(swin: Any, bert: Any) -> None:
+    """Refuse sizes that no tower has before anything is built of them.
+
+    Raises
+    ------
+    BadUsageError
+        Naming the size.
+    """
+    stages = [*zip(swin.depths, swin.num_heads, strict=False)]
+    sizes = [("depths", len(swin.depths), _MOST_STAGES)]
+    sizes += [("depths", depth, _MOST_BLOCKS) for depth, _ in stages]
+    sizes += [("num_heads", heads, 4096) for _, heads in stages]
+    for tower, largest in ((bert, _LARGEST_BERT), (swin, _LARGEST_SWIN)):
+        sizes += [(name, getattr(tower, name), most) for name, most in largest.items()]
+    for name, size, most in sizes:
+        if not isinstance(size, int | float) or not 0 < size <= most:
+            raise BadUsageError(f"{name} is {size!r:.40}; no tower has it outside 1 to {most}")
+    if len(swin.num_heads) != len(swin.depths):
+        raise BadUsageError("num_heads and depths differ in length")
+
+
+def check_filled(bytes_of_weights: int, swin: Any = None, bert: Any = None) -> None:
+    """Refuse towers of more numbers than their weights have bytes: memory would be for nothing.
+
+    Raises
+    ------
+    BadUsageError
+        If so.
+    """
+    numbers = 0.0
+    if bert is not None:
+        rows = bert.vocab_size + bert.max_position_embeddings + bert.type_vocab_size
+        a_layer = 4 * bert.hidden_size + 2 * bert.intermediate_size
+        numbers += bert.hidden_size * (rows + bert.num_hidden_layers * a_layer)
+    if swin is not None:
+        for stage, (depth, heads) in enumerate(zip(swin.depths, swin.num_heads, strict=True)):
+            width = swin.embed_dim * 2**stage
+            numbers += depth * ((4 + 2 * swin.mlp_ratio) * width**2)
+            numbers += depth * heads * (2 * swin.window_size - 1) ** 2
+    if numbers > bytes_of_weights + _SPARE_NUMBERS:
+        raise BadUsageError(
+            f"the sizes ask for {numbers:,.0f} numbers, the weights have {bytes_of_weights:,} bytes"
+        )
+
+
+def _check(swin: Any, bert: Any, options: ModelOptions) -> None:
+    check_sizes(swin, bert)
+    patches = swin.image_size // (swin.patch_size * 2 ** (len(swin.depths) - 1))
+    if (swin.image_size, patches) != (options.image_px, 7):
+        raise BadUsageError(
+            f"the image tower makes {patches} x {patches} patches of {swin.image_size} px;"
+            f" the shards' grids need 7 x 7 of model.image_px={options.image_px}"
+        )
+    if max(-min(options.text_states), max(options.text_states) + 1) > bert.num_hidden_layers + 1:
+        raise BadUsageError(
+            f"model.text_states {options.text_states} ask for more than the text tower's"
+            f" {bert.num_hidden_layers} layers"
+        )

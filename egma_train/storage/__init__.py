@@ -1,0 +1,1 @@
+"""Whole files, locks and text that is safe to show."""
