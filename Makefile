@@ -41,9 +41,10 @@ test: lint ## set up, then lint, types and all tests; what CI runs
 test-lowest: $(LOWEST)/.ready ## all tests with the lowest versions of the direct dependencies that pyproject.toml allows: 6 GB of disk
 	$(LOWEST)/bin/python -m pytest $(SIDE_BY_SIDE)
 
-lint: $(VENV)/.ready-dev ## formatting, lint and types alone
+lint: $(VENV)/.ready-dev ## formatting, lint, who imports whom, and types alone
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 
 reliability: $(VENV)/.ready-dev ## inject every fault, write docs/reliability.md from what happened
