@@ -253,7 +253,9 @@ def run(
 
     _open_to_group(shared)
     changes = _changes(**flags)
-    summary = run_etl(data, out, changes, source, images, _tell, shared=shared, replacing=replace)
+    summary = run_etl(
+        data, out, changes, source=source, images=images, say=_tell, shared=shared, replace=replace
+    )
     _show(summary)
     _show_outdated(out)
     if not summary.counts["written"]:
@@ -362,7 +364,7 @@ def render_heatmaps(out: Path, **flags: Any) -> int:
     """
     from egma_prep.etl.render_again import render_heatmaps as render
 
-    done = render(out, _changes(**flags), _tell)
+    done = render(out, _changes(**flags), say=_tell)
     _tell(f"{done} readings rendered in {out / 'shards'}")
     _show_outdated(out)
     return _DONE

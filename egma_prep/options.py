@@ -192,6 +192,15 @@ class Options:
         return self.data_half | {"render": asdict(self.render)}
 
 
+Changes = Mapping[str, Any] | Iterable[Mapping[str, Any]]
+"""Options by stage, ``{"render": {"sigma": 8}}``, or several such, of which later ones win."""
+
+
+def in_order(changes: Changes) -> list[Mapping[str, Any]]:
+    """Make a list of one or several."""
+    return [changes] if isinstance(changes, Mapping) else list(changes)
+
+
 def with_changes(options: Options, *changes: Mapping[str, Any]) -> Options:
     """Replace fields named stage by stage.
 

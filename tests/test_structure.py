@@ -26,6 +26,7 @@ PREP, TRAIN = modules_of("egma_prep"), modules_of("egma_train")
 MODULES = PREP | TRAIN
 TREES = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
 
+
 @pytest.mark.parametrize("name", ["loss_oracle"])
 def test_the_oracle_of_the_losses_imports_nothing_of_ours(name: str) -> None:
     text = (ROOT / "tests" / f"{name}.py").read_text()

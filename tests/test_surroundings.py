@@ -406,7 +406,7 @@ def test_after_a_call_from_python_all_settings_are_as_before(
     def prepare() -> None:
         list(scan_tree(phantom, None, None))
         run_etl(phantom, out, [IN_THREADS], say=lambda _: None)
-        render_heatmaps(out, [IN_THREADS, {"render": {"sigma": 8.0}}], lambda _: None)
+        render_heatmaps(out, [IN_THREADS, {"render": {"sigma": 8.0}}], say=lambda _: None)
         verify(out, 2, phantom)
 
     def show() -> None:

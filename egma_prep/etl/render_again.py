@@ -1,7 +1,7 @@
 """Render other heatmaps from what ``out/`` holds; the raw data are not read again."""
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,14 @@ from egma_prep.etl.make_part import shard_options
 from egma_prep.etl.out_folder import OutFolder
 from egma_prep.gaze.frame import frame_of
 from egma_prep.gaze.sentences import SentenceSpan
-from egma_prep.options import Options, differences, with_changes
+from egma_prep.options import Changes, Options, differences, in_order, with_changes
 from egma_prep.shards.assemble import Gaze, rendered
 from egma_prep.shards.formats import load_shard
 from egma_prep.shards.schema import SHARD, Rows, described, key_of
 from egma_prep.shards.tables import write_table
 from egma_prep.sources.reading import Words
 from egma_prep.storage.atomic import write_json
-from egma_prep.storage.paths import Fingerprint, delete_folder, make_folder, resolved
+from egma_prep.storage.paths import Fingerprint, delete_folder, make_folder, place_of, resolved
 from egma_prep.storage.progress import Progress, tell
 
 Say = Callable[[str], object]
@@ -29,14 +29,14 @@ Say = Callable[[str], object]
 _FROM_GAZE = ("heatmap", "sentences")
 
 
-def render_heatmaps(out_root: Path, changes: Iterable[dict[str, Any]], say: Say = tell) -> int:
-    """Bring the shards to other render options.
+def render_heatmaps(out: str | Path = "out", options: Changes = (), *, say: Say = tell) -> int:
+    """Bring the shards to other render options, as ``egma-prep render-heatmaps`` does.
 
     Parameters
     ----------
-    out_root : Path
+    out : str or Path
         Holds a complete run.
-    changes : iterable of dict
+    options : mapping, or iterable of them
         Render options by stage, later ones win; the others stay as last rendered.
     say : callable
         Takes lines for the user.
@@ -51,14 +51,14 @@ def render_heatmaps(out_root: Path, changes: Iterable[dict[str, Any]], say: Say 
     BadUsageError
         If there is no complete run, or another stage's options are to change.
     """
-    out = OutFolder(resolved(out_root))
-    out.finished_run()
-    with out.locked():
-        return _render_again(out, out.finished_run(), changes, say)
+    folder = OutFolder(resolved(place_of(out)))
+    folder.finished_run()
+    with folder.locked():
+        return _render_again(folder, folder.finished_run(), in_order(options), say)
 
 
 def _render_again(
-    out: OutFolder, run: dict[str, Any], changes: Iterable[dict[str, Any]], say: Say
+    out: OutFolder, run: dict[str, Any], changes: list[Mapping[str, Any]], say: Say
 ) -> int:
     kept = with_changes(Options(), run["options"])
     wanted = with_changes(kept, *changes)

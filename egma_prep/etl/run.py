@@ -1,12 +1,13 @@
 """The whole ETL: plan, make what is stale, merge, account for every reading."""
 
 import contextlib
+import dataclasses
 import os
 import platform
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from secrets import token_hex
@@ -20,7 +21,7 @@ from egma_prep.etl.out_folder import OutFolder, part_name
 from egma_prep.etl.parts import NEW, Job, PartPlan, Stale, plan_parts, why_stale
 from egma_prep.etl.render_again import render_parts, written_by_part
 from egma_prep.etl.what_is_lost import refuse_loss, written_before
-from egma_prep.options import Options, differences, with_changes
+from egma_prep.options import Changes, Options, differences, in_order, with_changes
 from egma_prep.shards.schema import REJECTS, SCHEMA_VERSION, TABLES, part_tables, table_of
 from egma_prep.shards.tables import concatenate, read_parquet, write_table
 from egma_prep.sources.files import InputFiles, told
@@ -32,6 +33,7 @@ from egma_prep.storage.paths import (
     Stamps,
     delete,
     is_remote,
+    place_of,
     resolved,
     stamps_below,
     unreachable,
@@ -82,36 +84,39 @@ class Summary:
 
 
 def run_etl(
-    data: Path,
-    out_root: Path,
-    changes: Iterable[dict[str, Any]] = (),
-    source_name: str | None = None,
-    images: Path | None = None,
-    say: Say = tell,
+    data: str | Path,
+    out: str | Path = "out",
+    options: Changes = (),
     *,
+    source: str | None = None,
+    images: str | Path | None = None,
+    say: Say = tell,
     shared: bool | None = None,
-    replacing: bool = False,
+    replace: bool = False,
     again: Collection[int] = (),
 ) -> Summary:
-    """Bring ``out/`` up to date with a raw tree.
+    """Bring ``out/`` up to date with a raw tree, as ``egma-prep run`` does.
+
+    Its workers are processes: a script calls it below ``if __name__ == "__main__":``.
 
     Parameters
     ----------
-    data : Path
-        Root of the raw tree.
-    out_root : Path
-        Output folder, made if missing.
-    changes : iterable of dict
-        Options by stage, later ones win; without any, those of the last run stay.
-    source_name : str, optional
+    data : str or Path
+        Root of the raw tree, or its URL in an object store.
+    out : str or Path
+        Output folder, made if missing, or its URL.
+    options : mapping, or iterable of them
+        By stage, ``{"render": {"sigma": 8}}``, later ones win; what is not named stays as in the
+        last run.
+    source : str, optional
         Layout; detected if None.
-    images : Path, optional
+    images : str or Path, optional
         MIMIC-CXR-JPG or MIMIC-CXR, for layouts that have no images of their own.
     say : callable
         Takes lines for the user.
     shared : bool, optional
         The group may read the folder; as it was by default, else the owner alone.
-    replacing : bool
+    replace : bool
         Other readings may take the place of those that were written before.
     again : collection of int
         Parts to be made again though they look current.
@@ -121,32 +126,35 @@ def run_etl(
     BadUsageError
         If nothing can be made of the tree or the folder.
     """
-    out = OutFolder(resolved(out_root))
-    files = open_tree(data, images)
-    source = choose_source(files, source_name)
-    for name, folder in (("DATA", data), ("--images", images)):
-        if folder and resolved(folder) == out.root:
-            raise BadUsageError(f"--out {out_root} is {name} itself; choose another folder")
-    out.refuse_foreign()
-    options = _options(out.run() or {}, changes, source)  # a wrong one is told before any work
-    files.as_published = options.source.as_published
-    subjects = planned_subjects(source, files)
+    tree, image_tree = place_of(data), place_of(images) if images else None
+    folder = OutFolder(resolved(place_of(out)))
+    files = open_tree(tree, image_tree)
+    layout = choose_source(files, source)
+    for name, place in (("DATA", tree), ("--images", image_tree)):
+        if place and resolved(place) == folder.root:
+            raise BadUsageError(f"--out {out} is {name} itself; choose another folder")
+    folder.refuse_foreign()
+    changes = in_order(options)
+    asked = _options(folder.run() or {}, changes, layout)  # a wrong one is told before any work
+    files.as_published = asked.source.as_published
+    subjects = planned_subjects(layout, files)
     for line in told(files.remarks):
         say(line)
-    out.create(shared)
-    with out.locked():
-        out.finish_swap()
-        run = out.run() or {}
+    folder.create(shared)
+    with folder.locked():
+        folder.finish_swap()
+        run = folder.run() or {}
         planned = {reading.key for subject in subjects for reading in subject.readings}
-        if replacing and (before := written_before(out)) and not before & planned:
+        if replace and (before := written_before(folder)) and not before & planned:
             run = {}  # of another dataset, whose options are not this one's
-        where = (resolved(data), images and resolved(images), out.root)
-        names = () if is_remote(data) else sorted(os.listdir(data))[:_LANDMARKS]
-        job = Job(*where, source.name, _options(run, changes, source), out.token, tuple(names))
-        return _bring_up_to_date(run, job, subjects, files, say, shared, replacing, again)
+        where = (resolved(tree), image_tree and resolved(image_tree), folder.root)
+        names = () if is_remote(tree) else sorted(os.listdir(tree))[:_LANDMARKS]
+        chosen = _options(run, changes, layout)
+        job = Job(*where, layout.name, chosen, folder.token, tuple(names))
+        return _bring_up_to_date(run, job, subjects, files, say, shared, replace, again)
 
 
-def _options(run: dict[str, Any], changes: Iterable[dict[str, Any]], source: Source) -> Options:
+def _options(run: dict[str, Any], changes: list[Mapping[str, Any]], source: Source) -> Options:
     kept = with_changes(Options(), run.get("options", {}))
     return with_defaults_of(source, with_changes(kept, *changes))
 
@@ -169,7 +177,7 @@ def _bring_up_to_date(
     job = wanted
     if renderable:
         kept = with_changes(options, {"render": run["options"]["render"]})
-        job = replace(wanted, options=kept)
+        job = dataclasses.replace(wanted, options=kept)
     n_parts = _part_count(run.get("n_parts"), planned, options.execution.readings_per_part)
     plans = plan_parts(subjects, n_parts)
     stamps = stamps_below(out.root)
@@ -291,7 +299,7 @@ def _without_duplicates(subjects: list[SubjectPlan]) -> list[SubjectPlan]:
 
 def _says_the_same(one: PlannedReading, other: PlannedReading) -> bool:
     """Compare two rows, wherever they stand: a table may be there twice."""
-    return replace(one, metadata_path=other.metadata_path) == other
+    return dataclasses.replace(one, metadata_path=other.metadata_path) == other
 
 
 def _part_count(kept: int | None, planned: int, readings_per_part: int) -> int:

@@ -173,7 +173,7 @@ def _run_again(
                 f"DATA {data} is not there any more; say where it is now: egma-prep verify --out"
                 f" {out_root} --repair --against DATA"
             )
-    run_etl(data, out_root, (), run["source"], where, say, again=parts)
+    run_etl(data, out_root, source=run["source"], images=where, say=say, again=parts)
 
 
 # -- files ----------------------------------------------------------------------------------------

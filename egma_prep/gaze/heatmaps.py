@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from egma_prep.errors import BadUsageError
 from egma_prep.gaze.frame import FRAME_PX
 
 FloatArray = NDArray[np.float64]
@@ -90,7 +91,7 @@ def _least_sigma(centre_px: FloatArray, truncate: float) -> FloatArray:
     return np.abs(centre_px - nearest) / reach * (1 + 1e-9) + 1e-9
 
 
-def heatmap(kernel: Kernels, weight_s: FloatArray) -> Heatmap | None:
+def rendered_map(kernel: Kernels, weight_s: FloatArray) -> Heatmap | None:
     """Sum the weighted Gaussians, normalise by the peak, store as bytes.
 
     Parameters
@@ -113,3 +114,42 @@ def heatmap(kernel: Kernels, weight_s: FloatArray) -> Heatmap | None:
     total *= 255 / peak
     total += 0.5 + _ROUNDING_SLACK
     return Heatmap(total.astype(np.uint8), peak)
+
+
+def heatmap(
+    x_px: ArrayLike, y_px: ArrayLike, weight_s: ArrayLike, sigma_px: float = 16.0
+) -> NDArray[np.uint8] | None:
+    """Render fixations of one's own as the shards' maps are.
+
+    Parameters
+    ----------
+    x_px, y_px : array_like
+        ``(k,)`` pixels of the 224 frame, centres at integers.
+    weight_s : array_like
+        ``(k,)`` seconds; a fixation of 0 seconds leaves no trace.
+    sigma_px : float
+        Width of a fixation, cut off beyond three of it.
+
+    Returns
+    -------
+    ndarray or None
+        ``(FRAME_PX, FRAME_PX)`` uint8, row-major (row = y), peak 255; None where no fixation has
+        weight.
+
+    Raises
+    ------
+    BadUsageError
+        If the lengths differ, a value is not finite, a weight is negative or sigma not above 0.
+    """
+    x, y, weight = (np.asarray(one, dtype=np.float64).ravel() for one in (x_px, y_px, weight_s))
+    if not x.size == y.size == weight.size:
+        raise BadUsageError(
+            f"{x.size} x, {y.size} y, {weight.size} weights; give each fixation one"
+        )
+    if not np.isfinite([x, y, weight]).all() or (weight < 0).any():
+        raise BadUsageError("positions and weights must be finite, weights 0 or more seconds")
+    if not 0 < sigma_px < np.inf:
+        raise BadUsageError(f"sigma_px is {sigma_px}; give frame pixels above 0")
+    sigma = np.full(x.size, float(sigma_px))
+    made = rendered_map(kernels(x, y, sigma, sigma), weight)
+    return None if made is None else made.values

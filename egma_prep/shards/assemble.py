@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from egma_prep.gaze.align import overlap_seconds, window_starts
 from egma_prep.gaze.frame import Frame
-from egma_prep.gaze.heatmaps import Heatmap, Kernels, heatmap, kernels
+from egma_prep.gaze.heatmaps import Heatmap, Kernels, kernels, rendered_map
 from egma_prep.gaze.sentences import SentenceSpan, is_word, join_words, sentence_spans
 from egma_prep.options import Options, RenderOptions
 from egma_prep.shards.schema import Columns
@@ -140,7 +140,7 @@ def rendered(
     kernel = kernels(
         gaze.x_224[seen], gaze.y_224[seen], *_sigma_px(gaze, seen, frame, options), options.truncate
     )
-    whole = heatmap(kernel, end_s - begin_s)
+    whole = rendered_map(kernel, end_s - begin_s)
     passages = _passages(words, spans, options.level)
     ends = np.array([passage.end_s for passage in passages])
     begins = np.array([passage.begin_s for passage in passages])
@@ -159,7 +159,7 @@ def rendered(
 def _shard_sentence(
     passage: Passage, kernel: Kernels, weight_s: FloatArray, substitute: Heatmap | None
 ) -> dict[str, Any]:
-    own = heatmap(kernel, weight_s) or substitute
+    own = rendered_map(kernel, weight_s) or substitute
     return {
         "text": passage.text,
         "begin": _known(passage.begin_s),

@@ -16,6 +16,7 @@ from egma_prep.errors import BadUsageError
 from egma_prep.gaze.frame import FRAME_PX
 from egma_prep.gaze.heatmaps import GRID_CELLS
 from egma_prep.shards.formats import count_rows, load_shard, shard_files
+from egma_prep.storage.atomic import read_json
 from egma_prep.storage.paths import place_of
 
 if TYPE_CHECKING:
@@ -185,14 +186,39 @@ class Shards(Sequence[Reading]):
 
 
 def open_shards(path: str | Path = "out") -> Shards:
-    """See `egma_prep.open_shards`."""
+    """Open an output folder, its folder of shards, or one shard, of either format.
+
+    Returns
+    -------
+    Shards
+        A sequence of `Reading`.
+
+    Raises
+    ------
+    BadUsageError
+        If there are no shards, the run that makes them is not finished, or one is damaged or of
+        another schema version.
+    """
     place = place_of(path)
     if place.is_file():
         return Shards([place])
+    _refuse_unfinished(place if (place / "shards").is_dir() else place.parent)
     files = shard_files(place / "shards") or shard_files(place)
     if not files:
         raise BadUsageError(f"{place} holds no shards; make them with: egma-prep run DATA")
     return Shards(files)
+
+
+def _refuse_unfinished(out: Path) -> None:
+    if (out / "state" / "swap.json").exists():
+        raise BadUsageError(
+            f"the shards in {out} are being replaced; wait, or repeat: egma-prep render-heatmaps"
+        )
+    run = read_json(out / "run.json")
+    if run is not None and run.get("status") != "complete":
+        raise BadUsageError(
+            f"the run in {out} is not finished; wait, or repeat: egma-prep run DATA"
+        )
 
 
 def _reading(row: dict[str, Any]) -> Reading:
