@@ -1,29 +1,38 @@
 """Pre-train EGMA, the paper's eye-gaze guided alignment, from shards alone."""
 
-from pathlib import Path
+import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
-
 if TYPE_CHECKING:
-    from egma_train.model.egma import EgmaModel
+    from egma_train.data.dataset import ReadingDataset, collate_readings
+    from egma_train.errors import BadUsageError
+    from egma_train.evaluate.encoder import load_encoder
+    from egma_train.losses import clip_loss, egma_loss
+    from egma_train.model.weights import load_model
 
-__all__ = ["clip_loss", "egma_loss", "load_model"]
+__version__ = "0.1.0"
+__all__ = [
+    "BadUsageError", "ReadingDataset", "clip_loss", "collate_readings", "egma_loss",
+    "load_encoder", "load_model",
+]  # fmt: skip
 
-
-def load_model(folder: "str | Path") -> "tuple[EgmaModel, Any]":
-    """Load a trained model and its tokenizer from a run's ``model`` folder."""
-    from egma_train.model.egma import EgmaModel
-    from egma_train.model.weights import own_tokenizer
-
-    model = EgmaModel.from_pretrained(Path(folder))
-    return model, own_tokenizer(Path(folder), model)
+_HOMES = {
+    "BadUsageError": "errors",
+    "ReadingDataset": "data.dataset",
+    "clip_loss": "losses",
+    "collate_readings": "data.dataset",
+    "egma_loss": "losses",
+    "load_encoder": "evaluate.encoder",
+    "load_model": "model.weights",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Import the losses when they are asked for; torch takes seconds."""
-    if name in ("clip_loss", "egma_loss"):
-        from egma_train import losses
+    """Import what is asked for: torch takes seconds."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
 
-        return getattr(losses, name)
-    raise AttributeError(name)
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from egma_train import __version__, load_model
+from egma_train import __version__
 from egma_train.data.cache import ReadingCache, open_cache
 from egma_train.data.loading import tokenized
 from egma_train.data.sampling import (
@@ -22,7 +22,7 @@ from egma_train.data.sampling import (
 from egma_train.errors import BadUsageError, CannotWriteError, first_line, unknown_name
 from egma_train.model.egma import EgmaModel, new_configs
 from egma_train.model.tokenizer import make_tokenizer
-from egma_train.model.weights import RANDOM, Start, cached_hub_weights, load_start
+from egma_train.model.weights import RANDOM, Start, cached_hub_weights, load_model, load_start
 from egma_train.options import PRESETS, Options, differences, options_of, with_changes
 from egma_train.processes import (
     ALONE,

@@ -4,14 +4,15 @@ Equation numbers are those of the EGMA paper; what it leaves open is fixed in ``
 Shapes: b samples, m sentences (padded), n patches, d features.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812, as everyone calls it
 from torch import Tensor
 
-TERMS = ("mlce", "contrastive", "mapping")
+PAPER_TERMS = ("mlce", "contrastive", "mapping")
+"""What Eq. 6 and 10 add up; a term that is added to `TERMS` below does not change it."""
 LABEL_RULES = ("nonzero", "quarter-max")
 MLCE_AVERAGES = ("batch", "gaze")
 
@@ -40,6 +41,43 @@ class EgmaLoss(NamedTuple):
     total: Tensor
 
 
+class Pairs(NamedTuple):
+    """What every term of the loss compares; features of unit length.
+
+    Attributes
+    ----------
+    patches, sentences : Tensor
+        ``[b, n, d]`` and ``[b, m, d]``, zeros in the padding.
+    own : Tensor
+        ``[b, m, n]`` cosines of each sample's sentences and patches.
+    sentence_mask, grid_mask : Tensor
+        ``[b, m]`` bool: sentences, and those of them with gaze.
+    gaze : Tensor
+        ``[b, m, n]`` in [0, 1], zeros without gaze (GS).
+    scale : Tensor or float
+        What cosines are multiplied with.
+    """
+
+    patches: Tensor
+    sentences: Tensor
+    own: Tensor
+    sentence_mask: Tensor
+    grid_mask: Tensor
+    gaze: Tensor
+    scale: Tensor | float
+
+
+class Rules(NamedTuple):
+    """What the paper leaves open; see `egma_loss`."""
+
+    label_rule: str = "nonzero"
+    sparsity: float | None = None
+    mlce_average: str = "batch"
+    mlce_sentence_share: float = 0.5
+    padding_competes: bool = False
+    softmax_over_texts_only: bool = False
+
+
 def egma_loss(
     patches: Tensor,
     sentences: Tensor,
@@ -48,7 +86,7 @@ def egma_loss(
     grid_mask: Tensor,
     scale: Tensor | float,
     *,
-    terms: Collection[str] = TERMS,
+    terms: Collection[str] = PAPER_TERMS,
     label_rule: str = "nonzero",
     sparsity: float | None = None,
     mlce_average: str = "batch",
@@ -97,35 +135,30 @@ def egma_loss(
     Raises
     ------
     ValueError
-        If a sample has no sentence, shapes disagree or an option is unknown.
+        If a sample has no sentence, shapes disagree, an option is unknown or there is no term.
     """
     _check_shapes(patches, sentences, sentence_mask, grid, grid_mask)
-    _check_options(terms, label_rule, mlce_average)
+    rules = Rules(
+        label_rule,
+        sparsity,
+        mlce_average,
+        mlce_sentence_share,
+        padding_competes,
+        softmax_over_texts_only,
+    )
+    _check_options(terms, rules)
     with torch.autocast(patches.device.type, enabled=False):
         unit_patches = F.normalize(_precise(patches), dim=-1)
         unit_sentences = F.normalize(_zero_where(~sentence_mask, _precise(sentences)), dim=-1)
         grid_mask = grid_mask & sentence_mask
         gaze = _zero_where(~grid_mask, grid.to(unit_patches.dtype))  # GS
         own = unit_sentences @ unit_patches.mT  # (b, m, n)
+        pairs = Pairs(unit_patches, unit_sentences, own, sentence_mask, grid_mask, gaze, scale)
         zero = 0 * own.sum()  # no gaze, no sentence pairs: a loss that can still be derived
-        mlce = contrastive = mapping = zero
-        if "mlce" in terms:
-            positive = gaze_labels(gaze, label_rule)
-            each = _mlce_of_samples(own * scale, positive, grid_mask, mlce_sentence_share)
-            counted = grid_mask.any(1).sum().clamp(min=1) if mlce_average == "gaze" else len(own)
-            mlce = each.sum() / counted
-        if "contrastive" in terms:
-            image_to_text, text_to_image = fine_grained_scores(
-                unit_patches, unit_sentences, sentence_mask, padding_competes=padding_competes
-            )
-            if softmax_over_texts_only:
-                text_to_image = text_to_image.T
-            contrastive = _halved_cross_entropies(image_to_text * scale, text_to_image * scale)
-        if "mapping" in terms:
-            mapping = _mapping_of_samples(
-                unit_patches, unit_sentences, own, sentence_mask, gaze, scale, sparsity
-            ).mean()
-        return EgmaLoss(mlce, contrastive, mapping, mlce + contrastive + mapping + zero)
+        by_term = {
+            name: term(pairs, rules) if name in terms else zero for name, term in TERMS.items()
+        }
+        return EgmaLoss(**by_term, total=sum(by_term.values(), start=zero))
 
 
 def clip_loss(images: Tensor, texts: Tensor, scale: Tensor | float) -> Tensor:
@@ -218,6 +251,36 @@ def alignment_weights(
     return weights / weights.sum(-1, keepdim=True)
 
 
+def _mlce(pairs: Pairs, rules: Rules) -> Tensor:
+    """Take Eq. 5 of every sample with gaze, over the batch."""
+    positive = gaze_labels(pairs.gaze, rules.label_rule)
+    logits, mask = pairs.own * pairs.scale, pairs.grid_mask
+    each = _mlce_of_samples(logits, positive, mask, rules.mlce_sentence_share)
+    with_gaze = mask.any(1).sum().clamp(min=1)
+    return each.sum() / (with_gaze if rules.mlce_average == "gaze" else len(each))
+
+
+def _contrastive(pairs: Pairs, rules: Rules) -> Tensor:
+    image_to_text, text_to_image = fine_grained_scores(
+        pairs.patches,
+        pairs.sentences,
+        pairs.sentence_mask,
+        padding_competes=rules.padding_competes,
+    )
+    if rules.softmax_over_texts_only:
+        text_to_image = text_to_image.T
+    return _halved_cross_entropies(image_to_text * pairs.scale, text_to_image * pairs.scale)
+
+
+def _mapping(pairs: Pairs, rules: Rules) -> Tensor:
+    return _mapping_of_samples(pairs, rules.sparsity).mean()
+
+
+Term = Callable[[Pairs, Rules], Tensor]
+TERMS: dict[str, Term] = {"mlce": _mlce, "contrastive": _contrastive, "mapping": _mapping}
+"""Every term by its name: a further one is a function above, a line here, a field of `EgmaLoss`."""
+
+
 def _mlce_of_samples(
     logits: Tensor, positive: Tensor, grid_mask: Tensor, sentence_share: float
 ) -> Tensor:
@@ -231,16 +294,9 @@ def _mlce_of_samples(
     return sentence_share * sentence_side + (1 - sentence_share) * patch_side
 
 
-def _mapping_of_samples(
-    patches: Tensor,
-    sentences: Tensor,
-    own: Tensor,
-    sentence_mask: Tensor,
-    gaze: Tensor,
-    scale: Tensor | float,
-    sparsity: float | None,
-) -> Tensor:
+def _mapping_of_samples(pairs: Pairs, sparsity: float | None) -> Tensor:
     """Compare mapped and target features inside each sample (Eq. 9-10): ``[b]``."""
+    patches, sentences, own, sentence_mask, _, gaze, scale = pairs
     with torch.no_grad():
         counted = sentence_mask[..., None].expand_as(own)
         to_patches = alignment_weights(own.mT, counted.mT, gaze.mT, sparsity)  # (b, n, m), Eq. 7
@@ -303,11 +359,13 @@ def _check_shapes(
         raise ValueError("a sample has no sentence; leave such readings out of the batch")
 
 
-def _check_options(terms: Collection[str], label_rule: str, mlce_average: str) -> None:
+def _check_options(terms: Collection[str], rules: Rules) -> None:
     choices = [
-        ("label_rule", label_rule, LABEL_RULES),
-        ("mlce_average", mlce_average, MLCE_AVERAGES),
+        ("label_rule", rules.label_rule, LABEL_RULES),
+        ("mlce_average", rules.mlce_average, MLCE_AVERAGES),
     ]
-    for name, value, known in [*choices, *(("term", term, TERMS) for term in terms)]:
+    for name, value, known in [*choices, *(("term", term, tuple(TERMS)) for term in terms)]:
         if value not in known:
             raise ValueError(f"no {name} {value!r}; there are: {', '.join(known)}")
+    if not terms:
+        raise ValueError(f"no term to compute; give some of: {', '.join(TERMS)}")

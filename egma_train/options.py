@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from egma_train.errors import BadUsageError, first_line, unknown_name
-from egma_train.losses import LABEL_RULES, MLCE_AVERAGES, TERMS
+from egma_train.losses import LABEL_RULES, MLCE_AVERAGES, PAPER_TERMS
 
 OBJECTIVES = {
     "clip": (),
     "mlce": ("mlce",),
     "egf": ("mlce", "contrastive"),
     "egm": ("mapping",),
-    "egma": TERMS,
+    "egma": PAPER_TERMS,
 }
 """Terms of the loss by objective; ``clip`` compares pooled features instead."""
 
@@ -144,6 +144,11 @@ class LossOptions:
         _in_range("loss.mlce_sentence_share", self.mlce_sentence_share, 0, 1)
         if self.sparsity != "1/length":
             _in_range("loss.sparsity", self.sparsity, 0, 1)
+        if not self.terms and OBJECTIVES[self.objective]:
+            raise BadUsageError(
+                f"loss.objective={self.objective} has no term but the mapping, and"
+                " loss.mapping=false takes it away; nothing would be learnt"
+            )
 
     @property
     def terms(self) -> tuple[str, ...]:

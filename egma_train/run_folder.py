@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from egma_train.errors import BadUsageError, CannotWriteError
+from egma_train.losses import TERMS
 from egma_train.model.egma import EgmaModel
 from egma_train.storage.atomic import (
     append_whole,
@@ -26,8 +27,7 @@ from egma_train.storage.lock import locked
 from egma_train.storage.safe_text import csv_text, is_plain_name, markdown
 
 METRICS = (
-    "step", "epoch", "learning_rate", "scale", "loss", "mlce", "contrastive", "mapping",
-    "gradient_norm", "seconds",
+    "step", "epoch", "learning_rate", "scale", "loss", *TERMS, "gradient_norm", "seconds",
 )  # fmt: skip
 
 _TERMS_OF_USE = """\

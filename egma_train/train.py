@@ -24,7 +24,7 @@ from egma_train.data.sampling import (
     readings_with_used_gaze,
 )
 from egma_train.errors import BadUsageError, first_line
-from egma_train.losses import EgmaLoss, clip_loss, egma_loss
+from egma_train.losses import TERMS, EgmaLoss, clip_loss, egma_loss
 from egma_train.model.egma import EgmaModel, Features
 from egma_train.options import Options
 from egma_train.processes import Processes, any_process, gathered, in_first
@@ -250,7 +250,7 @@ def batch_loss(features: Features, batch: Batch, options: Options) -> EgmaLoss:
         total = clip_loss(images, texts, features.scale)
         total = total + 0 * patches.sum()  # every weight takes part
         zero = torch.zeros_like(total)
-        return EgmaLoss(zero, total, zero, total)
+        return EgmaLoss(**dict.fromkeys(TERMS, zero) | {"contrastive": total}, total=total)
     loss = egma_loss(
         patches,
         sentences,

@@ -8,7 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from egma_train import losses
+from egma_train.errors import BadUsageError
 from egma_train.losses import clip_loss, egma_loss
+from egma_train.options import LossOptions
 
 PUBLISHED = {
     "terms": ("mlce", "contrastive"),
@@ -277,3 +280,28 @@ def test_weights_of_the_mapping_follow_the_gaze() -> None:
     cosine = torch.nn.functional.cosine_similarity
     before = cosine(sentences[0, 0], patches[0, 0], dim=0)
     assert cosine(step[0, 0], patches[0, 0], dim=0) > before
+
+
+def test_a_loss_without_a_term_is_refused() -> None:
+    with pytest.raises(ValueError, match="no term to compute; give some of: mlce, contrastive"):
+        make_batch(0, (2, 3)).loss(terms=())
+    with pytest.raises(BadUsageError, match=r"loss\.mapping=false takes it away"):
+        LossOptions(objective="egm", mapping=False)
+
+
+def test_a_term_that_is_added_changes_nothing_that_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = make_batch(0, (3, 1, 5, 2))
+    before = batch.loss()
+
+    class WithOneMore(NamedTuple):
+        mlce: Tensor
+        contrastive: Tensor
+        mapping: Tensor
+        total: Tensor
+        spread: Tensor
+
+    monkeypatch.setitem(losses.TERMS, "spread", lambda pairs, rules: pairs.own.std())
+    monkeypatch.setattr(losses, "EgmaLoss", WithOneMore)
+    assert batch.loss()[:4] == before and batch.loss().spread == 0
+    more = batch.loss(terms=("mlce", "spread"))
+    assert float(more.total) == pytest.approx(float(before.mlce + more.spread))

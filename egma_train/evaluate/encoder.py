@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,6 @@ import torch.nn.functional as F  # noqa: N812, as everyone calls it
 from numpy.typing import NDArray
 from torch import Tensor
 
-from egma_train import load_model
 from egma_train.data.loading import pixels, tokenized
 from egma_train.errors import BadUsageError
 from egma_train.evaluate.images.frames import Frame, is_nearly_one_grey, read_ahead
@@ -21,7 +21,7 @@ from egma_train.evaluate.reports import short_hash
 from egma_train.launch import usable_device
 from egma_train.model.egma import EgmaModel, is_own_model
 from egma_train.model.key_names import as_on_disk
-from egma_train.model.weights import folder_of_own, load_start, weights_file
+from egma_train.model.weights import folder_of_own, load_model, load_start, weights_file
 from egma_train.options import MEDCLIP_TEXT, ModelOptions, Options, with_changes
 
 _BATCHES_AHEAD = 2
@@ -119,12 +119,14 @@ class Seen(NamedTuple):
     patches: Tensor
 
 
-def load_encoder(checkpoint: Path, changes: Mapping[str, Any]) -> Encoder:
+def load_encoder(
+    checkpoint: str | Path, changes: Mapping[str, Any] = MappingProxyType({})
+) -> Encoder:
     """Load a run folder, its ``model`` or ``start``, or weights that ``--init`` takes.
 
     Parameters
     ----------
-    checkpoint : Path
+    checkpoint : str or Path
         ``medclip=PLACE`` reads texts of the weights there as MedCLIP itself does.
     changes : mapping
         Options by stage: the device, and for foreign weights the model's.
@@ -135,6 +137,7 @@ def load_encoder(checkpoint: Path, changes: Mapping[str, Any]) -> Encoder:
         If it is no such thing, a run that is not finished, or weights that are not all there or
         not finite.
     """
+    checkpoint = Path(checkpoint)
     named, as_medclip = _told_apart(checkpoint)
     place = _model_folder(named)
     if place != named and not place.is_file() and not is_own_model(place):
@@ -177,6 +180,7 @@ def model_hash(checkpoint: Path, changes: Mapping[str, Any]) -> str:
     changes : mapping
         Options by stage; only foreign weights take the model's.
     """
+    checkpoint = Path(checkpoint)
     named, as_medclip = _told_apart(checkpoint)
     place = _model_folder(named)
     weights = weights_file(place)
@@ -218,6 +222,7 @@ def encoded(
 
 def checkpoint_name(checkpoint: Path) -> str:
     """Name a run by its folder, what it started from by its end, other weights by their own."""
+    checkpoint = Path(checkpoint)
     named, as_medclip = _told_apart(checkpoint)
     place = _model_folder(named)
     own = place.name in ("model", "start") and (place.parent / "run.json").is_file()
@@ -249,6 +254,7 @@ def _model_folder(checkpoint: Path) -> Path:
 
 def _facts(checkpoint: Path) -> dict[str, Any]:
     """Take from a run's record what tables tell runs apart by; MedCLIP's own weights have none."""
+    checkpoint = Path(checkpoint)
     named, as_medclip = _told_apart(checkpoint)
     if as_medclip:
         return {"objective": "untrained", "text": "as MedCLIP"}

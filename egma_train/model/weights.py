@@ -224,6 +224,12 @@ def cached_hub_weights() -> list[str] | None:
     return [f"vision={SWIN_NAME}", f"text={BERT_NAME}"]
 
 
+def load_model(folder: str | Path) -> tuple[EgmaModel, Any]:
+    """Load a trained model and its tokenizer from a run's ``model`` folder."""
+    model = EgmaModel.from_pretrained(Path(folder))
+    return model, own_tokenizer(Path(folder), model)
+
+
 def own_tokenizer(folder: Path, model: EgmaModel) -> Any:
     """Read the tokenizer beside a model of ours, no other."""
     tokenizer = _tokenizer(str(folder), None)
