@@ -398,9 +398,14 @@ def synth(folder: Path, readings: int, small: bool, layout: str, shared: bool, *
     """
     from egma_prep.errors import BadUsageError, unknown_name
     from egma_prep.storage.progress import Progress
-    from egma_prep.synth import LAYOUTS, write_tree
+    from egma_prep.synth import LAYOUTS, UNFINISHED, write_tree
 
     _open_to_group(shared)
+    if (folder / UNFINISHED).exists():
+        raise BadUsageError(
+            f"{folder} is a phantom tree that is being written or was cut; if nobody writes it,"
+            " delete it and repeat the same command"
+        )
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise BadUsageError(f"{folder} exists and is not an empty folder; choose another DIR")
     if layout not in LAYOUTS:
@@ -419,6 +424,11 @@ def synth(folder: Path, readings: int, small: bool, layout: str, shared: bool, *
             )
     except ValueError as error:
         raise BadUsageError(str(error)) from None
+    except OSError as error:
+        why = error.strerror or error
+        raise BadUsageError(
+            f"cannot write {folder} ({why}); mend that, delete it and repeat the same command"
+        ) from None
     _tell(f"{progress.done} phantom readings in {folder}, their truth in {truth}")
     return _DONE
 

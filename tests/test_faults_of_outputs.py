@@ -515,6 +515,12 @@ def test_verify_against_the_raw_tree_finds_what_changed_there(
     result = verify(out, "--against", data, "--sample", 1000)
     assert result.exit_code == 1
     assert re.search(rf"{victim['reading_id']}: DATA gives other fixations", result.stdout)
+    with_damage = tmp_path / "damaged"
+    shutil.copytree(out, with_damage)
+    shard = next((with_damage / "shards").glob("*.parquet"))
+    shard.write_bytes(shard.read_bytes()[:-1])
+    found = verify(with_damage, "--against", phantom).stdout.splitlines()
+    assert [line.partition(":")[0] for line in found[:-1]] == [f"shards/{shard.name}"]
     shutil.rmtree(data / f"patient_{victim['subject_id']}")
     assert "has other readings" in verify(out, "--against", data).stdout
 

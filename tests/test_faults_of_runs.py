@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import PATIENCE_S, egma_prep, run_etl
+from conftest import IN_THREADS, PATIENCE_S, egma_prep, run_etl
 from distributed import Client
 from tables import contents, rejects, shards
 
@@ -535,6 +535,41 @@ def test_a_full_disk_is_told_and_survived(
         subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
         assert run_etl(phantom, disk / "out").exit_code == 0
         assert_as_undisturbed(disk / "out", clean_out)
+
+
+@pytest.mark.needs_root
+@pytest.mark.fault(
+    "the disk is full before a rendering, a repair or a phantom tree",
+    "OUT on a file system of 6 MiB that another file fills; synth into 300 KiB",
+    "exit 2, one line names what could not be written; with room the same command goes on",
+)
+def test_a_full_disk_is_told_by_the_other_commands_too(phantom: Path, disk: Path) -> None:
+    with small_disk(disk, 6 * 1024):
+        out = disk / "out"
+        assert run_etl(phantom, out).exit_code == 0
+        with contextlib.suppress(OSError), (disk / "fill").open("wb", buffering=0) as fill:
+            while True:
+                fill.write(bytes(1024))
+        again = ("render-heatmaps", "--out", out, "--sigma", 9, *IN_THREADS[:2])
+        shard = next((out / "shards").glob("*.parquet"))
+        damaged = bytearray(shard.read_bytes())
+        damaged[len(damaged) // 2] ^= 1
+        repair = ("verify", "--out", out, "--against", phantom, "--repair")
+        for command in (again, repair):
+            if command is repair:
+                with shard.open("rb+") as file:
+                    file.write(damaged)
+            result = egma_prep(*command)
+            told = [one for one in result.stderr.splitlines() if one.startswith("egma-prep: ")]
+            assert result.exit_code == 2 and len(told) == 1
+            assert f"cannot write {out}/state/" in told[0] and "No space left" in told[0]
+        (disk / "fill").unlink()
+        assert egma_prep(*repair).exit_code == 0
+        assert egma_prep(*again).exit_code == 0
+    with small_disk(tiny := disk.with_name("tiny"), 300):
+        result = egma_prep("synth", tiny / "tree", "--readings", 8, "--small")
+        (line,) = [one for one in result.stderr.splitlines() if one.startswith("egma-prep: ")]
+        assert result.exit_code == 2 and f"cannot write {tiny}/tree (No space left" in line
 
 
 @pytest.mark.needs_root

@@ -3,6 +3,7 @@
 import ast
 import io
 import json
+import os
 import shutil
 import sys
 import zipfile
@@ -19,8 +20,10 @@ from evaluation import SMALL, egma_eval, picture, save_tiny_model, write_picture
 from safetensors.torch import save_file
 from test_structure import TRAIN, TREES
 
+import egma_prep
 from egma_train import load_model
 from egma_train.data import shards
+from egma_train.data.cache import open_cache
 from egma_train.data.parquet_pages import pages_of
 from egma_train.data.shards import read_shard
 from egma_train.errors import BadUsageError
@@ -414,6 +417,24 @@ def test_crafted_safetensors_are_one_line(model: Path, tmp_path: Path) -> None:
         refused(lambda: load_model(model))
         refused(lambda: load_start([str(tower)], options))
         refused(lambda: load_start(both, options))
+
+
+@pytest.mark.fault(
+    "a named pipe in the place of weights or of a shard",
+    "mkfifo as model.safetensors and as a shard of either format",
+    "one line; nothing waits for a writer",
+)
+def test_a_named_pipe_is_waited_for_by_nobody(model: Path, tmp_path: Path) -> None:
+    (model / "model.safetensors").unlink()
+    os.mkfifo(model / "model.safetensors")
+    assert "model.safetensors is no ordinary file" in refused(lambda: load_model(model))
+    for suffix in ("parquet", "npz"):
+        (tmp_path / suffix).mkdir()
+        os.mkfifo(tmp_path / suffix / f"part-00000.{suffix}")
+        told = refused(lambda suffix=suffix: open_cache(tmp_path / suffix))
+        assert f"part-00000.{suffix} is no ordinary file" in told
+        with pytest.raises(egma_prep.BadUsageError, match="is no ordinary file"):
+            egma_prep.open_shards(tmp_path / suffix)
 
 
 class Evil:

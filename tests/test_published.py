@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections import Counter
@@ -16,6 +17,7 @@ from conftest import egma_prep, run_etl
 from PIL import Image
 from tables import contents, rejects, shards
 
+from egma_prep.look import checksums
 from egma_prep.sources.files import InputFiles
 from egma_prep.sources.published import listed_in
 from egma_prep.storage.listing import _LocalTree
@@ -249,6 +251,29 @@ def test_a_list_that_is_none_or_hostile_ends_in_one_line_or_in_text(
     assert "has no SHA256SUMS.txt; download it" in compared(tree).stderr
 
 
+@pytest.mark.fault(
+    "a list of checksums that is no ordinary file",
+    "a named pipe without a writer, a link to /dev/zero",
+    "run and scan end in one line, exit 2; none waits, none fills the memory",
+)
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_list_that_is_no_ordinary_file_ends_in_one_line(
+    tree: Path, tmp_path: Path, kind: str
+) -> None:
+    sums = tree / "SHA256SUMS.txt"
+    sums.unlink()
+    if kind == "pipe":
+        os.mkfifo(sums)
+    else:
+        sums.symlink_to("/dev/zero")
+    for command in (compared(tree), run_etl(tree, tmp_path / "out")):
+        assert command.exit_code == 2
+        assert re.fullmatch(
+            r"egma-prep: .*SHA256SUMS.txt cannot be read \(it is no ordinary file\).*\n",
+            command.stderr,
+        )
+
+
 # -- what a scan does -----------------------------------------------------------------------------
 
 
@@ -357,3 +382,24 @@ def test_without_a_cache_folder_a_comparison_is_made_all_the_same(
     result = compared(tree)
     assert result.exit_code == 0 and "begins anew" in result.stdout
     assert not (tree / "target").exists()
+
+
+@pytest.mark.fault(
+    "the disk of the cache folder is full",
+    "/dev/full in the place of the log, after it was opened",
+    "one line names the log, and the comparison is made",
+)
+def test_a_full_disk_of_the_cache_ends_no_comparison(
+    tree: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path) -> int:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        return os.open("/dev/full", os.O_RDWR)
+
+    monkeypatch.setattr(checksums, "_own_file", full)
+    monkeypatch.setattr(checksums, "_entries_of", lambda _: {})  # /dev/full has no end
+    result = compared(tree)
+    assert result.exit_code == 0, result.output
+    told = [line for line in result.stdout.splitlines() if "No space left on device" in line]
+    assert len(told) == 1 and str(cache) in told[0] and "begins anew" in told[0]

@@ -138,6 +138,11 @@ def test_what_is_shared_stays_shared_until_it_is_not_and_is_for_the_group_alone(
         assert mode(tmp_path / "mine.png") == 0o600
         done("export", tmp_path / "own", "--to", "npz", "--out", out)
         assert mode(tmp_path / "own") == 0o700 and modes(tmp_path / "own") == {}
+        for name in ("cache", "runs"):  # of training, which keeps them here by default
+            (out / name / "inside").mkdir(parents=True)
+            (out / name / "inside" / "file").write_text("")
+            for path in (out / name, *(out / name).rglob("*")):
+                path.chmod(0o750 if path.is_dir() else 0o640)
         said = run_etl(phantom, out, "--no-shared").output
         assert "was open to others (mode 750), now to you alone" in said
         assert mode(out) == 0o700 and all(name.endswith(".png") for name in modes(out))

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from conftest import egma_prep
 
 from egma_prep import synth
 from egma_prep.synth.anatomy import draw_chest_place
@@ -656,3 +657,17 @@ def test_samples_of_the_eye_are_few_and_blank_in_blinks(tree, truth):
     for r in usable(truth, "eye_gaze"):
         table = rows_of(patient(tree, r) / "EyeGaze" / "eye_gaze.csv")
         assert 0 < sum(s["DICOM_ID"] == r["dicom_id"] for s in table) <= 100
+
+
+def test_a_tree_that_was_cut_is_named_as_one(tmp_path: Path) -> None:
+    def cut(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        synth.write_tree(tmp_path / "tree", 6, small=True, progress=cut)
+    result = egma_prep("synth", tmp_path / "tree", "--readings", 6, "--small")
+    assert result.exit_code == 2
+    assert "is a phantom tree that is being written or was cut; if nobody" in result.stderr
+    synth.write_tree(tmp_path / "whole", 6, small=True, checksums=True)
+    assert not list(tmp_path.glob("whole/**/*unfinished*"))
+    assert "unfinished" not in (tmp_path / "whole" / "SHA256SUMS.txt").read_text()

@@ -176,7 +176,10 @@ class OutFolder:
 
     def _all_files(self) -> Iterator[Path]:
         """List all in our folders, and our files beside them."""
-        yield from (path for folder in self._folders() for path in folder.rglob("*"))
+        # Training keeps its cache and its runs here by default.
+        others = (self.root / "cache", self.root / "runs")
+        yield from (one for one in others if one.is_dir())
+        yield from (path for folder in (*self._folders(), *others) for path in folder.rglob("*"))
         names = (GITIGNORE, *REPORTS.values())
         for path in (self.run_file, *self.merged(), *(self.root / name for name in names)):
             if path.exists():

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 from typing import TypeVar
 
@@ -152,17 +153,28 @@ def _kept(
         say(f"cannot write {path} ({error.strerror}), so that a cut comparison begins anew")
         yield {}, lambda *_: None
         return
-    with os.fdopen(descriptor, "a+", encoding="utf-8", errors="surrogateescape") as log:
-        log.seek(0)
-        known = dict(filter(None, map(_entry, log)))
+    with os.fdopen(descriptor, "rb+", buffering=0) as log:
+        known = _entries_of(log)
         if known:
             say(f"{len(known):,} files were compared before this was cut; going on from there")
+        refused: list[OSError] = []
 
         def keep(*entry: object) -> None:
-            log.write(f"{json.dumps(entry)}\n")
+            if refused:
+                return
+            try:
+                log.write(f"{json.dumps(entry)}\n".encode(errors="surrogateescape"))
+            except OSError as error:  # a full disk
+                refused.append(error)
+                say(f"cannot write {path} ({error.strerror}), so that a cut comparison begins anew")
 
         yield known, keep
     path.unlink(missing_ok=True)  # reached only where all is hashed
+
+
+def _entries_of(log: FileIO) -> Hashed:
+    lines = log.read().decode(errors="surrogateescape").splitlines()
+    return dict(filter(None, map(_entry, lines)))
 
 
 def _entry(line: str) -> tuple[str, tuple[Fingerprint, str]] | None:

@@ -1,11 +1,13 @@
 """What lies below DATA: on a file system, or in an object store that is listed by folders."""
 
+import errno
 import hashlib
 import os
 import stat
 from concurrent.futures import Future
 from fnmatch import fnmatchcase
 from glob import glob
+from io import FileIO
 from pathlib import Path
 from posixpath import normpath
 from threading import Lock
@@ -78,12 +80,20 @@ class _LocalTree:
         return Seen(stamp, stat.S_ISREG(status.st_mode))
 
     def read(self, path: str) -> bytes:
-        with open(self._home + path, "rb", buffering=0) as file:
+        with self._opened(path) as file:
             return file.read()
 
     def digest(self, path: str) -> str:
-        with open(self._home + path, "rb", buffering=0) as file:
+        with self._opened(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def _opened(self, path: str) -> FileIO:
+        """Open an ordinary file; a named pipe would wait for its writer, a device never end."""
+        file = FileIO(os.open(self._home + path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            file.close()
+            raise OSError(errno.EINVAL, "it is no ordinary file", path)
+        return file
 
     def fetch(self, path: str) -> bytes:
         return self.read(path)

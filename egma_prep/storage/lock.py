@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from egma_prep.errors import BadUsageError
+from egma_prep.storage.atomic import telling_where
 from egma_prep.storage.paths import delete, is_remote, read_bytes, store_of, unreachable
 from egma_prep.storage.permissions import make_own_folder, open_own
 
@@ -100,8 +101,9 @@ def locked(path: Path) -> Iterator[str]:
         descriptor = _acquired(path)
         stack.callback(os.close, descriptor)
         stack.callback(path.unlink, missing_ok=True)
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, json.dumps(this_process()).encode())
+        with telling_where(path):
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, json.dumps(this_process()).encode())
         yield ""
 
 

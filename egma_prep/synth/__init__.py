@@ -13,6 +13,8 @@ from .tree import write_mimic_eye, write_native
 from .truth import write_truth
 
 LAYOUTS = ("mimic_eye", "reflacx", "eye_gaze")
+UNFINISHED = "PHANTOM-unfinished"
+"""Lies in a tree while it is written, and in one that was cut."""
 
 
 def write_tree(
@@ -36,12 +38,17 @@ def write_tree(
     ValueError if no reading belongs.
     """
     plan = plan_readings(readings, small=small, seed=seed)
+    root.mkdir(parents=True, exist_ok=True)
+    (root / UNFINISHED).touch()
     if layout == "mimic_eye":
         write_mimic_eye(root, plan, progress)
     else:
         plan = write_native(root, plan, layout, dicom, progress)
     if not plan:
+        (root / UNFINISHED).unlink()
         raise ValueError(f"none of {readings} readings is of {layout}; ask for more")
     if checksums:
         write_checksums(root)
-    return write_truth(root / "PHANTOM-truth.json", plan, seed)
+    truth = write_truth(root / "PHANTOM-truth.json", plan, seed)
+    (root / UNFINISHED).unlink()
+    return truth

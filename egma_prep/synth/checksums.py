@@ -3,7 +3,10 @@
 import hashlib
 from pathlib import Path
 
-_NOT_RELEASED = ("index.html", ".DS_Store", "PHANTOM.txt", "PHANTOM-truth.json", "SHA256SUMS.txt")
+_NOT_RELEASED = (
+    "index.html", ".DS_Store", "PHANTOM.txt", "PHANTOM-truth.json", "PHANTOM-unfinished",
+    "SHA256SUMS.txt",
+)  # fmt: skip
 
 
 def write_checksums(root: Path) -> None:

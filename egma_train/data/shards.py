@@ -132,6 +132,8 @@ def find_shards(folder: Path) -> list[Path]:
     files = sorted(one for one in listed if _PART.fullmatch(one.stem))
     if not files:
         raise BadUsageError(f"{folder} holds no shards; make them with: egma-prep run DATA")
+    if strange := [one for one in files if not one.is_file()]:  # a pipe would wait for its writer
+        raise BadUsageError(f"{strange[0]} is no ordinary file; put the shard there")
     partial = [one.name for one in inside.glob(".*.tmp")]
     if partial:
         raise BadUsageError(f"{inside} is being written ({partial[0]}); wait, or repeat: egma-prep")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -167,6 +168,9 @@ class EgmaModel(nn.Module):
             If it is missing or damaged.
         """
         try:
+            for name in (_CONFIG, _WEIGHTS):  # a named pipe would wait for its writer
+                if not stat.S_ISREG((folder / name).stat().st_mode):
+                    raise ValueError(f"{name} is no ordinary file")
             described = json.loads((folder / _CONFIG).read_text())
             swin = plain_config(SwinConfig, described["swin"])
             bert = plain_config(BertConfig, described["bert"])

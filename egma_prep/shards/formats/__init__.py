@@ -14,6 +14,7 @@ from egma_prep.gaze.frame import FRAME_PX
 from egma_prep.gaze.heatmaps import GRID_CELLS
 from egma_prep.shards.schema import SCHEMA_VERSION, SHARD
 from egma_prep.sources.values import is_safe_id
+from egma_prep.storage.paths import is_remote
 
 _PART = re.compile(r"part-[0-9]+")
 _IN_PATHS = ("dataset", "reading_id")
@@ -117,4 +118,7 @@ def _format_of(path: Path) -> Format:
     known = formats()
     if path.suffix[1:] not in known:
         raise BadUsageError(f"{path} is no shard; they end in .{', .'.join(known)}")
+    if not is_remote(path) and path.exists() and not path.is_file():
+        # a named pipe would wait for its writer, a device never end
+        raise BadUsageError(f"{path} is no ordinary file; put the shard there")
     return known[path.suffix[1:]]
