@@ -5,13 +5,14 @@ tree of its own layout.
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+import pyarrow.parquet as pq
 
 from benchmarks.etl import Watch
 from egma_prep.synth import write_tree
@@ -35,7 +36,7 @@ def main() -> None:
             for command in ("run", "scan"):
                 options = ["--out", str(place), "--workers", "2"] if command == "run" else []
                 seconds, peak = measured([command, str(tree), *options])
-                inputs = json.loads((place / "run.json").read_text())["inputs"]
+                inputs = pq.read_table(place / "inputs.parquet").column("path").to_pylist()
                 read = command == "scan" or any(path.endswith(samples.name) for path in inputs)
                 size, answer = samples.stat().st_size, "yes" if read else "no"
                 print(f"| {size / 1e6:.1f} | `{command}` | {seconds:.1f} ", end="")

@@ -1,6 +1,7 @@
 """What Python users call, by the names that the package hands on."""
 
 import asyncio
+import hashlib
 import json
 import subprocess
 import sys
@@ -66,12 +67,20 @@ def test_a_run_and_a_rendering_work_inside_a_running_event_loop(
     assert open_shards(tmp_path / "out").metadata["sigma"] == "8.0"
 
 
-def test_a_runs_tables_are_data_frames_by_name(clean_out: Path) -> None:
+def test_a_runs_tables_are_data_frames_by_name(phantom: Path, clean_out: Path) -> None:
     run = open_run(clean_out)
     for name in ("readings", "words", "fixations", "alignment", "sentences"):
         frame = getattr(run, name)
         assert len(frame) == pq.read_metadata(clean_out / "tables" / f"{name}.parquet").num_rows
     assert len(run.rejects) == run.counts["rejected"]
+    known = run.inputs.set_index("path")
+    for path in list(known.index)[::20]:
+        told = known.loc[path]
+        if told["size"] == -1:  # looked for, and not there
+            assert not (phantom / path).exists()
+            continue
+        content = (phantom / path).read_bytes()
+        assert (told["size"], told["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
     assert len(run.shards) == run.counts["written"] == len(run.readings)
     assert run.options["render"]["sigma"] == 16.0
     assert repr(run) == f"<run in {clean_out}, {run.counts['written']} readings>"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from conftest import egma_prep, run_etl
 from hypothesis import given
@@ -197,7 +198,7 @@ def test_the_version_to_be_shared_has_no_images_ids_or_transcripts(
     ids = {one[name] for one in table(clean_out, "readings") for name in names}
     texts = {one["text"] for one in table(clean_out, "sentences")}
     assert ids and not [one for one in ids | texts if re.search(rf"\b{re.escape(one)}\b", to_share)]
-    paths = [one for one in json.loads((clean_out / "run.json").read_text())["inputs"]]
+    paths = pq.read_table(clean_out / "inputs.parquet").column("path").to_pylist()
     assert paths and not [one for one in paths if one in to_share]
 
 

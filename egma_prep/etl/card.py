@@ -11,6 +11,7 @@ from typing import Any
 
 from egma_prep.etl.small_cells import coarse
 from egma_prep.sources.manifests import manifest
+from egma_prep.storage.paths import Fingerprint
 from egma_prep.storage.progress import one_line
 
 TERMS = f"""\
@@ -155,24 +156,26 @@ def known_split(split: str) -> str:
     return split if split in (*manifest("mimic-cxr")["splits"], "none") else "other"
 
 
-def inputs_of(run: dict[str, Any]) -> dict[str, Any]:
-    """Sum up a run's input files."""
-    contents = _contents(run)
+def summed_up(inputs: Mapping[str, Fingerprint]) -> dict[str, Any]:
+    """Count a run's input files; the hash is of their contents, wherever they lie."""
+    contents = sorted(known.get("sha256", "") for known in inputs.values())
     return {
         "files": len(contents),
-        "bytes": sum(max(known["size"], 0) for known in run["inputs"].values()),
+        "bytes": sum(max(known["size"], 0) for known in inputs.values()),
         "sha256": hashlib.sha256(json.dumps(contents).encode()).hexdigest(),
     }
 
 
+def inputs_of(run: dict[str, Any]) -> dict[str, Any]:
+    """Take what ``run.json`` says of the input files; once it had them all, by path."""
+    inputs = run["inputs"]
+    return inputs if inputs.keys() == {"files", "bytes", "sha256"} else summed_up(inputs)
+
+
 def fingerprint(run: dict[str, Any]) -> str:
     """Name what a run made: equal options, software, inputs and counts have equal names."""
-    decides = {name: run[name] for name in _DECIDES} | {"inputs": _contents(run)}
+    decides = {name: run[name] for name in _DECIDES} | {"inputs": inputs_of(run)["sha256"]}
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _contents(run: dict[str, Any]) -> list[str]:
-    return sorted(known.get("sha256", "") for known in run["inputs"].values())
 
 
 def outdated_reports(root: Path, run: dict[str, Any]) -> list[tuple[str, str]]:

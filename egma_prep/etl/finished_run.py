@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from egma_prep.errors import BadUsageError
 from egma_prep.etl.out_folder import OutFolder
 from egma_prep.shards.reader import Shards, open_shards
-from egma_prep.shards.schema import REJECTS
+from egma_prep.shards.schema import INPUTS, REJECTS
 from egma_prep.shards.tables import read_table
 from egma_prep.storage.paths import place_of, resolved
 
@@ -62,6 +62,11 @@ class Run:
     def rejects(self) -> "pd.DataFrame":
         """What was not written, why, and how to mend it."""
         return read_table(self._out.rejects, REJECTS).to_pandas()
+
+    @property
+    def inputs(self) -> "pd.DataFrame":
+        """Every file that was read: path, size, time stamp, SHA-256."""
+        return read_table(self._out.inputs, INPUTS).to_pandas()
 
     @property
     def shards(self) -> Shards:

@@ -65,6 +65,7 @@ class OutFolder:
         self.images = root / "images"
         self.shards = root / "shards"
         self.rejects = root / "rejects.parquet"
+        self.inputs = root / "inputs.parquet"
         self.card = root / "README.md"
         self.shareable = root / "shareable.json"
         self.state = root / "state"
@@ -401,7 +402,7 @@ class OutFolder:
     def merged(self) -> list[Path]:
         """Name the files that hold something of every part."""
         tables = [self.table(name) for name in TABLES]
-        return [*tables, self.rejects, self.card, self.shareable]
+        return [*tables, self.rejects, self.inputs, self.card, self.shareable]
 
     def write_run(self, run: dict[str, Any]) -> None:
         """Write the data card, the record that may be shown and, last, ``run.json``."""

@@ -15,6 +15,7 @@ from typing import Any
 
 from egma_prep import __version__
 from egma_prep.errors import BadInputError, BadUsageError, Reject, unreadable
+from egma_prep.etl.card import summed_up
 from egma_prep.etl.cluster import WORKER_DIED, dask_client, each_done
 from egma_prep.etl.make_part import make_part, reading_at_work
 from egma_prep.etl.out_folder import OutFolder, part_name
@@ -22,7 +23,7 @@ from egma_prep.etl.parts import NEW, Job, PartPlan, Stale, plan_parts, why_stale
 from egma_prep.etl.render_again import render_parts, written_by_part
 from egma_prep.etl.what_is_lost import refuse_loss, written_before
 from egma_prep.options import Changes, Options, differences, in_order, with_changes
-from egma_prep.shards.schema import REJECTS, SCHEMA_VERSION, TABLES, part_tables, table_of
+from egma_prep.shards.schema import INPUTS, REJECTS, SCHEMA_VERSION, TABLES, part_tables, table_of
 from egma_prep.shards.tables import concatenate, read_parquet, write_table
 from egma_prep.sources.files import InputFiles, told
 from egma_prep.sources.reading import PlannedReading
@@ -401,7 +402,12 @@ def _finish(
     inputs = shared | {
         path: known for record in records for path, known in record["inputs"].items()
     }
-    out.write_run(header | {"status": "complete", "counts": counts, "inputs": inputs})
+    rows = (  # a name that is no UTF-8 is told as in the rejects
+        {"path": path.encode(errors="backslashreplace").decode(), **known}
+        for path, known in sorted(inputs.items())
+    )
+    write_table(out.inputs, table_of(INPUTS, rows))
+    out.write_run(header | {"status": "complete", "counts": counts, "inputs": summed_up(inputs)})
 
 
 def _record_of(out: OutFolder, part: int) -> dict[str, Any]:

@@ -70,6 +70,15 @@ TABLES = {
     }.items()
 }
 _RAW_GAZE = ("fixations", "alignment")
+INPUTS = pa.schema(
+    [
+        pa.field("path", pa.string()),
+        pa.field("size", pa.int64()),
+        pa.field("mtime_ns", pa.int64()),
+        pa.field("etag", pa.string()),
+        pa.field("sha256", pa.string()),
+    ]
+)
 REJECTS = pa.schema(_fields(f"{_KEY} path stage reason message"))
 
 
