@@ -2,88 +2,83 @@
 
 import importlib
 import re
+import shutil
 import sys
 from collections.abc import Iterator
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import egma_prep, run_etl
 
+import egma_prep.sources as layouts
 from egma_prep.errors import BadInputError
 from egma_prep.images import image_size
 from egma_prep.options import SourceOptions
-from egma_prep.sources import registry
+from egma_prep.sources import manifests, registry
 from egma_prep.sources.check_reading import MENDED, check_reading
 from egma_prep.sources.files import InputFiles
 from egma_prep.sources.reading import typed_reading
 from egma_prep.sources.registry import choose_source, sources
+from egma_prep.storage.paths import shipped_folder
 from egma_prep.synth import LAYOUTS, write_tree
 
 SAFE_ID = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,128}")
-TOY = '''
-"""One folder a reading: word.txt, and image.jpg. Everybody looks at the middle for a second."""
-
-import numpy as np
-
-from egma_prep.images import image_size
-from egma_prep.sources.reading import Fixations, PlannedReading, RawReading, Words
-from egma_prep.sources.registry import SubjectPlan
-
-
-class Toy:
-    name = "toy"
-    looks_like = "toys/<id>/word.txt"
-
-    def recognises(self, files):
-        return files.has("toys")
-
-    def plan(self, files):
-        for name in files.folders("toys"):
-            yield SubjectPlan(name, [PlannedReading("toy", name, name, f"toys/{name}/word.txt")])
-
-    def load(self, planned, files, options):
-        word = files.read(planned.metadata_path).decode().strip()
-        image = f"toys/{planned.reading_id}/image.jpg"
-        width, height = image_size(files.read(image), image)
-        one, middle = np.array([1.0]), (np.array([width / 2]), np.array([height / 2]))
-        return RawReading(
-            *planned.key, subject_id=planned.subject_id, study_id="1", dicom_id=planned.reading_id,
-            split=None, view=None, image_path=image, width=width, height=height,
-            fixations=Fixations(0 * one, one, *middle, 50 * one, 50 * one),
-            words=Words([word], 0 * one, one), labels={}, regions=[],
-        )
-
-
-SOURCE = Toy()
-'''
+PAGE = (Path(__file__).parent.parent / "docs" / "new_source.md").read_text()
+MODULE, DECLARATION = (
+    re.search(rf"```{kind}\n(.*?)```", PAGE, re.DOTALL)[1]  # type: ignore[index]
+    for kind in ("python", "toml")
+)
+READING = {
+    "reading.csv": "patient,image\n{patient},{name}-1\n",
+    "gaze.csv": "start,stop,x,y\n0.1,0.4,100,120\n0.5,0.9,{x},90.5\n",
+    "words.csv": "word,start,stop\nheart,0.1,0.35\nnormal,0.5,0.8\n.,0.8,0.8\n",
+}
 
 
 @pytest.fixture
-def toy(tmp_path: Path, phantom: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Drop a source into the registry's folder, and write a tree of its layout."""
+def lab(tmp_path: Path, phantom: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Drop the page's source and declaration into their folders, and write a tree of its layout."""
     folder = tmp_path / "dropped"
     folder.mkdir()
-    (folder / "toy.py").write_text(TOY)
-    monkeypatch.setattr(registry, "__path__", [*registry.__path__, str(folder)])
+    (folder / "lab.py").write_text(MODULE)
+    declared = tmp_path / "data_manifests"
+    shutil.copytree(shipped_folder("data_manifests"), declared)
+    (declared / "lab.toml").write_text(DECLARATION)
+    monkeypatch.setattr(manifests, "shipped_folder", lambda _: declared)
+    monkeypatch.setattr(layouts, "__path__", [*layouts.__path__, str(folder)])
     image = next(phantom.glob("patient_*/CXR-JPG/s*/*.jpg")).read_bytes()
-    for name in ("bear", "car"):
-        (tmp_path / "data" / "toys" / name).mkdir(parents=True)
-        (tmp_path / "data" / "toys" / name / "word.txt").write_text(f"{name}.")
-        (tmp_path / "data" / "toys" / name / "image.jpg").write_bytes(image)
+    for name, x in (("bear", 200), ("car", -5), ("doll", 210)):
+        reading = tmp_path / "data" / "readings" / name
+        reading.mkdir(parents=True)
+        for file, text in READING.items():
+            patient = "P1" if name == "bear" else "P2"
+            (reading / file).write_text(text.format(name=name, patient=patient, x=x))
+        (reading / f"{name}-1.jpg").write_bytes(image)
     importlib.invalidate_caches()
     yield tmp_path / "data"
-    sys.modules.pop("egma_prep.sources.registry.toy", None)
+    sys.modules.pop("egma_prep.sources.lab", None)
+    registry.code_of.cache_clear()
+    manifests.manifest.cache_clear()
 
 
 @pytest.fixture(scope="session")
 def trees(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A tree for every source: the phantom generator's, and the images of a native one."""
+    """A tree for every source: the phantom generator's, the images of a native one, and those
+    that a module in ``example_trees/`` writes for a source of its name.
+    """
     root = tmp_path_factory.mktemp("trees")
     for layout in LAYOUTS:
         write_tree(root / layout, 24, small=True, seed=3, layout=layout)
     found = {layout: root / layout for layout in LAYOUTS}
-    return found | {"mimic_cxr": root / "reflacx" / "images"}
+    found["mimic_cxr"] = root / "reflacx" / "images"
+    image = next(found["mimic_eye"].glob("patient_*/CXR-JPG/s*/*.jpg"))
+    for path in (Path(__file__).parent / "example_trees").glob("*.py"):
+        module = SourceFileLoader(f"example_trees.{path.stem}", str(path)).load_module()
+        module.write(root / path.stem, image)
+        found[path.stem] = root / path.stem
+    return found
 
 
 def assert_keeps_the_contract(name: str, tree: Path) -> None:
@@ -105,7 +100,7 @@ def assert_keeps_the_contract(name: str, tree: Path) -> None:
             except BadInputError:
                 continue
             loaded += 1
-            assert typed_reading(raw).notes == raw.notes  # nothing was left out
+            assert typed_reading(raw, planned).notes == raw.notes  # nothing was left out
             assert (raw.dataset, raw.reading_id) == planned.key
             for one in (raw.reading_id, raw.subject_id, raw.study_id, raw.dicom_id):
                 assert SAFE_ID.fullmatch(one)
@@ -140,51 +135,95 @@ def test_a_source_recognises_no_other_tree(
         assert source.recognises(InputFiles(tree)) == (other == name)
 
 
-def test_a_source_dropped_into_the_folder_keeps_the_contract(toy: Path) -> None:
-    assert_keeps_the_contract("toy", toy)
+def test_the_pages_source_keeps_the_contract(lab: Path) -> None:
+    assert_keeps_the_contract("lab", lab)
 
 
-def test_a_source_dropped_into_the_folder_runs_end_to_end(toy: Path, tmp_path: Path) -> None:
-    result = run_etl(toy, tmp_path / "out")
+def test_the_pages_source_has_at_most_a_hundred_lines() -> None:
+    assert len(MODULE.splitlines()) <= 100
+
+
+def test_the_pages_source_runs_end_to_end(lab: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = run_etl(lab, out)
     assert result.exit_code == 0, result.output
-    assert "toy: 2 readings planned" in result.output
-    assert "planned 2 = written 2 (toy 2) + rejected 0" in result.output
-    shown = egma_prep("inspect", "bear", "--out", tmp_path / "out")
+    assert "lab: 3 readings planned" in result.output
+    assert "planned 3 = written 3 (lab 3) + rejected 0" in result.output
+    assert "1 fixations off the image" in result.output
+    shown = egma_prep("inspect", "bear", "--out", out)
     assert shown.exit_code == 0, shown.output
-    scanned = egma_prep("scan", toy)
+    checked = egma_prep("verify", "--out", out, "--against", lab)
+    assert checked.exit_code == 0, checked.output
+    card = (out / "README.md").read_text()
+    assert "lab: CC0 1.0 (https://example.org/lab)." in card and "PhysioNet" not in card
+    scanned = egma_prep("scan", lab)
     assert scanned.exit_code == 0, scanned.output
-    assert "toy tree of 2 patients" in scanned.output
+    assert "lab tree of 2 patients" in scanned.output
+    assert re.search(r"lab +3 +120 readings", scanned.output)
 
 
-def test_an_unknown_source_lists_the_dropped_one_too(toy: Path, tmp_path: Path) -> None:
-    result = run_etl(toy, tmp_path / "out", "--source", "game")
+def test_a_changed_source_makes_its_parts_again(
+    lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run_etl(lab, tmp_path / "out").exit_code == 0
+    assert "nothing to do" in run_etl(lab, tmp_path / "out").output
+    module = tmp_path / "dropped" / "lab.py"
+    module.write_text(module.read_text() + "# changed\n")
+    registry.code_of.cache_clear()  # as in another process
+    assert "again, other layout's code" in run_etl(lab, tmp_path / "out").output
+
+
+def test_an_unknown_source_lists_the_dropped_one_too(lab: Path, tmp_path: Path) -> None:
+    result = run_etl(lab, tmp_path / "out", "--source", "game")
     assert result.exit_code == 2
-    assert "eye_gaze, mimic_cxr, mimic_eye, reflacx, toy" in result.stderr
+    assert "eye_gaze, lab, mimic_cxr, mimic_eye, reflacx" in result.stderr
 
 
 EXTRAS = {  # where in the source, what it gives there, what instead
     "an int split": ("split=", "None", "7"),
     "a split that pandas left blank": ("split=", "None", "np.nan"),
     "an int view": ("view=", "None", "2"),
-    "an int study": ("study_id=", '"1"', "1"),
-    "a label that is text": ("labels=", "{}", "{'toy:Edema': '1.0'}"),
-    "a label that is no number": ("labels=", "{}", "{'toy:Edema': np.inf}"),
+    "an int study": ("study_id=", "planned.reading_id", "1"),
+    "a label that is text": ("labels=", "{}", "{'lab:Edema': '1.0'}"),
+    "a label that is no number": ("labels=", "{}", "{'lab:Edema': np.inf}"),
     "a box with a corner as text": ("regions=", "[]", "[Region('chest', 'box', 0, '1', 2, 3)]"),
 }
 NEEDED = {
-    "an image's width as text": ("width=", "width", "str(width)", "width"),
-    "a number as a word": ("Words(", "[word]", "[7]", "words.text"),
-    "half a character": ("Words(", "[word]", "['bear\\ud800']", "words.text"),
-    "two times for one word": ("Words([word], ", "0 * one", "np.zeros(2)", "words"),
-    "a fixation nowhere": ("Fixations(0 * one, ", "one", "np.nan * one", "fixations"),
-    "a fixation as text": ("*middle, ", "50 * one", "['50px']", "fixations"),
-}
+    "an image's width as text": ("width=", "width", "str(width)", "width", "in another type"),
+    "a number as a word": ("Words(", "text", "[7, 7, 7]", "words.text", "in another type"),
+    "half a character": ("Words(", "text", "['x\\ud800', 'y', 'z']", "words.text", "in another"),
+    "a word with a blank": ("Words(", "text", "[' x', 'y', 'z']", "words.text", "with blanks ar"),
+    "a word of nothing": ("Words(", "text", "['', 'y', 'z']", "words.text", "with blanks around"),
+    "too many times": (
+        "Words(text, ", 'words.numbers(said["begin"])', "np.zeros(9)", "words", "in another type",
+    ),
+    "a word without a time": (
+        "Words(text, ", 'words.numbers(said["begin"])', "np.array([0.1, np.nan, 0.8])", "words",
+        "without times, though",
+    ),
+    "gaze with a report": (
+        "words=", 'Words(text, words.numbers(said["begin"]), words.numbers(said["end"]))',
+        "Words(text, *np.full((2, 3), np.nan))", "words", "without times, though there is gaze",
+    ),
+    "a fixation nowhere": (
+        "*looks.values(), ", "degree_px", "np.nan * degree_px", "fixations", "in another type",
+    ),
+    "no pixels a degree": (
+        "*looks.values(), ", "degree_px", "0 * degree_px", "fixations", "with 0 or fewer pixels",
+    ),
+    "an absolute path": ("image_path=", "image", "'/etc/passwd'", "image_path", "not below DATA"),
+    "a path that leads out": ("image_path=", "image", "'../x'", "image_path", "not below DATA"),
+    "another reading's id": (
+        "subject_id=", "planned.subject_id", "'P9'", "dataset, reading_id and subject_id",
+        "other than it planned",
+    ),
+}  # fmt: skip
 
 
-def give_bear(toy: Path, where: str, usual: str, other: str) -> None:
+def give_bear(lab: Path, where: str, usual: str, other: str) -> None:
     """Let the source give one of its readings otherwise."""
-    path = toy.parent / "dropped" / "toy.py"
-    text = path.read_text().replace("import Fixations,", "import Fixations, Region,")
+    path = lab.parent / "dropped" / "lab.py"
+    text = path.read_text().replace("RawReading, RowsOfFile", "RawReading, Region, RowsOfFile")
     assert text.count(where + usual) == 1
     chosen = f"({other} if planned.reading_id == 'bear' else {usual})"
     path.write_text(text.replace(where + usual, where + chosen))
@@ -192,22 +231,22 @@ def give_bear(toy: Path, where: str, usual: str, other: str) -> None:
 
 @pytest.mark.parametrize("what", EXTRAS)
 def test_an_extra_of_another_type_costs_nothing_but_itself(
-    toy: Path, tmp_path: Path, what: str
+    lab: Path, tmp_path: Path, what: str
 ) -> None:
-    give_bear(toy, *EXTRAS[what])
-    result = run_etl(toy, tmp_path / "out")
+    give_bear(lab, *EXTRAS[what])
+    result = run_etl(lab, tmp_path / "out")
     assert result.exit_code == 0, result.output
-    assert "written 2 (toy 2)" in result.output
+    assert "written 3 (lab 3)" in result.output
     assert "noted: 1 labels, boxes, splits or views that their source gives" in result.output
 
 
 @pytest.mark.parametrize("what", NEEDED)
-def test_what_a_heatmap_needs_in_another_type_rejects_its_reading_by_name(
-    toy: Path, tmp_path: Path, what: str
+def test_what_a_heatmap_needs_and_cannot_be_rejects_its_reading_by_name(
+    lab: Path, tmp_path: Path, what: str
 ) -> None:
-    *change, name = NEEDED[what]
-    give_bear(toy, *change)
-    result = run_etl(toy, tmp_path / "out", "--max-reject-share", 1)
+    *change, name, how = NEEDED[what]
+    give_bear(lab, *change)
+    result = run_etl(lab, tmp_path / "out", "--max-reject-share", 1)
     assert result.exit_code == 0, result.output
-    says = f"rejected bear (wrong_type): its source gives {name} of reading 'bear' in another type"
-    assert says in result.output and "written 1 (toy 1)" in result.output
+    says = f"rejected bear (wrong_type): its source gives {name} of reading 'bear' {how}"
+    assert says in result.output and "written 2 (lab 2)" in result.output

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from egma_prep.etl.small_cells import coarse
-from egma_prep.sources.manifests import manifest
+from egma_prep.sources.manifests import declared, manifest
 from egma_prep.storage.paths import Fingerprint
 from egma_prep.storage.progress import one_line
 
+_CREDENTIALED = "PhysioNet Credentialed"
 TERMS = f"""\
 Derived from credentialed data of PhysioNet ({manifest("mimic-eye")["licence"]}),
 unless the readings are phantoms. Whoever opens it must be credentialed and have signed the data use
@@ -31,6 +32,22 @@ _MARKS = re.compile(r"[\\`<>|\[\]]")
 
 _DECIDES = ("schema_version", "source", "options", "software", "counts")
 _NOT_TO_BE_SHOWN = ("data", "images", "inputs", "outputs", "seal")
+
+
+def terms_of(datasets: Iterable[str]) -> str:
+    """Say under which terms readings of some datasets are, by their declarations."""
+    licences = {name: declared(name).get("licence", "") for name in sorted(datasets)}
+    others = [
+        f"{_text(name)}: {_text(licence)} ({declared(name)['access']})."
+        if licence
+        else f"{_text(name)}: no declaration says under which."
+        for name, licence in licences.items()
+        if not licence.startswith(_CREDENTIALED)
+    ]
+    if len(others) == len(licences) > 0:
+        return "\n".join(["The terms of each dataset's readings:", *others])
+    apart = ["", "Of other datasets here:", *others] if others else []
+    return "\n".join([TERMS, *apart])
 
 
 def data_card(run: dict[str, Any]) -> str:
@@ -78,7 +95,7 @@ def _card(run: dict[str, Any], about: str, more: str) -> str:
             "",
             "## Terms of use",
             "",
-            TERMS,
+            terms_of(run["counts"]["written_by_dataset"]),
             "",
             "## How it was made",
             "",

@@ -207,7 +207,7 @@ def load_reading(
     """
     stage = "read"
     try:
-        raw = typed_reading(job.layout.load(planned, files, job.options.source))
+        raw = typed_reading(job.layout.load(planned, files, job.options.source), planned)
         stage = "image"
         path = raw.image_path
         image = remembered(images, path, lambda: _framed(path, files, job.options.image))

@@ -14,7 +14,7 @@ from egma_prep.options import Options
 from egma_prep.shards.schema import RULES_VERSION, SCHEMA_VERSION, part_tables
 from egma_prep.sources.files import InputFiles
 from egma_prep.sources.reading import PlannedReading
-from egma_prep.sources.registry import Source, SubjectPlan, sources
+from egma_prep.sources.registry import Source, SubjectPlan, code_of, sources
 from egma_prep.storage.atomic import is_as_written
 from egma_prep.storage.paths import Fingerprint, Stamps
 
@@ -54,6 +54,7 @@ class PartPlan:
             "schema": SCHEMA_VERSION,
             "rules": RULES_VERSION,
             "layout": source,
+            "layout's code": code_of(source),
             "options": options.data_half,
             "render": asdict(options.render),
             "metadata": hashlib.sha256(text.encode()).hexdigest(),

@@ -144,7 +144,7 @@ def _fault(
     sizes: dict[str, Size | BadInputError],
 ) -> Reject | None:
     try:
-        raw = typed_reading(job.layout.load(planned, files, job.options.source))
+        raw = typed_reading(job.layout.load(planned, files, job.options.source), planned)
         path = raw.image_path
         size = remembered(sizes, path, lambda: read_image(path, files, job.options.image)[1])
         check_reading(raw, size)

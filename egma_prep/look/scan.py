@@ -21,13 +21,12 @@ from egma_prep.sources import eye_gaze_files as eye_gaze
 from egma_prep.sources import reflacx_files as reflacx
 from egma_prep.sources.check_reading import check_reading
 from egma_prep.sources.files import InputFiles, told
-from egma_prep.sources.manifests import manifest
+from egma_prep.sources.manifests import declared, manifest
 from egma_prep.sources.reading import PlannedReading, RawReading, Size
 from egma_prep.sources.registry import Source, choose_source, with_defaults_of
 from egma_prep.storage.progress import Progress
 
 _CHECKED, _TIMED = 5000, 16
-_PUBLISHED = {"reflacx": "reflacx", "eye_gaze": "eye-gaze", "mimic_cxr": "mimic-cxr"}
 
 
 @dataclass
@@ -210,7 +209,7 @@ def _canvas(ratio: float | None) -> Iterator[str]:
 
 
 def _published(dataset: str) -> str:
-    counts = manifest(_PUBLISHED[dataset])["counts"] if dataset in _PUBLISHED else {}
+    counts = declared(dataset).get("counts", {})
     return ", ".join(f"{number} {name}" for name, number in counts.items())
 
 

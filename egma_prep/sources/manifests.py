@@ -14,6 +14,14 @@ def manifest(dataset: str) -> dict[str, Any]:
     return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
+def declared(dataset: str) -> dict[str, Any]:
+    """Read the declaration of a dataset by the name that readings have; empty if there is none."""
+    try:
+        return manifest(dataset.replace("_", "-"))
+    except FileNotFoundError:
+        return {}
+
+
 def required_columns(dataset: str, table: str) -> list[str]:
     """List the columns without which a table says nothing; the others are extras."""
     declared = manifest(dataset)["tables"][table]

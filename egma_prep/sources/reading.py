@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import ne
+from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeGuard
 
@@ -174,7 +175,7 @@ class RawReading:
 _LARGEST = float(np.finfo(np.float32).max)  # as labels and regions are stored
 
 
-def typed_reading(raw: RawReading) -> RawReading:
+def typed_reading(raw: RawReading, planned: PlannedReading) -> RawReading:
     """Give a source's reading the types that `RawReading` promises.
 
     What a heatmap does not need is left out where its type is another, and counted in the notes.
@@ -182,16 +183,33 @@ def typed_reading(raw: RawReading) -> RawReading:
     Raises
     ------
     BadInputError
-        If what it needs is of another type.
+        If what it needs is of another type, or cannot be what its source promised.
     """
     for name in ("dataset", "reading_id", "subject_id", "dicom_id", "image_path"):
         _demand(raw, name, _is_text(getattr(raw, name)))
+    is_planned = (*planned.key, planned.subject_id) == (
+        raw.dataset,
+        raw.reading_id,
+        raw.subject_id,
+    )
+    _demand(raw, "dataset, reading_id and subject_id", is_planned, "other than it planned")
+    path = PurePosixPath(raw.image_path)
+    is_inside = not path.is_absolute() and ".." not in path.parts
+    _demand(raw, "image_path", is_inside, f"not below DATA: {raw.image_path[:60]!r}")
     for name in ("width", "height"):
         size = getattr(raw, name)
         _demand(raw, name, isinstance(size, int | np.integer) and bool(size > 0))
     _demand(raw, "words.text", all(map(_is_text, raw.words.text)))
+    stripped = all(word and word == word.strip() for word in raw.words.text)
+    _demand(raw, "words.text", stripped, "with blanks around a word, or without a letter")
     fixations = Fixations(*_columns(raw, "fixations", raw.fixations))
+    degrees = np.concatenate([fixations.px_per_deg_x, fixations.px_per_deg_y])
+    _demand(raw, "fixations", bool((degrees > 0).all()), "with 0 or fewer pixels a degree")
     times_s = _columns(raw, "words", raw.words[1:], len(raw.words.text), finite=False)
+    unknown = np.isnan(times_s)
+    # A written report has no times at all, and nobody looked while it was written.
+    as_promised = unknown.all() and not fixations.begin_s.size if unknown.any() else True
+    _demand(raw, "words", bool(as_promised), "without times, though there is gaze or others have")
     labels = {
         name: float(value)
         for name, value in raw.labels.items()
@@ -215,9 +233,9 @@ def typed_reading(raw: RawReading) -> RawReading:
     )
 
 
-def _demand(raw: RawReading, name: str, is_so: bool) -> None:
+def _demand(raw: RawReading, name: str, is_so: bool, how: str = "in another type") -> None:
     if not is_so:
-        what = f"its source gives {name} of reading {raw.reading_id!r} in another type"
+        what = f"its source gives {name} of reading {raw.reading_id!r} {how}"
         raise BadInputError("wrong_type", "", what)
 
 

@@ -1,9 +1,13 @@
 """What a dataset layout is, and which there are: each module here with a ``SOURCE``."""
 
+import hashlib
 import importlib
 import pkgutil
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Protocol
 
 from egma_prep.errors import BadUsageError, Reject, unknown_name
@@ -72,6 +76,13 @@ def sources() -> dict[str, Source]:
     names = [module.name for module in pkgutil.iter_modules(package.__path__)]
     modules = [importlib.import_module(f"{package.__name__}.{name}") for name in names]
     return {module.SOURCE.name: module.SOURCE for module in modules if hasattr(module, "SOURCE")}
+
+
+@cache
+def code_of(name: str) -> str:
+    """Hash a layout's module: of a changed one, what was made before is made again."""
+    module = sys.modules[type(sources()[name]).__module__]
+    return hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest()
 
 
 def choose_source(files: InputFiles, name: str | None = None) -> Source:

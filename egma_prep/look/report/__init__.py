@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 
 from egma_prep.errors import BadUsageError
-from egma_prep.etl.card import REPORTS, TERMS, fingerprint
+from egma_prep.etl.card import REPORTS, fingerprint, terms_of
 from egma_prep.etl.out_folder import OutFolder
 from egma_prep.etl.small_cells import LEAST
 from egma_prep.look.report.gallery import card_of
@@ -64,7 +64,7 @@ def write_report(out_root: Path, to_share: bool = False) -> Path:
     leads = [] if options.output.privacy else by_lead(out, options)
     leads = [one for one in leads if told.may(one.gaze_s[one.gaze_s > 0])]
     context = {
-        "terms": TERMS,
+        "terms": terms_of(run["counts"]["written_by_dataset"]),
         "to_share": to_share,
         "facts": [("run", fingerprint(run)), *facts(run, told)],
         "options": _options(run),
