@@ -219,13 +219,22 @@ class InputFiles:
         """Parse a CSV; the readings of one patient share its tables."""
         table = remembered(self._tables, path, lambda: parse_csv(self.read(path), path, ()))
         table.require(required)
+        self._remark_copies(table)
         return table
+
+    def _remark_copies(self, table: Table) -> None:
+        for name in sorted(table.copied):
+            what = f"the column {name!r} stands there twice with the same values, read once"
+            self.remark(table.path, what)
 
     def columns(
         self, path: str, names: Collection[str], required: Iterable[str] | None = None
     ) -> Table:
         """Parse a few columns of a large CSV, by default all required; it is not kept."""
-        return parse_csv(self.read(path), path, names if required is None else required, names)
+        needed = names if required is None else required
+        table = parse_csv(self.read(path), path, needed, names)
+        self._remark_copies(table)
+        return table
 
     def forget_tables(self) -> None:
         """Free the parsed tables, before the next patient."""
