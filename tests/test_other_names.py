@@ -97,6 +97,26 @@ def test_a_native_tree_in_other_capitals_is_the_same(
     assert readings(reflacx)[0] == readings(originals["reflacx"])[0]
 
 
+@pytest.mark.parametrize("change", [str.title, str.upper])
+def test_one_of_several_tables_in_other_capitals_is_read_beside_the_rest(
+    originals: dict[str, Path], reflacx: Path, change: Callable[[str], str]
+) -> None:
+    rename_all(reflacx, "main_data/metadata_phase_3.csv", change)
+    assert readings(reflacx)[0] == readings(originals["reflacx"])[0]
+
+
+def test_names_match_a_pattern_in_any_capitals_but_not_in_two_spellings(tmp_path: Path) -> None:
+    for name in ("b.csv", "A.CSV", "c.csv", "C.csv", "D.csv", "d.CSV", "e.txt"):
+        (tmp_path / name).touch()
+    assert InputFiles(tmp_path).matching("", "*.csv") == [
+        "A.CSV",
+        "b.csv",
+        "C.csv",
+        "c.csv",
+        "D.csv",
+    ]
+
+
 def rewrite_tables(data: Path, change: Callable[[str], str], pattern: str = "*.csv*") -> None:
     paths = [path for path in data.rglob(pattern) if path.is_file()]
     assert paths

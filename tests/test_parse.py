@@ -738,6 +738,14 @@ def test_a_blank_or_damaged_view_is_none(cell: str) -> None:
     assert _facts(metadata=f"dicom_id,ViewPosition\n{DICOM},{cell}\n").view is None
 
 
+@pytest.mark.parametrize(
+    ("cell", "view"),
+    [("AP", "AP"), ("ap", "AP"), (" Pa", "PA"), ("Lateral", "LATERAL"), ("ap axial", "AP AXIAL")],
+)
+def test_a_view_is_in_capitals_as_dicom_has_it(cell: str, view: str) -> None:
+    assert _facts(metadata=f"dicom_id,ViewPosition\n{DICOM},{cell}\n").view == view
+
+
 @pytest.mark.parametrize("size", ["0,5", "wide,5", ",5", "NaN,5"])
 def test_a_damaged_size_is_unknown(size: str) -> None:
     facts = _facts(metadata=f"dicom_id,ViewPosition,Rows,Columns\n{DICOM},PA,{size}\n")

@@ -273,10 +273,15 @@ class InputFiles:
             raise BadInputError("unreadable_file", folder, what) from None
 
     def matching(self, home: str, pattern: str) -> list[str]:
-        """List the paths below a folder that match a glob, sorted; without case if none does."""
+        """List the paths below a folder that match a glob, sorted, whatever their capitals.
+
+        Some of a copy's files may have other ones. What is there in two spellings counts only as it
+        was asked for.
+        """
         tree, inside = self._at(home)
-        found = sorted(tree.matching(inside, pattern)) or self._matching(home, pattern)
-        return [home if path == "." else f"{home}{path}" for path in found]
+        found = {*tree.matching(inside, pattern), *self._matching(home, pattern)}
+        by_letters = sorted(found, key=lambda path: (path.lower(), path))
+        return [home if path == "." else f"{home}{path}" for path in by_letters]
 
     def tables_matching(self, home: str, pattern: str) -> list[str]:
         """List the tables that match a glob, plain ones and then those that were gzipped."""
