@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import hashlib
+import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +30,8 @@ MAY_BE_CUT = (
     "its last line does not end: it may be cut, and rows be missing; see whether it is whole"
 )
 NOT_UNPACKED = "still packed, so that nothing in it is read; unpack it there"
+A_COPY = "not read, though the table it copies is missing or damaged; give it that table's name"
+_NAMED = re.compile(r"(.+?)((?:\.csv)?\.\w+)")
 Item = TypeVar("Item")
 
 
@@ -149,6 +152,8 @@ class InputFiles:
             what = "is missing"
             if packed := self._packed(path):
                 what = f"is still in {packed}, which is not unpacked"
+            elif twin := self._copy_beside(path):
+                what += f"; {twin} lies there: if it is the one, give it that name"
             elif other := self._under_another_suffix(path):
                 what += f"; {other} lies there, but such files are not read: convert it"
             raise BadInputError("missing_file", path, f"{path} {what}") from None
@@ -368,6 +373,27 @@ class InputFiles:
         return next(
             (names[one][0] for one in names if one != name and one.rpartition(".")[0] == stem), None
         )
+
+    def remark_copy(self, path: str) -> None:
+        """Name what may be a second download of a table that is missing or damaged."""
+        if twin := self._copy_beside(path):
+            self.remark(twin, A_COPY)
+
+    def _copy_beside(self, path: str) -> str | None:
+        """Find a file named as browsers and desktops name a second one: ``x (1).csv``."""
+        here, missing = self._deepest(path)
+        named = _NAMED.fullmatch(missing[0].lower())
+        if named is None or len(missing) > 1:
+            return None
+        there = self._names_in(here)
+        copies = (
+            names[0]
+            for folded, names in there.items()
+            if folded.startswith(named[1])
+            and folded.endswith(named[2])
+            and folded[len(named[1])] in " (-"
+        )
+        return next((_join(here, name) for name in copies), None)
 
     def packed_in(self, folder: str) -> list[str]:
         """List the archives in a folder that nobody unpacked beside them."""
