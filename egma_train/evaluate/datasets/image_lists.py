@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egma_train.errors import BadUsageError
-from egma_train.evaluate.datasets.image_files import spelled_alike, stem
+from egma_train.evaluate.datasets.image_files import PATIENT_FOLDER, spelled_alike, stem
 from egma_train.evaluate.datasets.user_files import read_rows, read_table
 
 # A patient as CheXpert's paths and MIMIC-CXR's name folders, and flattened copies their files;
@@ -21,7 +21,7 @@ from egma_train.evaluate.datasets.user_files import read_rows, read_table
 _PATIENT, _STUDY, _NUMBERED = (
     re.compile(rf"(?<![a-z0-9])({name})(?![a-z0-9])")
     for name in (
-        r"patient[ _-]?\d+|p\d{8}",
+        PATIENT_FOLDER,
         r"s\d{8}",
         r"(?<![^/])(?!20\d\d(?:0[1-9]|1[0-2])(?:[0-2]\d|3[01]))\d{8}(?=[_/-])",
     )
