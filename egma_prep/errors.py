@@ -18,6 +18,7 @@ REASONS = {
     "short_header": "give the cell without a name one, or take it out of each row",
     "missing_column": "the table is not the released one; download it again",
     "repeated_column": "keep one column of that name, or download the table again",
+    "repeated_words": "delete one copy of its words, or download the file again",
     "bad_json": "the file is damaged; download it again",
     "bad_number": "the value is damaged; download the file again",
     "bad_flag": "expected True or False; download the file again",

@@ -197,6 +197,51 @@ def test_a_word_said_again_and_corrections_of_no_length_are_kept() -> None:
     assert not mended(found)
 
 
+DICTATED = [
+    (text, 0.533 + 0.37 * k, 0.533 + 0.37 * k + length)
+    for k, (text, length) in enumerate(
+        [("the", 0.13), ("the", 0.29), ("heart", 0.31), ("is", 0.11), ("normal", 0.37), (".", 0.2)]
+    )
+]
+WORD_COPIES: dict[str, Callable[[Word], Word]] = {
+    "rounded to 0.1 s": lambda word: (word[0], round(word[1], 1), round(word[2], 1)),
+    "rounded to 0.01 s": lambda word: (word[0], round(word[1], 2), round(word[2], 2)),
+    "4 ms later": lambda word: (word[0], word[1] + 0.004, word[2] + 0.004),
+    "10 ms earlier": lambda word: (word[0], word[1] - 0.01, word[2] - 0.01),
+    "in capitals": lambda word: (word[0].upper(), *word[1:]),
+}
+
+
+@pytest.mark.parametrize("name", WORD_COPIES)
+def test_a_copy_of_words_with_other_times_or_letters_is_rejected(name: str) -> None:
+    both = sorted([*DICTATED, *map(WORD_COPIES[name], DICTATED)], key=lambda word: word[1])
+    with pytest.raises(BadInputError, match=r"words\.csv.* 12 of 12 .*row 1 and row 2;") as caught:
+        checked(reading(looks(8), both))
+    assert caught.value.reason == "repeated_words"
+
+
+def test_a_copy_of_words_of_which_most_round_to_themselves_is_rejected() -> None:
+    own = [(f"word{k}", 0.5 * k, 0.5 * k + (0.42 if k % 4 == 0 else 0.4)) for k in range(16)]
+    copy = [(text, round(begin, 1), round(end, 1)) for text, begin, end in own]
+    both = [word for two in zip(own, copy, strict=True) for word in two]
+    with pytest.raises(BadInputError, match="32 of 32 words"):
+        checked(reading(looks(20), both))
+
+
+@pytest.mark.parametrize("overlap_s", [0.0, 0.1])
+def test_a_dictation_in_which_each_word_is_said_again_is_kept(overlap_s: float) -> None:
+    begins = [0.5 + (0.4 - overlap_s) * k for k in range(8)]
+    texts = ["no", "no", "mass", "mass", "the", "the", ".", "."]
+    said = [(text, begin, begin + 0.4) for text, begin in zip(texts, begins, strict=True)]
+    assert words_of(checked(reading(looks(8), said))) == said
+
+
+def test_a_pair_that_a_recogniser_wrote_over_itself_is_kept() -> None:
+    pair = [("no", 0.5, 0.9), ("no", 0.6, 0.9)]
+    for said in (pair, [*pair, ("mass", 1.0, 1.4), (".", 1.4, 1.6)]):
+        assert words_of(checked(reading(looks(8), said))) == said
+
+
 # -- what is rounding -----------------------------------------------------------------------------
 
 

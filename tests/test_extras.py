@@ -184,7 +184,9 @@ DAMAGE: dict[str, Callable[[bytes], bytes | None]] = {
     "in Latin-1": lambda data: data + b"\xe9\n",
     "without its last column": of_rows(lambda rows: [row[:-1] for row in rows]),
     "without its ids": of_rows(lambda rows: [row[3:] for row in rows]),
-    "each column twice": of_rows(lambda rows: [row + row for row in rows]),
+    "each column twice": of_rows(
+        lambda rows: [rows[0] * 2, *(row + [f"{cell}0" for cell in row] for row in rows[1:])]
+    ),
     "cells of question marks": every_cell("?"),
     "cells of NaN": every_cell("NaN"),
     "cells of 1,5": every_cell("1,5"),

@@ -49,6 +49,21 @@ def test_paths_lead_to_the_same_files_however_they_are_written(
     assert locate(root / below, ids) == [root / one for one in IMAGES]
 
 
+def test_one_patients_folder_holds_no_images_of_another(tmp_path: Path) -> None:
+    ids = [f"train/patient{i}/study{i}/view1_frontal.jpg" for i in (1, 2)]
+    touch(tmp_path / "patient1", "study1/view1_frontal.jpg", "study2/view1_frontal.jpg")
+    assert locate(tmp_path / "patient1", ids) == [None, None]
+    mine = [ids[0], "train/patient1/study2/view1_frontal.jpg"]
+    expected = [tmp_path / "patient1" / one.removeprefix("train/patient1/") for one in mine]
+    assert locate(tmp_path / "patient1", mine) == expected
+
+
+def test_a_flat_copy_of_many_patients_is_found_by_names_of_their_own(tmp_path: Path) -> None:
+    ids = [f"files/p10/p1000000{i}/s5000000{i}/{i}a2b.jpg" for i in range(3)]
+    touch(tmp_path, "0a2b.jpg", "1a2b.jpg", "2a2b.jpg")
+    assert locate(tmp_path, ids) == [tmp_path / f"{i}a2b.jpg" for i in range(3)]
+
+
 def test_paths_of_two_releases_lead_below_the_folder_of_one(root: Path) -> None:
     ids = [one.replace("-small", "") if i % 2 else one for i, one in enumerate(IMAGES)]
     assert locate(root / "CheXpert-v1.0-small", ids) == [root / one for one in IMAGES]

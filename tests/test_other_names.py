@@ -15,7 +15,7 @@ from egma_prep.errors import BadInputError, BadUsageError
 from egma_prep.etl.run import planned_subjects
 from egma_prep.options import SourceOptions
 from egma_prep.sources.csv_table import parse_csv
-from egma_prep.sources.files import InputFiles, Remark, told
+from egma_prep.sources.files import A_COPY, InputFiles, Remark, told
 from egma_prep.sources.registry import choose_source
 from egma_prep.storage import listing as trees_module
 from egma_prep.synth import write_tree
@@ -95,6 +95,26 @@ def test_a_native_tree_in_other_capitals_is_the_same(
                     "main_data/metadata*", "main_data"):  # fmt: skip
         rename_all(reflacx, pattern, str.upper)
     assert readings(reflacx)[0] == readings(originals["reflacx"])[0]
+
+
+@pytest.mark.parametrize("change", [str.title, str.upper])
+def test_one_of_several_tables_in_other_capitals_is_read_beside_the_rest(
+    originals: dict[str, Path], reflacx: Path, change: Callable[[str], str]
+) -> None:
+    rename_all(reflacx, "main_data/metadata_phase_3.csv", change)
+    assert readings(reflacx)[0] == readings(originals["reflacx"])[0]
+
+
+def test_names_match_a_pattern_in_any_capitals_but_not_in_two_spellings(tmp_path: Path) -> None:
+    for name in ("b.csv", "A.CSV", "c.csv", "C.csv", "D.csv", "d.CSV", "e.txt"):
+        (tmp_path / name).touch()
+    assert InputFiles(tmp_path).matching("", "*.csv") == [
+        "A.CSV",
+        "b.csv",
+        "C.csv",
+        "c.csv",
+        "D.csv",
+    ]
 
 
 def rewrite_tables(data: Path, change: Callable[[str], str], pattern: str = "*.csv*") -> None:
@@ -250,6 +270,49 @@ def test_a_native_tree_is_known_by_its_gzipped_table(
 
 def as_it_is(data: bytes) -> bytes:
     return data
+
+
+def renamed_as_a_copy(path: Path) -> Path:
+    stem, dot, suffix = path.name.partition(".csv")
+    return path.rename(path.with_name(f"{stem} (1){dot}{suffix}"))
+
+
+@pytest.mark.parametrize("file", ["cxr_meta.csv", "cxr_split.csv", "cxr_chexpert.csv"])
+def test_a_copy_of_a_patients_missing_table_is_named_when_planned(
+    mimic_eye: Path, file: str
+) -> None:
+    copy = renamed_as_a_copy(sorted(mimic_eye.glob(f"*/CXR-JPG/{file}"))[0])
+    files = InputFiles(mimic_eye)
+    planned_subjects(choose_source(files), files)
+    assert lines(files) == f"{copy.relative_to(mimic_eye)}: {A_COPY}"
+
+
+@pytest.mark.parametrize("layout", ["mimic_eye", "reflacx"])
+def test_a_whole_copy_beside_a_damaged_table_is_named(
+    originals: dict[str, Path], tmp_path: Path, layout: str
+) -> None:
+    data = shutil.copytree(originals[layout], tmp_path / "data")
+    path = sorted(data.rglob("*chexpert.csv*"))[0]
+    copy = renamed_as_a_copy(path)
+    path.write_bytes(copy.read_bytes()[:9])
+    assert f"{copy.relative_to(data)}: {A_COPY}" in lines(readings(data)[1])
+
+
+def test_a_copy_of_a_readings_missing_table_is_named_in_its_message(reflacx: Path) -> None:
+    copy = renamed_as_a_copy(sorted(reflacx.glob("main_data/*/fixations.csv"))[0])
+    told_of = readings(reflacx)[0][copy.parent.name]
+    assert "fixations.csv is missing; " in told_of and "/fixations (1).csv lies there" in told_of
+
+
+@pytest.mark.parametrize("layout", ["mimic_eye", "reflacx"])
+def test_images_in_one_flat_folder_are_found_by_their_ids(
+    originals: dict[str, Path], tmp_path: Path, layout: str
+) -> None:
+    data, flat = shutil.copytree(originals[layout], tmp_path / "data"), tmp_path / "flat"
+    flat.mkdir()
+    for path in sorted(data.rglob("*.jpg")):
+        path.rename(flat / path.name)
+    assert readings(data, flat)[0] == readings(originals[layout])[0]
 
 
 @pytest.mark.parametrize("name", ["metadata_phase_3 (1).csv", "metadata_phase_3 - Copy.csv"])

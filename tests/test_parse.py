@@ -124,6 +124,23 @@ def test_a_column_that_stands_twice_is_refused_where_it_is_needed(header: str) -
     assert "'a' more than once" in str(caught.value)
 
 
+@pytest.mark.parametrize("copy", ["a.1", "A.1", "a:1", "a_right", "a_duplicated_0", "a"])
+def test_a_second_column_that_was_renamed_is_one_that_stands_twice(copy: str) -> None:
+    table = _table(f"word,a,{copy}\nheart,1,1\nnormal,2,3\n")
+    assert table.columns == {"word": ["heart", "normal"]} and table.repeated == {"a"}
+    with _rejected("repeated_column") as caught:
+        table.require(["a"])
+    assert copy == "a" or f"'a' more than once (also as {copy})" in str(caught.value)
+    same = _table(f"word,a,{copy}\nheart,1,1\nnormal,2,2\n")
+    assert same.columns == {"word": ["heart", "normal"], "a": ["1", "2"]}
+    assert (same.repeated, same.copied) == (set(), {"a"})
+
+
+@pytest.mark.parametrize("name", ["b.1", "a1", "a_x", "aright"])
+def test_a_column_is_a_copy_of_none_that_is_not_there(name: str) -> None:
+    assert list(_table(f"a,{name}\n1,2\n").columns) == ["a", name]
+
+
 def test_index_columns_may_stand_twice() -> None:
     assert _table(",,Unnamed: 0,Unnamed: 0,a\n1,2,3,4,5\n").columns == {"a": ["5"]}
 
@@ -646,7 +663,7 @@ def test_names_that_r_changed_are_read_as_released() -> None:
         "Time (in secs)",
         "X_ORIGINAL",
     }
-    assert _table("Lung.Lesion,Lung Lesion\n1,1\n").repeated == {"Lung Lesion"}
+    assert _table("Lung.Lesion,Lung Lesion\n1,0\n").repeated == {"Lung Lesion"}
 
 
 def test_an_ellipse_without_certainty_keeps_its_place() -> None:
@@ -719,6 +736,14 @@ def test_a_split_is_one_of_three_or_unknown(cell: str, split: str | None) -> Non
 @pytest.mark.parametrize("cell", ["", "NaN", " ", "?", "<td>PA</td>", "A" * 17])
 def test_a_blank_or_damaged_view_is_none(cell: str) -> None:
     assert _facts(metadata=f"dicom_id,ViewPosition\n{DICOM},{cell}\n").view is None
+
+
+@pytest.mark.parametrize(
+    ("cell", "view"),
+    [("AP", "AP"), ("ap", "AP"), (" Pa", "PA"), ("Lateral", "LATERAL"), ("ap axial", "AP AXIAL")],
+)
+def test_a_view_is_in_capitals_as_dicom_has_it(cell: str, view: str) -> None:
+    assert _facts(metadata=f"dicom_id,ViewPosition\n{DICOM},{cell}\n").view == view
 
 
 @pytest.mark.parametrize("size", ["0,5", "wide,5", ",5", "NaN,5"])

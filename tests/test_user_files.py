@@ -141,10 +141,30 @@ def test_folders_of_a_subset_do_not_count_where_ids_have_none(tmp_path: Path) ->
     assert subset(images, tmp_path / "test.csv").ids == ("1a", "3c")
 
 
+@pytest.mark.parametrize("line", ["1,3", "1;3\n", "1.png\t3.png\r\n", "'1','3'".replace("'", '"')])
+def test_a_subset_may_stand_in_one_line(tmp_path: Path, line: str) -> None:
+    images = labelled("made", ("A", "B"), {"1": "A", "2": "B", "3": "A"})
+    (tmp_path / "some.txt").write_text(line)
+    found = subset(images, tmp_path / "some.txt")
+    assert found.ids == ("1", "3") and found.notes == images.notes
+
+
+def test_images_that_other_columns_of_a_subset_name_are_counted(tmp_path: Path) -> None:
+    images = labelled("made", ("A", "B"), {"1": "A", "2": "B", "3": "A", "4": "B"})
+    (tmp_path / "some.csv").write_text("1,2\n3,1\n")
+    found = subset(images, tmp_path / "some.csv")
+    assert found.ids == ("1", "3")
+    assert found.notes[-1] == "1 images named in other columns of some.csv are not taken, such as 2"
+
+
 def test_queries_are_texts_or_one_line_says_so(tmp_path: Path) -> None:
     for name, content in [
         ("nested.json", json.dumps({"Edema": [["edema"]]})),
         ("number.toml", "Edema = [1]"),
+        ("part.toml", '[classes.Edema]\nseverity = ["", "mild"]\nsubtype = "edema"\n'),
+        ("part.json", json.dumps({"Edema": {"severity": ["", "mild"], "subtype": "edema"}})),
+        ("part_of_numbers.json", json.dumps({"Edema": {"severity": [1], "subtype": ["edema"]}})),
+        ("part_of_parts.json", json.dumps({"Edema": {"severity": {"mild": 1}}})),
         ("blank.csv", "Variable,Text\nEdema,edema\nEdema,\n"),
     ]:
         (tmp_path / name).write_text(content)

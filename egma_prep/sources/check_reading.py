@@ -8,7 +8,7 @@ by name; what is merely odd is counted (`errors.NOTES`). Pure; no files.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import accumulate, groupby
+from itertools import accumulate, groupby, pairwise
 
 import numpy as np
 
@@ -32,6 +32,9 @@ _ROUNDING_S = 0.001
 _COPY_S, _COPY_PX = 0.01 + 1e-9, 1 + 1e-9
 # EYE GAZE's word times are multiples of 0.1 s, REFLACX's of 0.01 s; no syllable is shorter.
 _WORD_STEP_S = 0.1
+# Words of a recording overlap by that step at most, and few are said twice ("the the"). Of a table
+# that stands twice nearly all words have a twin; a few lose theirs to rounding. One pair is chance.
+_TWINNED, _ONE_PAIR = 0.8, 2
 # The eye moves or blinks several times a minute and no word lasts one; milliseconds taken as
 # seconds make minutes of everything.
 _LONGEST_S = 60.0
@@ -193,7 +196,9 @@ def _words_in_order(words: Words, rows: RowsOfFile) -> tuple[Words, dict[str, in
         raise BadInputError("reversed_time", rows.path, what)
     forward = Words(once.text, latest_s, np.maximum(once.end_s, latest_s))
     _check_mean_length(forward.begin_s, forward.end_s, rows, "words")
-    again = _taken(forward, _said_once(forward))
+    last = _said_once(forward)
+    again = _taken(forward, last)
+    _check_no_copy(words, again, rows, [kept[at] for at in last])
     overlap_s = again.end_s[:-1] - again.begin_s[1:]
     notes = {
         "words_twice": len(words.text) - len(again.text),
@@ -235,6 +240,45 @@ def _said_once(words: Words) -> list[int]:
             kept.append(index)
         seen[row] += 1
     return kept
+
+
+def _check_no_copy(words: Words, once: Words, rows: RowsOfFile, numbers: Sequence[int]) -> None:
+    """Reject a table that stands twice, once of them rounded, shifted or in other capitals.
+
+    Exact repeats count once, and fixations within 10 ms and a pixel too, as either will do. Of
+    words that differ nobody can tell whose times, order and spelling are true.
+    Words of no length, corrections of which several may share a time, count for nothing.
+    """
+    said = np.flatnonzero(once.end_s > once.begin_s).tolist()
+    said.sort(key=lambda at: (_letters(once.text[at]), once.begin_s[at], once.end_s[at]))
+    pairs = [two for two in pairwise(said) if _are_twins(once, *two)]
+    twins = {at for two in pairs for at in two}
+    repeats = int((words.end_s > words.begin_s).sum()) - len(said)  # left out, each with a twin
+    if len(twins) <= _ONE_PAIR or len(twins) + 2 * repeats < _TWINNED * (len(said) + repeats):
+        return
+    first, second = sorted(numbers[at] for at in min(pairs))
+    what = (
+        f"{len(twins) + 2 * repeats} of {len(said) + repeats} words stand twice at nearly one time,"
+        f" as in {rows.place(first)} and {rows.place(second)}"
+    )
+    raise BadInputError("repeated_words", rows.path, what)
+
+
+def _letters(text: str) -> str:
+    return "".join(filter(str.isalnum, text.casefold())) or text
+
+
+def _are_twins(words: Words, one: int, other: int) -> bool:
+    """Tell whether two words, the later one second, are copies of one; a phrase's words are not."""
+    (begin_s, end_s), (after_s, until_s) = (
+        (words.begin_s[at], words.end_s[at]) for at in (one, other)
+    )
+    if _letters(words.text[one]) != _letters(words.text[other]):
+        return False
+    if (words.text[one], begin_s, end_s) == (words.text[other], after_s, until_s):
+        return False  # a phrase may say a word twice
+    shorter_s = min(end_s - begin_s, until_s - after_s)
+    return bool(min(end_s, until_s) - after_s > min(_WORD_STEP_S + 1e-9, shorter_s / 2))
 
 
 def _taken(words: Words, rows: list[int]) -> Words:

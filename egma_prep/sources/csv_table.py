@@ -8,7 +8,7 @@ import math
 import re
 import sys
 import zlib
-from collections import ChainMap, Counter
+from collections import ChainMap
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -29,6 +29,8 @@ _ALIKE = 2  # names of a released table, so that a user's own with one of them k
 _GZIP, _ZIP = b"\x1f\x8b", b"PK\x03\x04"
 _SEPARATORS = ",;\t"  # as released; Excel where a comma is the decimal sign; Excel's "Unicode text"
 _ROW_NAME = re.compile(r"[0-9]{1,9}")
+# How pandas and R, DuckDB and Polars rename a column's second copy; no released name ends so.
+_COPY = re.compile(r"(\.\d+|:\d+|_right|_duplicated_\d+)$")
 _TOLD_SEPARATOR = re.compile(r'"?sep=([,;\t])"?\s*')  # Excel's own first line
 
 
@@ -43,8 +45,10 @@ class Table:
     numbers_in_file : sequence of int, optional
         Which rows of the file these are, where they are an excerpt.
     repeated : frozenset of str
-        Names that stand in the header more than once: nobody can tell which column is meant, so
-        `columns` has none of them.
+        Names that stand in the header more than once, as they are or as a copy is renamed
+        (``x.1``), with other values: nobody can tell which is meant, so `columns` has none of them.
+    copied : frozenset of str
+        Those that stand there more than once with the same values; `columns` has the first.
     header : sequence of str
         All names of the file, for messages.
     is_cut : bool
@@ -55,6 +59,7 @@ class Table:
     columns: dict[str, list[str]]
     numbers_in_file: Sequence[int] | None = field(default=None, compare=False)
     repeated: frozenset[str] = frozenset()
+    copied: frozenset[str] = frozenset()
     header: Sequence[str] = field(default=(), compare=False)
     is_cut: bool = field(default=False, compare=False)
 
@@ -65,7 +70,10 @@ class Table:
         """Reject the file unless it has each of these columns once."""
         for name in names:
             if name in self.repeated:
-                what = f"{self.path} has the column {name!r} more than once"
+                same = [one for one in self.header if _COPY.sub("", one).lower() == name.lower()]
+                copies = ", ".join(sorted({*same} - {name}))
+                named = f" (also as {copies})" if copies else ""
+                what = f"{self.path} has the column {name!r} more than once{named}"
                 raise BadInputError("repeated_column", self.path, what)
             if name not in self.columns:
                 there = ", ".join(list(self.header or self.columns)[:8]) or "no named column"
@@ -94,6 +102,7 @@ class Table:
                 {column: [cells[row] for row in chosen] for column, cells in self.columns.items()},
                 [self.row_in_file(row) - 1 for row in chosen],
                 self.repeated,
+                self.copied,
                 self.header,
                 self.is_cut and len(self) - 1 in chosen[-1:],
             )
@@ -152,8 +161,9 @@ def parse_csv(
 ) -> Table:
     """Read a header and its rows, as released or as a spreadsheet, pandas or R saved them again.
 
-    Unnamed index columns are dropped, header names stripped, rows of nothing but blanks left out,
-    and so is the header where it stands again, as in a table that was appended to itself.
+    Unnamed index columns are dropped, header names stripped, a column's second copy is left out or
+    reason to leave out both (`Table.repeated`), rows of nothing but blanks are left out, and so is
+    the header where it stands again, as in a table that was appended to itself.
     The bytes tell what the file is, not its name: gzip or not, UTF-8 or UTF-16 by its byte order
     mark, commas, semicolons or tabs by the header. Any line end is fine, and quoted newlines. Rows
     of another length than the header are not, but where all rows have one cell that is surely R's
@@ -182,13 +192,8 @@ def parse_csv(
     header = [sys.intern(name) for name in _as_released(first_row)]
     header, records = _fitted(header, records, path)
     named = [at for at, name in enumerate(header) if name and not name.startswith("Unnamed")]
-    seen = Counter(header[at] for at in named)
-    kept = {
-        header[at]: at
-        for at in named
-        if seen[header[at]] == 1 and (keep is None or header[at] in keep)
-    }
-    columns: dict[str, list[str]] = {name: [] for name in kept}
+    places = _places({at: header[at] for at in named}, keep)
+    values: dict[int, list[str]] = {at: [] for same in places.values() for at in same}
     blank_rows: list[int] = []
     first = 0
     while rows := list(islice(records, _ROWS_AT_A_TIME)):
@@ -204,15 +209,32 @@ def parse_csv(
             else:
                 full.append(row)
         cells = list(zip(*full, strict=True))
-        for name, at in kept.items():
-            columns[name] += cells[at] if full else ()
+        for at, column in values.items():
+            column += cells[at] if full else ()
         first += len(rows)
     numbers = sorted(set(range(first)) - set(blank_rows)) if blank_rows else None
-    repeated = frozenset(name for name, times in seen.items() if times > 1)
+    twice = {name for name, same in places.items() if len(same) > 1}
+    repeated = frozenset(
+        name for name in twice if any(values[at] != values[places[name][0]] for at in places[name])
+    )
+    columns = {name: values[same[0]] for name, same in places.items() if name not in repeated}
     is_cut = first > len(blank_rows) and text[-1] not in "\r\n"
-    table = Table(path, columns, numbers, repeated, [header[at] for at in named], is_cut)
+    names = [header[at] for at in named]
+    table = Table(path, columns, numbers, repeated, frozenset(twice - repeated), names, is_cut)
     table.require(required)
     return table
+
+
+def _places(named: dict[int, str], keep: Collection[str] | None) -> dict[str, list[int]]:
+    """Tell where each column stands, with its copies that were renamed."""
+    spelled = {name.lower(): name for name in reversed(named.values())}
+    places: dict[str, list[int]] = {}
+    for at, name in named.items():
+        original = _COPY.sub("", name)
+        first = name if original == name else spelled.get(original.lower(), name)
+        if keep is None or first in keep:
+            places.setdefault(first, []).append(at)
+    return places
 
 
 def _as_released(header: list[str]) -> list[str]:

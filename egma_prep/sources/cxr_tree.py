@@ -1,6 +1,7 @@
 """Where MIMIC-CXR's images, reports and tables lie: shared by the sources that need them."""
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from egma_prep.sources.manifests import manifest
 
 _LAYOUT = manifest("mimic-cxr")["layout"]
 _PACKED_PATIENTS = re.compile(r"(files|p\d+)\.\w+", re.IGNORECASE)
+_ANY_ID = "-".join(["[0-9a-f]" * 8] * 5)  # a DICOM id, as a glob
 _TOLD_BY = {"metadata": "view", "split": "split", "chexpert": "CheXpert labels"}
 
 
@@ -22,9 +24,14 @@ class CxrTree(NamedTuple):
     homes: tuple[str, ...]
 
     def image(self, files: InputFiles, subject_id: str, study_id: str, dicom_id: str) -> str:
-        """Find an image, a JPEG before a DICOM; where there is none, say where it should be."""
-        endings = [f"/{name}" for name in image_names(dicom_id)]
-        return self._first(files, subject_id, study_id, endings)
+        """Find an image, a JPEG before a DICOM; where there is none, say where it should be.
+
+        DICOM ids are unique, so that a flat folder of images is as good, but --images alone: a
+        DATA that holds images so is nobody's release.
+        """
+        names = image_names(dicom_id)
+        flat = [f"{IMAGES}{name}" for name in names] if files.images is not None else []
+        return self._first(files, subject_id, study_id, [f"/{name}" for name in names], flat)
 
     def report(self, files: InputFiles, subject_id: str, study_id: str) -> str:
         """Find a study's report, or where it should be."""
@@ -44,6 +51,7 @@ class CxrTree(NamedTuple):
                 files.remark(
                     path, f"passed over, so that no reading has its {told} from there ({error})"
                 )
+                files.remark_copy(path)
                 continue
             found[kind] = table
             if table.is_cut:
@@ -81,7 +89,14 @@ class CxrTree(NamedTuple):
                         files.remark(prefix, "may not be read, so that no patient in it is planned")
         return found
 
-    def _first(self, files: InputFiles, subject_id: str, study_id: str, endings: list[str]) -> str:
+    def _first(
+        self,
+        files: InputFiles,
+        subject_id: str,
+        study_id: str,
+        endings: list[str],
+        elsewhere: Sequence[str] = (),
+    ) -> str:
         ids = {"prefix": subject_id[:2], "subject": subject_id, "study": study_id}
         places = [
             f"{home}{study.format(**ids)}{ending}"
@@ -89,7 +104,7 @@ class CxrTree(NamedTuple):
             for home in self.homes
             for study in _LAYOUT["study"]
         ]
-        return files.first(places)
+        return files.first([*places, *elsewhere])
 
 
 @lru_cache(maxsize=4)
@@ -105,6 +120,12 @@ def cxr_tree(files: InputFiles) -> CxrTree:
     homes = [home for root in roots for home in cxr_homes(files, root)]
     # PhysioNet's archives unpack to folders that are named by the dataset's title.
     homes = homes or [home for root in roots for home in cxr_homes(files, root, ("*",))]
+    if (
+        not homes
+        and files.images
+        and any(files.matching(IMAGES, one) for one in image_names(_ANY_ID))
+    ):
+        homes = [IMAGES]
     packed = [
         f"{place}{name}"
         for place in [*roots, *homes, *(f"{home}files/" for home in homes)]

@@ -30,8 +30,11 @@ def known_split(text: str) -> str | None:
 
 
 def known_view(text: str) -> str | None:
-    """Take a view position; None where it is blank, or no words: DICOM has 16 letters for it."""
-    view = optional_text(text)
+    """Take a view position; None where it is blank, or no words: DICOM has 16 letters for it.
+
+    DICOM's code strings are capitals, so that a table with others was changed (``ap``).
+    """
+    view = (optional_text(text) or "").upper()
     return view if view and _VIEW.fullmatch(view) else None
 
 

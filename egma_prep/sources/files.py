@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import hashlib
+import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +30,8 @@ MAY_BE_CUT = (
     "its last line does not end: it may be cut, and rows be missing; see whether it is whole"
 )
 NOT_UNPACKED = "still packed, so that nothing in it is read; unpack it there"
+A_COPY = "not read, though the table it copies is missing or damaged; give it that table's name"
+_NAMED = re.compile(r"(.+?)((?:\.csv)?\.\w+)")
 Item = TypeVar("Item")
 
 
@@ -149,6 +152,8 @@ class InputFiles:
             what = "is missing"
             if packed := self._packed(path):
                 what = f"is still in {packed}, which is not unpacked"
+            elif twin := self._copy_beside(path):
+                what += f"; {twin} lies there: if it is the one, give it that name"
             elif other := self._under_another_suffix(path):
                 what += f"; {other} lies there, but such files are not read: convert it"
             raise BadInputError("missing_file", path, f"{path} {what}") from None
@@ -219,13 +224,22 @@ class InputFiles:
         """Parse a CSV; the readings of one patient share its tables."""
         table = remembered(self._tables, path, lambda: parse_csv(self.read(path), path, ()))
         table.require(required)
+        self._remark_copies(table)
         return table
+
+    def _remark_copies(self, table: Table) -> None:
+        for name in sorted(table.copied):
+            what = f"the column {name!r} stands there twice with the same values, read once"
+            self.remark(table.path, what)
 
     def columns(
         self, path: str, names: Collection[str], required: Iterable[str] | None = None
     ) -> Table:
         """Parse a few columns of a large CSV, by default all required; it is not kept."""
-        return parse_csv(self.read(path), path, names if required is None else required, names)
+        needed = names if required is None else required
+        table = parse_csv(self.read(path), path, needed, names)
+        self._remark_copies(table)
+        return table
 
     def forget_tables(self) -> None:
         """Free the parsed tables, before the next patient."""
@@ -264,10 +278,15 @@ class InputFiles:
             raise BadInputError("unreadable_file", folder, what) from None
 
     def matching(self, home: str, pattern: str) -> list[str]:
-        """List the paths below a folder that match a glob, sorted; without case if none does."""
+        """List the paths below a folder that match a glob, sorted, whatever their capitals.
+
+        Some of a copy's files may have other ones. What is there in two spellings counts only as it
+        was asked for.
+        """
         tree, inside = self._at(home)
-        found = sorted(tree.matching(inside, pattern)) or self._matching(home, pattern)
-        return [home if path == "." else f"{home}{path}" for path in found]
+        found = {*tree.matching(inside, pattern), *self._matching(home, pattern)}
+        by_letters = sorted(found, key=lambda path: (path.lower(), path))
+        return [home if path == "." else f"{home}{path}" for path in by_letters]
 
     def tables_matching(self, home: str, pattern: str) -> list[str]:
         """List the tables that match a glob, plain ones and then those that were gzipped."""
@@ -354,6 +373,27 @@ class InputFiles:
         return next(
             (names[one][0] for one in names if one != name and one.rpartition(".")[0] == stem), None
         )
+
+    def remark_copy(self, path: str) -> None:
+        """Name what may be a second download of a table that is missing or damaged."""
+        if twin := self._copy_beside(path):
+            self.remark(twin, A_COPY)
+
+    def _copy_beside(self, path: str) -> str | None:
+        """Find a file named as browsers and desktops name a second one: ``x (1).csv``."""
+        here, missing = self._deepest(path)
+        named = _NAMED.fullmatch(missing[0].lower())
+        if named is None or len(missing) > 1:
+            return None
+        there = self._names_in(here)
+        copies = (
+            names[0]
+            for folded, names in there.items()
+            if folded.startswith(named[1])
+            and folded.endswith(named[2])
+            and folded[len(named[1])] in " (-"
+        )
+        return next((_join(here, name) for name in copies), None)
 
     def packed_in(self, folder: str) -> list[str]:
         """List the archives in a folder that nobody unpacked beside them."""

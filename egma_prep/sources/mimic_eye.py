@@ -89,6 +89,9 @@ def _plan_patient(files: InputFiles, patient: str) -> SubjectPlan:
     _plan_table(subject, files, metadata, reflacx, _reflacx_folders)
     sheet = f"{_root(patient, 'eye_gaze')}/{_EYE_GAZE['tables']['master_sheet']['file']}"
     _plan_table(subject, files, sheet, eye_gaze, _transcript_folders)
+    for table in _image_tables(patient).values():  # what is remarked by a worker nobody is told
+        if not files.has(files.spelled(table)):
+            files.remark_copy(table)
     subject.inputs = dict(files.fingerprints)
     return subject
 
@@ -115,12 +118,18 @@ def _plan_table(
         subject.add(plan)
 
 
+def _image_tables(patient: str) -> dict[str, str]:
+    tables = manifest("mimic-cxr")["tables"]
+    return {kind: f"{_root(patient, 'cxr')}/{table['file']}" for kind, table in tables.items()}
+
+
 def _image_facts(files: InputFiles, patient: str, image: str, study: str) -> ImageFacts:
     tables = {}
-    for kind, table in manifest("mimic-cxr")["tables"].items():
-        with contextlib.suppress(BadInputError):  # an extra; what is missing then is counted
-            path = f"{_root(patient, 'cxr')}/{table['file']}"
+    for kind, path in _image_tables(patient).items():
+        try:
             tables[kind] = files.table(path, required(kind))
+        except BadInputError:  # an extra; what is missing then is counted
+            files.remark_copy(path)
     return ImageTables(tables).facts(image, study)
 
 

@@ -11,6 +11,8 @@ from egma_train.errors import BadUsageError
 
 # Suffixes, and how else each format's files are named.
 _SUFFIXES = {".jpg": ".jpg", ".jpeg": ".jpg", ".png": ".png", ".dcm": ".dcm", ".dicom": ".dcm"}
+PATIENT_FOLDER = r"patient[ _-]?\d+|p\d{8}"
+"""How CheXpert and MIMIC-CXR name a patient's folder."""
 _EXACT, _LIKE, _SHIFTED = range(3)
 
 Parts = tuple[str, ...]
@@ -31,12 +33,12 @@ def locate(root: Path, ids: Sequence[str]) -> list[Path | None]:
     """Find images below a folder; None for those that are not there.
 
     Paths start from `root`. Where none leads to a file, all lose their first folders (a release's
-    name, another computer's absolute path), or all start from the one folder below `root` where
-    they lead to files. Names without a folder are found anywhere below. Of files that differ in
-    suffix the one with the id's own is taken, masks in ``.png`` beside images in ``.jpg``; neither
-    case nor suffix counts where one file only can be meant, and a file that several ids would get
-    this way is nobody's, or the first's of those that spell one path in several ways. No path leads
-    outside, unless by a link.
+    name, another computer's absolute path; patients' only where each file has its own name), or
+    all start from the one folder below `root` where they lead to files. Names without a folder
+    are found anywhere below. Of files that differ in suffix the one with the id's own is taken,
+    masks in ``.png`` beside images in ``.jpg``; neither case nor suffix counts where one file
+    only can be meant, and a file that several ids would get this way is nobody's, or the first's
+    of those that spell one path in several ways. No path leads outside, unless by a link.
 
     Raises
     ------
@@ -127,8 +129,14 @@ class _Folders:
 
 def _shift(root: Path, paths: Sequence[Parts], folders: _Folders) -> tuple[Path, int]:
     """Find what all paths start from, and how many first folders they lose."""
+    names = {own[-1].casefold() for own in paths}
 
     def count(base: Path, dropped: int) -> int:
+        # Every patient of CheXpert has a study1/view1_frontal.jpg: one's folder is not another's.
+        # A flat copy with names of their own, such as MIMIC-CXR's DICOM ids, may hold many.
+        lost = {one.casefold() for own in paths for one in own[:dropped]}
+        if len(names) < len(set(paths)) and sum(map(_is_patient, lost)) > 1:
+            return 0
         return sum(folders.find(base, own[dropped:]) is not None for own in paths)
 
     if not paths or any(folders.find(root, own) for own in paths):
@@ -139,6 +147,10 @@ def _shift(root: Path, paths: Sequence[Parts], folders: _Folders) -> tuple[Path,
         return root, -fewest_dropped
     below = [base for base in _bases(root, paths) if count(base, 0)]
     return (below[0], 0) if len(below) == 1 else (root, 0)
+
+
+def _is_patient(folder: str) -> bool:
+    return re.fullmatch(PATIENT_FOLDER, folder, re.IGNORECASE) is not None
 
 
 def _bases(root: Path, paths: Sequence[Parts]) -> Iterator[Path]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egma_train.errors import BadUsageError
-from egma_train.evaluate.datasets.image_files import spelled_alike, stem
+from egma_train.evaluate.datasets.image_files import PATIENT_FOLDER, spelled_alike, stem
 from egma_train.evaluate.datasets.user_files import read_rows, read_table
 
 # A patient as CheXpert's paths and MIMIC-CXR's name folders, and flattened copies their files;
@@ -21,7 +21,7 @@ from egma_train.evaluate.datasets.user_files import read_rows, read_table
 _PATIENT, _STUDY, _NUMBERED = (
     re.compile(rf"(?<![a-z0-9])({name})(?![a-z0-9])")
     for name in (
-        r"patient[ _-]?\d+|p\d{8}",
+        PATIENT_FOLDER,
         r"s\d{8}",
         r"(?<![^/])(?!20\d\d(?:0[1-9]|1[0-2])(?:[0-2]\d|3[01]))\d{8}(?=[_/-])",
     )
@@ -171,8 +171,9 @@ def read_csv(path: Path) -> ImageList:
 def subset(images: ImageList, path: Path) -> ImageList:
     """Keep the images that a file names: an id a line, or the column of a table with most ids.
 
-    Suffixes do not count, nor do folders where the images' ids have none. How many of its ids name
-    no image is noted.
+    A single line is a list of ids itself. Suffixes do not count, nor do folders where the images'
+    ids have none. How many of its ids name no image is noted, and how many images are named in
+    other columns alone.
 
     Raises
     ------
@@ -181,6 +182,8 @@ def subset(images: ImageList, path: Path) -> ImageList:
     """
     known = [stem(spelled_alike(one)) for one in images.ids]
     rows = [row for row in read_rows(path) if any(row)] or [[]]
+    if len(rows) == 1:
+        rows = [[cell] for cell in rows[0] if cell] or [[]]
     # an index of pandas or R has no name, and its numbers may be someone's ids
     named = [i for i, name in enumerate(rows[0]) if name.partition(":")[0] not in ("", "Unnamed")]
     columns = [
@@ -200,7 +203,12 @@ def subset(images: ImageList, path: Path) -> ImageList:
         f"{len(unknown)} of {len(ids)} ids in {path.name} name no image, such as"
         f" {(unknown or [''])[0]}"
     )
-    notes = (*images.notes, *([told] if unknown else []))
+    others = sorted({one for own in columns for one in own} & set(known) - ids)
+    beside = (
+        f"{len(others)} images named in other columns of {path.name} are not taken, such as"
+        f" {(others or [''])[0]}"
+    )
+    notes = (*images.notes, *([told] if unknown else []), *([beside] if others else []))
     return replace(images.only(kept), name=f"{images.name}, those in {path.name}", notes=notes)
 
 

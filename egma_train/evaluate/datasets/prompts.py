@@ -98,7 +98,8 @@ def read_prompts(path: Path) -> Prompts:
         queries = {str(name): _queries(value) for name, value in classes.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadUsageError(
-            f"{path} holds no prompts ({error}); write [classes] with a list of queries each"
+            f"{path} holds no prompts ({error}); write [classes] with a list of queries each, or"
+            " of each part"
         ) from None
     if not queries or not all(queries.values()):
         raise BadUsageError(f"{path}: every class needs a query")
@@ -109,8 +110,13 @@ def read_prompts(path: Path) -> Prompts:
 def _queries(value: Any) -> tuple[str, ...]:
     """Join every combination of parts; a blank part leaves no space behind."""
     if isinstance(value, Mapping):
-        combined = product(*value.values())
+        combined = product(*map(_texts, value.values()))
         return tuple(" ".join(part for part in parts if part) for parts in combined)
+    return _texts(value)
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    """Take a list of texts; one text alone would be spelled letter by letter."""
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
         raise ValueError(f"{value!r} is no list of texts")
     return tuple(value)
