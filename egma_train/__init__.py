@@ -1,6 +1,7 @@
 """Pre-train EGMA, the paper's eye-gaze guided alignment, from shards alone."""
 
 import importlib
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
     from egma_train.losses import clip_loss, egma_loss
     from egma_train.model.weights import load_model
 
-__version__ = "0.1.0"
+__version__ = version("egma")  # stands in egma_prep/__init__.py
 __all__ = [
     "BadUsageError", "ReadingDataset", "clip_loss", "collate_readings", "egma_loss",
     "load_encoder", "load_model",
