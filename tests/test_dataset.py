@@ -1,6 +1,7 @@
 """Readings for models of one's own: the dataset over the shards, beside pandas' reading of them."""
 
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -124,3 +125,23 @@ def test_a_model_of_ones_own_learns_by_the_loss(shards: Path) -> None:
         steps.step()
         losses.append(loss.total.item())
     assert losses[-1] < losses[0] - 1, losses
+
+
+def test_the_readmes_lines_for_a_model_of_ones_own_run(
+    shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    (code,) = (
+        one for one in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "my_m" in one
+    )
+
+    def my_model(images: torch.Tensor, texts: list[list[str]]) -> tuple[torch.Tensor, torch.Tensor]:
+        assert images.shape == (len(texts), 224, 224)
+        longest = max(map(len, texts))
+        shapes = (len(texts), 49, 4), (len(texts), longest, 4)
+        return tuple(torch.rand(shape, requires_grad=True) for shape in shapes)  # type: ignore[return-value]
+
+    code = code.replace('ReadingDataset("out"', f"ReadingDataset({str(shards)!r}")
+    given: dict[str, Any] = {"my_model": my_model}
+    exec(code, given)
+    assert torch.isfinite(given["loss"].total)
