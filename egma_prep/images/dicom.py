@@ -275,6 +275,8 @@ def _unread_kind(header: pydicom.Dataset) -> str:
         return f"{frames} frames: save the one that was read as a file of its own"
     if header.get("SOPClassUID") == SegmentationStorage or bits == 1:
         return "a mask (segmentation), no picture: take the image that it was drawn on"
+    if not whole(header, "Rows") * whole(header, "Columns"):
+        return ""  # no image
     if not bits:
         return "pixels of unsaid size: add BitsAllocated to its header, 8 or 16"
     if bits not in (8, 16):
