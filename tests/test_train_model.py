@@ -735,7 +735,7 @@ def test_a_tower_of_another_kind_is_refused_by_name(
         ("swin", {"num_heads": [5, 6]}, "no tower that can be built|other sizes than"),
         ("swin", {"hidden_act": "phantom"}, "no tower that can be built"),
         ("swin", {"embed_dim": 24}, "its weights have other sizes than its config.json"),
-        ("bert", {"max_position_embeddings": 32}, r"reads 32 tokens .*by model\.max_tokens=32"),
+        ("bert", {"max_position_embeddings": 32}, r"reads 32 tokens .*set model\.max_tokens=32"),
         ("bert", {"max_position_embeddings": 256}, "its weights have other sizes than its"),
         ("bert", {"type_vocab_size": 1}, "its weights have other sizes than its config.json"),
         ("bert", {"num_attention_heads": 5}, "no tower that can be built"),

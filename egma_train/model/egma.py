@@ -335,7 +335,7 @@ def _check_text_tower(bert: Any, options: ModelOptions) -> None:
         most = bert.max_position_embeddings
         raise BadUsageError(
             f"the text tower reads {most} tokens (max_position_embeddings), model.max_tokens is"
-            f" {options.max_tokens}; longer sentences are cut there by model.max_tokens={most}"
+            f" {options.max_tokens}; set model.max_tokens={most}, which cuts longer sentences there"
         )
     if max(-min(options.text_states), max(options.text_states) + 1) > bert.num_hidden_layers + 1:
         raise BadUsageError(
