@@ -106,6 +106,8 @@ NOTES = {
     "dicom_rescale_passed_over": "images with a DICOM rescale that cannot be used, left out",
     "dicom_header_completed": "DICOM images whose header lacks what it must say, taken as usual",
     "dicom_unused_bits": "DICOM images with bits set that their header calls unused, cleared",
+    "dicom_stream_contradicts": "DICOM images whose compressed values have more bits, or a sign,"
+    " than their header says, taken as compressed",
     "not_as_published": "files that are not as published, refused; egma-prep scan --checksums names"
     " all of them",
     "extras_of_wrong_type": "labels, boxes, splits or views that their source gives in another type"

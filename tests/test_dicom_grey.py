@@ -1,18 +1,23 @@
 """Stored DICOM values to grey: windows, lookup tables and MIMIC-CXR-JPG's recipe, by hand."""
 
 import json
+import tempfile
 from pathlib import Path
 
 import cv2
+import gdcm
+import jpeg_ls
 import numpy as np
 import pydicom
 import pytest
 from conftest import run_etl
 from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
-from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEGLSLossless
 from test_dicom import TEXTURE, close, expected, image, packed
 
+from egma_prep.errors import BadInputError
 from egma_prep.gaze.frame import frame_of
 from egma_prep.images import framed, image_size
 from egma_prep.images.dicom import decode_dicom
@@ -20,6 +25,7 @@ from egma_prep.options import Options
 from egma_prep.sources.registry import sources, with_defaults_of
 from egma_prep.synth import write_tree
 from egma_prep.synth.dicom import equalised
+from egma_train.errors import UnreadableImageError
 from egma_train.evaluate.images.dicom import grey_of_dicom
 
 RAMP = np.tile(np.arange(4096, dtype=np.uint16), (3, 1))
@@ -279,6 +285,117 @@ def test_values_in_the_upper_bits_are_the_same_values() -> None:
 def test_signed_values_of_12_bits_keep_their_sign() -> None:
     low = image((SIGNED & 0xFFF).astype(np.uint16), PixelRepresentation=1)
     assert (shown(low)[0] == shown(image(SIGNED))[0]).all()
+
+
+def compressed(pixels: np.ndarray, syntax: int, **facts: object) -> Dataset:
+    """Compress without loss by gdcm, then change the header."""
+    own = {"BitsStored": 16, "HighBit": 15} if pixels.dtype.kind == "i" else {}
+    reader, change, writer = (
+        gdcm.ImageReader(),
+        gdcm.ImageChangeTransferSyntax(),
+        gdcm.ImageWriter(),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x.dcm"
+        path.write_bytes(packed(image(pixels, **own)))
+        reader.SetFileName(str(path))
+        assert reader.Read()
+        change.SetTransferSyntax(gdcm.TransferSyntax(syntax))
+        change.SetInput(reader.GetImage())
+        assert change.Change()
+        writer.SetFile(reader.GetFile())
+        writer.SetImage(change.GetOutput())
+        writer.SetFileName(str(path))
+        assert writer.Write()
+        made = pydicom.dcmread(path)
+    for name, value in facts.items():
+        setattr(made, name, value)
+    return made
+
+
+LOSSLESS_JPEG = gdcm.TransferSyntax.JPEGLosslessProcess14_1
+J2K, JPEG_LS = gdcm.TransferSyntax.JPEG2000Lossless, gdcm.TransferSyntax.JPEGLSLossless
+IN_10, IN_8 = {"BitsStored": 10, "HighBit": 9}, {"BitsStored": 8, "HighBit": 7}
+CONTRADICTED = ("dicom_stream_contradicts",)
+STREAMS: dict[str, tuple[np.ndarray, int, dict[str, int], tuple[str, ...]]] = {
+    "JPEG of 12 bits in 10": (RAMP, LOSSLESS_JPEG, IN_10, CONTRADICTED),
+    "JPEG of 12 bits in 8": (RAMP, LOSSLESS_JPEG, IN_8, CONTRADICTED),
+    "JPEG of 12 bits in 12": (RAMP, LOSSLESS_JPEG, {}, ()),
+    "JPEG of 12 bits in 16": (RAMP, LOSSLESS_JPEG, {"BitsStored": 16, "HighBit": 15}, ()),
+    "JPEG, signed, in 10": (SIGNED, LOSSLESS_JPEG, IN_10, CONTRADICTED),
+    "JPEG, signed, in 12": (SIGNED, LOSSLESS_JPEG, {"BitsStored": 12, "HighBit": 11}, ()),
+    "JPEG, its sign not carried upwards": (
+        SIGNED & 0xFFF, LOSSLESS_JPEG, {"BitsStored": 12, "HighBit": 11}, (),
+    ),
+    "JPEG-LS of 12 bits in 10": (RAMP, JPEG_LS, IN_10, CONTRADICTED),
+    "JPEG 2000 of 12 bits in 10": (RAMP, J2K, IN_10, CONTRADICTED),
+    "JPEG 2000 of 12 bits in 8": (RAMP, J2K, IN_8, CONTRADICTED),
+    "JPEG 2000, signed, called unsigned": (SIGNED, J2K, {"PixelRepresentation": 0}, CONTRADICTED),
+    "JPEG 2000, signed": (SIGNED, J2K, {}, ()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+def test_compressed_values_count_where_the_header_denies_their_bits_or_sign(kind: str) -> None:
+    values, syntax, facts, wanted = STREAMS[kind]
+    centre = 2048 if values is RAMP else 0
+    data = compressed(values, syntax, WindowCenter=centre, WindowWidth=4096, **facts)
+    meant = np.where(values > 2047, values.astype(int) - 4096, values) if centre == 0 else values
+    grey = expected(meant, window=(centre, 4096))
+    found, notes = shown(data)
+    assert close(found, grey)
+    assert notes == wanted
+    assert close(grey_of_dicom(packed(data)), grey)
+    del data.WindowCenter  # then bits tell whether values are grey levels already
+    low, high = np.percentile(meant, [0.5, 99.5])
+    levels = 255 * np.clip((meant - low) / (high - low), 0, 1)
+    for found in (shown(data)[0], grey_of_dicom(packed(data))):
+        assert close(found, levels)
+
+
+def test_colours_of_more_bits_than_their_header_says_do_not_wrap() -> None:
+    """Of 12 bits in 10: three equal channels, so the luma is the value's share of 4,095."""
+    data = image(RAMP, BitsStored=16, HighBit=15)
+    data.SamplesPerPixel, data.PhotometricInterpretation, data.PlanarConfiguration = 3, "RGB", 0
+    data.PixelData = np.dstack([RAMP] * 3).tobytes()
+    frame = jpeg_ls.encode(np.dstack([RAMP] * 3))
+    data.file_meta.TransferSyntaxUID = JPEGLSLossless
+    data.PixelData = encapsulate([bytes(frame)])
+    data["PixelData"].is_undefined_length = True
+    data.BitsStored, data.HighBit = 10, 9
+    found, notes = shown(data)
+    assert close(found[..., 0], RAMP / 4095 * 255) and close(found[..., 2], RAMP / 4095 * 255)
+    assert notes == CONTRADICTED
+    assert close(grey_of_dicom(packed(data)), RAMP / 4095 * 255)
+
+
+@pytest.mark.parametrize("kind", [b"monochrome2", b"Monochrome1"])
+def test_code_strings_in_small_letters_are_the_same_codes(kind: bytes) -> None:
+    data = packed(image(RAMP, WindowCenter=2048, WindowWidth=4096)).replace(b"MONOCHROME2", kind)
+    grey = expected(RAMP, window=(2048, 4096), inverted=kind == b"Monochrome1")
+    for found in (decode_dicom(data, "x.dcm")[0], grey_of_dicom(data)):
+        assert close(found, grey)
+
+
+@pytest.mark.parametrize("bits", [0, 17])
+def test_bits_that_cannot_be_are_named_and_ask_for_no_download(bits: int) -> None:
+    data = packed(image(RAMP, BitsStored=bits))
+    for work in (lambda: image_size(data, "x.dcm"), lambda: decode_dicom(data, "x.dcm")):
+        with pytest.raises(BadInputError, match=f"holds {bits} bits in words of 16") as caught:
+            work()
+        assert caught.value.reason == "unsupported_image"
+        assert "correct BitsStored" in str(caught.value) and "download" not in str(caught.value)
+    with pytest.raises(UnreadableImageError, match=f"{bits} bits in words of 16.*: correct"):
+        grey_of_dicom(data)
+
+
+def test_a_header_without_the_size_of_its_words_is_named() -> None:
+    data = image(RAMP)
+    del data.BitsAllocated
+    with pytest.raises(BadInputError, match="add BitsAllocated"):
+        image_size(packed(data), "x.dcm")
+    with pytest.raises(UnreadableImageError, match="add BitsAllocated"):
+        grey_of_dicom(packed(data))
 
 
 def test_a_header_without_what_it_must_say_is_completed_and_counted() -> None:

@@ -135,6 +135,9 @@ GREY_OF_3 = np.dstack([XRAY] * 3)
 SEPIA = tinted((0, 180), (0, 225), (0, 255))
 BLUE_FILM = tinted((70, 255), (25, 240), (15, 215))
 RED_FILM_OF_ONE_HUE = tinted((0, 90), (0, 110), (40, 255))
+BLUE_SHADOWS = np.clip(
+    XRAY[..., None] + np.array([60, 10, 0]) * (1 - XRAY[..., None] / 255) ** 2, 0, 255
+).astype(np.uint8)
 
 
 def marked() -> Pixels:
@@ -206,6 +209,9 @@ OPENED: dict[str, tuple[bytes, Pixels, tuple[str, ...]]] = {
     "red letters": (png(marked()[..., ::-1], 2), luma(marked()), NO_NOTES),
     "sepia": (png(SEPIA[..., ::-1], 2), luma(SEPIA), ("tinted_image",)),
     "blue film": (png(BLUE_FILM[..., ::-1], 2), luma(BLUE_FILM), ("tinted_image",)),
+    "a film blue in its shadows": (
+        png(BLUE_SHADOWS[..., ::-1], 2), luma(BLUE_SHADOWS), ("tinted_image",),
+    ),
     "a film strong in one hue": (
         png(RED_FILM_OF_ONE_HUE[..., ::-1], 2), luma(RED_FILM_OF_ONE_HUE), ("tinted_image",),
     ),
@@ -227,6 +233,7 @@ JPEGS: dict[str, tuple[bytes, Pixels, tuple[str, ...]]] = {
     "red letters": (jpeg(marked(), 75), luma(marked()), NO_NOTES),
     "sepia": (jpeg(SEPIA, 75), luma(SEPIA), ("tinted_image",)),
     "blue film": (jpeg(BLUE_FILM, 75), luma(BLUE_FILM), ("tinted_image",)),
+    "blue shadows": (jpeg(BLUE_SHADOWS, 75), luma(BLUE_SHADOWS), ("tinted_image",)),
     "stored as RGB": (pillow(SEPIA[..., ::-1], "RGB", "JPEG", quality=90, keep_rgb=True),
                       luma(SEPIA), ("tinted_image",)),
 }  # fmt: skip
@@ -253,7 +260,27 @@ def colour_gradients() -> Pixels:
     return (255 * np.dstack([across, down, 1 - across])).astype(np.uint8)
 
 
+def boxed(*boxes: tuple[slice, slice, tuple[int, int, int]]) -> Pixels:
+    """Lay solid boxes over the X-ray, blue, green, red."""
+    made = GREY_OF_3.copy()
+    for down, across, colour in boxes:
+        made[down, across] = colour
+    return made
+
+
+NINTH = slice(100, 220), slice(100, 200)  # of 360 x 300
+HALF = slice(0, 180), slice(0, 300)
 MANY_HUES: dict[str, Callable[[], Pixels]] = {
+    "a red box over a ninth of the X-ray": lambda: boxed((*NINTH, (0, 0, 255))),
+    "a blue box over a ninth": lambda: boxed((*NINTH, (255, 0, 0))),
+    "a yellow box over a ninth": lambda: boxed((*NINTH, (0, 255, 255))),
+    "a red box over half": lambda: boxed((*HALF, (0, 0, 255))),
+    "boxes of a light and a dark red": lambda: boxed(
+        (slice(0, 90), slice(0, 300), (0, 0, 110)), (slice(270, 360), slice(0, 300), (0, 0, 255))
+    ),
+    "a red box over half of a sepia film": lambda: np.where(
+        np.arange(360)[:, None, None] < 180, np.uint8([0, 0, 255]), SEPIA
+    ),
     "a photograph of a temple": lambda: load_sample_image("china.jpg")[..., ::-1],
     "a photograph of a flower": lambda: load_sample_image("flower.jpg")[..., ::-1],
     "gradients": colour_gradients,

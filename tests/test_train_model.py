@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaModel
 
 from egma_train import load_model
+from egma_train.data.loading import tokenized
 from egma_train.errors import BadUsageError
 from egma_train.evaluate.encoder import Encoder, load_encoder, model_hash
 from egma_train.model.egma import EgmaModel, new_configs
@@ -723,6 +724,62 @@ def test_a_tower_of_another_kind_is_refused_by_name(
         load_start([f"vision={swin}", f"text={bert}"], SMALL)
     assert said in str(caught.value) and str(tmp_path / tower) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("tower", "config", "said"),
+    [
+        ("swin", {"image_size": 256}, "16 x 16 patches of 256 px"),
+        ("swin", {"patch_size": 15}, r"makes 3.733 x 3.733 patches of 112 px"),
+        ("swin", {"num_channels": 1}, "num_channels=1, and a frame has 3"),
+        ("swin", {"num_heads": [5, 6]}, "no tower that can be built|other sizes than"),
+        ("swin", {"hidden_act": "phantom"}, "no tower that can be built"),
+        ("swin", {"embed_dim": 24}, "its weights have other sizes than its config.json"),
+        ("bert", {"max_position_embeddings": 32}, r"reads 32 tokens .*set model\.max_tokens=32"),
+        ("bert", {"max_position_embeddings": 256}, "its weights have other sizes than its"),
+        ("bert", {"type_vocab_size": 1}, "its weights have other sizes than its config.json"),
+        ("bert", {"num_attention_heads": 5}, "no tower that can be built"),
+        ("bert", {"pad_token_id": 9999}, "no tower that can be built"),
+    ],
+)  # fmt: skip
+def test_a_tower_whose_sizes_do_not_serve_is_refused_by_the_name_of_its_folder(
+    model: EgmaModel, tokenizer: Any, tmp_path: Path, tower: str, config: Any, said: str
+) -> None:
+    swin, bert = save_towers(tmp_path, model, tokenizer)
+    with_config(tmp_path / tower, **config)
+    with pytest.raises(BadUsageError, match=said) as caught:
+        load_start([f"vision={swin}", f"text={bert}"], SMALL)
+    other = {"swin": bert, "bert": swin}[tower]
+    assert str(tmp_path / tower) in str(caught.value) and str(other) not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_text_tower_of_few_positions_is_read_where_sentences_are_cut_to_them(
+    tokenizer: Any, tmp_path: Path
+) -> None:
+    short = new_configs(SMALL, len(tokenizer))
+    short[1].max_position_embeddings = 32
+    options = replace(SMALL, max_tokens=32)
+    swin, bert = save_towers(tmp_path, EgmaModel(*short, options), tokenizer)
+    start = load_start([f"vision={swin}", f"text={bert}"], options)
+    tokens = tokenized(start.tokenizer, ["the left lung " * 30], start.model.options.max_tokens)
+    assert tokens["input_ids"].shape == (1, 32)
+    assert (
+        start.model(images(1), tokens["input_ids"], tokens["attention_mask"])
+        .sentences.isfinite()
+        .all()
+    )
+
+
+def test_a_tokenizer_that_cannot_pad_is_refused(
+    model: EgmaModel, tokenizer: Any, tmp_path: Path
+) -> None:
+    swin, bert = save_towers(tmp_path, model, tokenizer)
+    path = bert / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"pad_token": None}))
+    with pytest.raises(BadUsageError, match=r"names no pad_token; put") as caught:
+        load_start([f"vision={swin}", f"text={bert}"], SMALL)
+    assert str(bert) in str(caught.value)
 
 
 def test_a_roberta_that_transformers_wrote_is_refused(

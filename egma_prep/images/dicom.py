@@ -159,13 +159,16 @@ def decode_dicom(
     with _quiet:
         with _damage_named(path, "its header cannot be read"):
             header = _header(data, path)
+            _check_read(header, path)
             _check_length(header, path)
             notes = _completed(header)
         syntax = UID(header.file_meta.TransferSyntaxUID)
+        told = header.BitsStored, header.PixelRepresentation
         with _damage_named(path, f"its pixels cannot be decoded ({syntax.name})"):
-            if syntax in _JPEG_2000:
-                _check_jpeg2000(_first_frame(header), header)
+            if syntax in _JPEG_2000 and _check_jpeg2000(_first_frame(header), header):
+                header.PixelRepresentation = 1  # pydicom would take the sign's bit for a value's
             if (interpretation := _interpretation(header)) in COLOURS:
+                precision = 0
                 if syntax in (*_DCT_JPEG, *_LOSSLESS_JPEG):
                     precision, _ = _check_jpeg(_first_frame(header), header, path)
                     if syntax in _DCT_JPEG[2:] or (syntax in _DCT_JPEG and precision != 8):
@@ -174,9 +177,10 @@ def decode_dicom(
                         raise BadInputError(
                             "unsupported_image", path, f"{path} holds {kind}: {how}"
                         )
-                return decode_colours(header, interpretation), tuple(notes)
+                pixels = decode_colours(header, interpretation, precision)
+                return pixels, (*notes, *_contradicted(header, told))
             stored, unused = _without_unused_bits(header, _stored_words(header, path))
-        notes += ["dicom_unused_bits"] * unused
+        notes += ["dicom_unused_bits"] * unused + _contradicted(header, told)
         with _damage_named(path, "its header cannot be read"):
             inverted = interpretation == "MONOCHROME1"
             if recipe == "mimic-cxr-jpg":
@@ -231,8 +235,7 @@ def _ends_whole(header: pydicom.Dataset, data: bytes) -> bool:
 def _check_kind(header: pydicom.Dataset, path: str, *, ends_whole: bool) -> None:
     """Refuse what is no single frame of whole numbers that a decoder here reads."""
     width, height = whole(header, "Columns"), whole(header, "Rows")
-    if unread := _unread_kind(header):
-        raise BadInputError("unsupported_image", path, f"{path} holds {unread}")
+    _check_read(header, path)
     kind = UID(str(header.get("SOPClassUID") or "")).name or "of no class"
     pictured = width * height > 0 or "Image Storage" in kind
     if "PixelData" not in header and pictured and ends_whole:
@@ -248,6 +251,11 @@ def _check_kind(header: pydicom.Dataset, path: str, *, ends_whole: bool) -> None
     if interpretation not in ("MONOCHROME1", "MONOCHROME2", *COLOURS):
         what = f"{path} is a DICOM image of {interpretation or 'unnamed colours'}"
         raise BadInputError("not_a_grey_image", path, what)
+
+
+def _check_read(header: pydicom.Dataset, path: str) -> None:
+    if unread := _unread_kind(header):
+        raise BadInputError("unsupported_image", path, f"{path} holds {unread}")
 
 
 def _unread_kind(header: pydicom.Dataset) -> str:
@@ -267,7 +275,22 @@ def _unread_kind(header: pydicom.Dataset) -> str:
         return f"{frames} frames: save the one that was read as a file of its own"
     if header.get("SOPClassUID") == SegmentationStorage or bits == 1:
         return "a mask (segmentation), no picture: take the image that it was drawn on"
-    return "" if bits in (0, 8, 16) else f"pixels of {bits} bits: scale them to 16"
+    if not whole(header, "Rows") * whole(header, "Columns"):
+        return ""  # no image
+    if not bits:
+        return "pixels of unsaid size: add BitsAllocated to its header, 8 or 16"
+    if bits not in (8, 16):
+        return f"pixels of {bits} bits: scale them to 16"
+    stored = whole(header, "BitsStored")
+    if numbers(header, "BitsStored") and not 0 < stored <= bits:
+        return f"{stored} bits in words of {bits}, by its header: correct BitsStored there"
+    return ""
+
+
+def _contradicted(header: pydicom.Dataset, told: tuple[int, int]) -> list[str]:
+    """Note what decoding has put right in a header."""
+    found = header.BitsStored, header.PixelRepresentation
+    return ["dicom_stream_contradicts"] * (found != told)
 
 
 def _interpretation(header: pydicom.Dataset) -> str:
@@ -299,6 +322,7 @@ def _completed(header: pydicom.Dataset) -> list[str]:
     missing = [name for name in usual if not numbers(header, name)]
     for name in missing:
         setattr(header, name, usual[name])
+    header.PhotometricInterpretation = _interpretation(header)  # pydicom knows capitals alone
     return ["dicom_header_completed"] * bool(missing)
 
 
@@ -311,16 +335,16 @@ def _stored_words(header: pydicom.Dataset, path: str) -> NDArray[np.integer]:
         plain = precision == 8 and process != _PROGRESSIVE
         if syntax in _DCT_JPEG[2:] or (syntax in _DCT_JPEG and not plain):
             return _by_gdcm(frame, header, precision)
+    else:
+        # pydicom would clear unused bits as if the used ones were always the lowest.
+        precision = header.BitsAllocated
     if syntax in JPEGLSTransferSyntaxes:
         header.pixel_array_options(decoding_plugin="pyjpegls")  # faster than gdcm: benchmarks/
-    if syntax in (*_NATIVE, RLELossless):
-        # pydicom would clear unused bits as if the used ones were always the lowest.
-        bits = header.BitsStored
-        header.BitsStored = header.BitsAllocated
-        words = header.pixel_array
-        header.BitsStored = bits
-    else:
-        words = header.pixel_array
+    bits, header.BitsStored = header.BitsStored, precision
+    if not 0 < bits <= header.BitsAllocated:
+        raise ValueError(f"{bits} bits of {header.BitsAllocated}")
+    words = header.pixel_array
+    header.BitsStored = bits
     if words.ndim != 2 or not np.issubdtype(words.dtype, np.integer):
         raise ValueError(f"pixels of {words.dtype} and shape {words.shape}")
     return words
@@ -339,11 +363,9 @@ def _without_unused_bits(
         Whether any of the other bits says something else than the sign.
     """
     if UID(header.file_meta.TransferSyntaxUID) not in (*_NATIVE, RLELossless):
-        return words, False  # codecs store values
+        return _values_of_a_codec(header, words), False
     allocated, stored = whole(header, "BitsAllocated"), whole(header, "BitsStored")
     high = whole(header, "HighBit") if "HighBit" in header else stored - 1
-    if not 0 < stored <= allocated:
-        raise ValueError(f"{stored} bits of {allocated}")
     if not stored - 1 <= high < allocated:
         high = stored - 1
     low = high + 1 - stored
@@ -351,6 +373,22 @@ def _without_unused_bits(
         return words, False  # nearly all files; the rest takes a third of the decoding
     values = (words << (allocated - 1 - high)) >> (allocated - stored)
     return values, not np.array_equal(values << low, words)
+
+
+def _values_of_a_codec(header: pydicom.Dataset, words: NDArray[np.integer]) -> NDArray[np.integer]:
+    """Take the values that were compressed; correct `BitsStored` where they go beyond it.
+
+    Makers write 16 bits of precision for 12 in use, so that alone contradicts nothing.
+    """
+    stored, signed = header.BitsStored, header.PixelRepresentation
+    low = -(2 ** (stored - 1)) if signed else 0
+    least, most = int(words.min()), int(words.max())
+    if low <= least and most < low + 2**stored:
+        return words
+    if signed and least >= 0 and most < 2**stored:  # a sign that was not carried upwards
+        return np.where(words >= -low, words.astype(np.int64) - 2**stored, words)
+    header.BitsStored = max(most, -1 - least).bit_length() + signed
+    return words
 
 
 def _first_frame(header: pydicom.Dataset) -> bytes:
@@ -377,8 +415,10 @@ def _check_jpeg(frame: bytes, header: pydicom.Dataset, path: str) -> tuple[int, 
     return precision, process
 
 
-def _check_jpeg2000(frame: bytes, header: pydicom.Dataset) -> None:
+def _check_jpeg2000(frame: bytes, header: pydicom.Dataset) -> bool:
     """Refuse a JPEG 2000 whose SIZ segment (ISO 15444-1, A.5.1) is not of the header's image.
+
+    Tell whether its values have a sign.
 
     gdcm ends the whole process at a precision beyond 32 bits, at missing tiles and the like.
     """
@@ -398,6 +438,7 @@ def _check_jpeg2000(frame: bytes, header: pydicom.Dataset) -> None:
         and all(step == b"\1" * n for step in steps)
     ):
         raise ValueError(f"a JPEG 2000 of {[width - left, height - top, n]}")
+    return n == 1 and depths[0] >= 128
 
 
 def _jpeg_frames(data: bytes) -> list[int]:

@@ -27,16 +27,27 @@ _DECODERS = (
 )
 
 
-def decode_colours(header: pydicom.Dataset, interpretation: str) -> NDArray[np.uint8]:
-    """Decode an image of `COLOURS`: ``(rows, columns, 3)`` blue, green, red, as OpenCV has them."""
+def decode_colours(
+    header: pydicom.Dataset, interpretation: str, precision: int
+) -> NDArray[np.uint8]:
+    """Decode an image of `COLOURS`: ``(rows, columns, 3)`` blue, green, red, as OpenCV has them.
+
+    Parameters
+    ----------
+    precision : int
+        Of a JPEG, else 0; `BitsStored` is corrected where values go beyond it.
+    """
     first, *others = _DECODERS.get(UID(header.file_meta.TransferSyntaxUID), ("",))
     is_palette = interpretation == PALETTE
+    stored = whole(header, "BitsStored")
+    header.BitsStored = precision or stored
     try:
         pixels = pixel_array(header, raw=is_palette, decoding_plugin=first)
     except Exception:  # each decoder has its own
         if not others:
             raise
         pixels = pixel_array(header, raw=is_palette, decoding_plugin=others[0])
+    header.BitsStored = max(stored, int(pixels.max()).bit_length())
     if is_palette:
         pixels = apply_color_lut(pixels, header)
         # Some say entries of 16 bits and fill the lower 8.

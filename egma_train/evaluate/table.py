@@ -33,7 +33,7 @@ Rows = list[list[str]]
 _RETRIEVAL = "chexpert8x200"
 # Raised when the same model and images give other rows or figures: read and cut otherwise, another
 # interval. What was measured by earlier rules is then measured again.
-_RULES = 4
+_RULES = 5
 _FILES = {"images", "labels", "list", "prompts"}
 
 

@@ -3,7 +3,8 @@
 import json
 import math
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,7 +48,17 @@ _KNOWN = {
     | {"hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate"}
     | {"use_absolute_embeddings", "initializer_range", "encoder_stride"},
 }
+_CHANNELS = 3
+"""A grey frame goes in three times, as ImageNet's Swins were trained."""
 _SPARE_NUMBERS = 10**7
+
+
+class TowerError(BadUsageError):
+    """A tower cannot be built, or not used; `part` is ``vision`` or ``text``."""
+
+    def __init__(self, part: str, told: str) -> None:
+        super().__init__(told)
+        self.part = part
 
 
 class Features(NamedTuple):
@@ -121,10 +132,15 @@ class EgmaModel(nn.Module):
 
     def __init__(self, swin: SwinConfig, bert: BertConfig, options: ModelOptions) -> None:
         super().__init__()
-        _check(swin, bert, options)
+        with _blamed("vision"):
+            _check_image_tower(swin, options)
+        with _blamed("text"):
+            _check_text_tower(bert, options)
         self.options = options
-        self.vision_model = ImageTower(swin, options)
-        self.text_model = TextTower(bert, options)
+        with _blamed("vision"):
+            self.vision_model = ImageTower(swin, options)
+        with _blamed("text"):
+            self.text_model = TextTower(bert, options)
         self.logit_scale = nn.Parameter(torch.tensor(LOGIT_SCALE))
 
     def forward(self, images: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Features:
@@ -189,8 +205,10 @@ class EgmaModel(nn.Module):
             named = {as_in_model(name, own): one for name, one in stored.items()}
             weights = {name: one for name, one in named.items() if not BUFFERS.search(name)}
             model.load_state_dict(weights | buffers)
-        except (BadUsageError, ImportError):
+        except ImportError:
             raise
+        except BadUsageError as error:
+            raise BadUsageError(f"{folder}: {error}") from None
         except Exception:  # of torch and transformers, in many lines
             raise BadUsageError(
                 f"the model in {folder} is damaged ({_WEIGHTS} is not of {_CONFIG}'s sizes)"
@@ -234,7 +252,7 @@ def plain_config(kind: Any, described: Mapping[str, Any]) -> Any:
     return kind(**{name: one for name, one in described.items() if name in _KNOWN[kind]})
 
 
-def check_sizes(swin: Any, bert: Any) -> None:
+def check_sizes(swin: Any = None, bert: Any = None) -> None:
     """Refuse sizes that no tower has before anything is built of them.
 
     Raises
@@ -242,16 +260,19 @@ def check_sizes(swin: Any, bert: Any) -> None:
     BadUsageError
         Naming the size.
     """
-    stages = [*zip(swin.depths, swin.num_heads, strict=False)]
-    sizes = [("depths", len(swin.depths), _MOST_STAGES)]
-    sizes += [("depths", depth, _MOST_BLOCKS) for depth, _ in stages]
-    sizes += [("num_heads", heads, 4096) for _, heads in stages]
+    sizes: list[tuple[str, Any, int]] = []
+    if swin is not None:
+        stages = [*zip(swin.depths, swin.num_heads, strict=False)]
+        sizes += [("depths", len(swin.depths), _MOST_STAGES)]
+        sizes += [("depths", depth, _MOST_BLOCKS) for depth, _ in stages]
+        sizes += [("num_heads", heads, 4096) for _, heads in stages]
     for tower, largest in ((bert, _LARGEST_BERT), (swin, _LARGEST_SWIN)):
-        sizes += [(name, getattr(tower, name), most) for name, most in largest.items()]
+        if tower is not None:
+            sizes += [(name, getattr(tower, name), most) for name, most in largest.items()]
     for name, size, most in sizes:
         if not isinstance(size, int | float) or not 0 < size <= most:
             raise BadUsageError(f"{name} is {size!r:.40}; no tower has it outside 1 to {most}")
-    if len(swin.num_heads) != len(swin.depths):
+    if swin is not None and len(swin.num_heads) != len(swin.depths):
         raise BadUsageError("num_heads and depths differ in length")
 
 
@@ -279,13 +300,46 @@ def check_filled(bytes_of_weights: int, swin: Any = None, bert: Any = None) -> N
         )
 
 
-def _check(swin: Any, bert: Any, options: ModelOptions) -> None:
-    check_sizes(swin, bert)
-    patches = swin.image_size // (swin.patch_size * 2 ** (len(swin.depths) - 1))
-    if (swin.image_size, patches) != (options.image_px, 7):
+@contextmanager
+def _blamed(part: str) -> Iterator[None]:
+    """Tell whose fault it is that a tower cannot be built, in one line."""
+    try:
+        yield
+    except ImportError:
+        raise
+    except BadUsageError as error:
+        raise TowerError(part, str(error)) from None
+    except Exception as error:  # of transformers, for activations it does not know and the like
+        told = f"{type(error).__name__}: {first_line(error)}"
+        raise TowerError(part, f"describes no tower that can be built ({told})") from None
+
+
+def _check_image_tower(swin: Any, options: ModelOptions) -> None:
+    """Refuse an image tower whose patches or channels are not those of the frames."""
+    check_sizes(swin=swin)
+    reduction = swin.patch_size * 2 ** (len(swin.depths) - 1)
+    if swin.image_size != options.image_px or swin.image_size != 7 * reduction:
+        patches = f"{swin.image_size / reduction:.4g}"
         raise BadUsageError(
             f"the image tower makes {patches} x {patches} patches of {swin.image_size} px;"
             f" the shards' grids need 7 x 7 of model.image_px={options.image_px}"
+        )
+    if swin.num_channels != _CHANNELS:
+        raise BadUsageError(
+            f"the image tower sees images of num_channels={swin.num_channels}, and a frame has"
+            f" {_CHANNELS}; take a Swin of {_CHANNELS}"
+        )
+
+
+def _check_text_tower(bert: Any, options: ModelOptions) -> None:
+    """Refuse a text tower that is shorter or shallower than what is asked of it."""
+    check_sizes(bert=bert)
+    if options.max_tokens > bert.max_position_embeddings:
+        # Cut without a word, its long sentences would have other features than the options say.
+        most = bert.max_position_embeddings
+        raise BadUsageError(
+            f"the text tower reads {most} tokens (max_position_embeddings), model.max_tokens is"
+            f" {options.max_tokens}; set model.max_tokens={most}, which cuts longer sentences there"
         )
     if max(-min(options.text_states), max(options.text_states) + 1) > bert.num_hidden_layers + 1:
         raise BadUsageError(

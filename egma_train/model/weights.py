@@ -30,6 +30,7 @@ from transformers import (
 from egma_train.errors import BadUsageError, first_line
 from egma_train.model.egma import (
     EgmaModel,
+    TowerError,
     check_filled,
     is_own_model,
     new_configs,
@@ -177,8 +178,10 @@ def load_start(sources: Iterable[str], options: ModelOptions) -> Start:
         if name and (files := _weights_in(Path(name))):
             with _told_of(name):
                 check_filled(sum(one.stat().st_size for one in files), **sizes)
-    with _told_of(text or vision or str(whole)):
+    try:
         model = EgmaModel(swin, bert, options)
+    except TowerError as error:
+        raise BadUsageError(f"{towers.get(error.part) or whole}: {error}") from None
     reports = [_fill(model, stored, str(whole))] if whole else []
     if whole and not text and not options.text_layers and layers < _BERT_BASE_LAYERS:
         # No file beside bare weights says how many there were.
@@ -372,6 +375,11 @@ def _check_tokenizer(tokenizer: Any, rows: int) -> None:
     kind, place = type(getattr(backend, "model", None)).__name__, tokenizer.name_or_path
     if kind not in ("WordPiece", "NoneType"):
         raise BadUsageError(f"the tokenizer in {place} is {kind}, BERT's is WordPiece (vocab.txt)")
+    if not getattr(tokenizer, "pad_token", None):
+        raise BadUsageError(
+            f"the tokenizer in {place} names no pad_token; put the text tower's own"
+            " tokenizer_config.json or vocab.txt there"
+        )
     # transformers 5 makes one of five tokens where a folder has none.
     if not 0 <= rows - len(tokenizer) <= _MOST_SPARE_ROWS:
         raise BadUsageError(
@@ -486,7 +494,12 @@ def _fill_tower(model: EgmaModel, part: str, name: str, kind: Any, layers: int) 
             " wants; save it with metadata={'format': 'pt'}, or install a newer transformers"
         ) from None
     except Exception as error:  # safetensors has its own
-        raise BadUsageError(f"--init {part}={name}: {first_line(error)}") from None
+        told = first_line(error)
+        if "mismatch" in str(error):  # transformers points to a report in many lines
+            told = (
+                "its weights have other sizes than its config.json says; take both from one tower"
+            )
+        raise BadUsageError(f"--init {part}={name}: {told}") from None
     finally:
         log.disabled = before
     own = loaded.state_dict()

@@ -13,6 +13,11 @@ _AVERAGED_PX, _LUMA_STEPS = 512, 32
 _APART, _SHARE = 12, 0.05
 """Grey levels of chroma beyond which a pixel has another hue, and how many may: coloured marks."""
 
+_LEAST, _RUN = 0.001, 0.15
+"""A tint goes through the lumas: each strength is met, by a third at least, in neighbours that
+are half of a picture's lumas in tinted films, up to 0.11 in solid overlays. Lumas of fewer pixels,
+such as the edges of letters, are not counted."""
+
 Pixels = NDArray[np.uint8]
 
 
@@ -46,5 +51,18 @@ def share_off_hue(pixels: Pixels) -> float:
     strength = np.zeros(_LUMA_STEPS, np.float32)
     for one in np.unique(step):
         strength[one] = max(0, np.median(along[step == one]))
+    _drop_overlays(strength, np.bincount(step, minlength=_LUMA_STEPS) / step.size)
     apart = np.hypot(cr - strength[step] * hue_cr, cb - strength[step] * hue_cb)
     return float(np.mean(apart > _APART))
+
+
+def _drop_overlays(strength: NDArray[np.float32], shares: NDArray[np.float64]) -> None:
+    """Set the strengths to 0 that only a few neighbouring lumas have: of boxes, not of a tint."""
+    used = np.flatnonzero(shares >= _LEAST)
+    levels = strength[used]
+    for at, own in enumerate(levels):
+        weaker = np.flatnonzero(levels < own / 3)
+        before, after = weaker[weaker < at], weaker[weaker > at]
+        begin, end = before.max(initial=-1), after.min(initial=len(levels))
+        if end - begin - 1 < _RUN * len(levels):
+            strength[used[at]] = 0

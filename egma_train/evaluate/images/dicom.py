@@ -69,8 +69,11 @@ def grey_of_dicom(data: bytes) -> Frame:
         except Exception:  # pydicom has many
             raise UnreadableImageError("a DICOM header that cannot be read") from None
         try:
+            header.PhotometricInterpretation = kind  # pydicom knows capitals alone
             if header.file_meta.TransferSyntaxUID in _JPEG_2000:
-                _check_jpeg2000(header, 3 if kind in _COLOURS and kind != _PALETTE else 1)
+                n = 3 if kind in _COLOURS and kind != _PALETTE else 1
+                if _check_jpeg2000(header, n) and n == 1:
+                    header.PixelRepresentation = 1  # the stream has the values, and their sign
             if kind in _COLOURS:
                 return grey_of_colours(_colours(header, kind))
             stored = _stored(header)
@@ -205,8 +208,14 @@ def _checked_kind(header: Any, ends_whole: bool) -> str:
         raise UnreadableImageError(f"DICOM of {frames} frames: save the one wanted by itself")
     if header.get("SOPClassUID") == _SEGMENTATION or bits == 1:
         raise UnreadableImageError("DICOM of a mask (segmentation), no picture")
-    if bits not in (0, 8, 16):
+    if not bits:
+        raise UnreadableImageError("DICOM pixels of unsaid size: add BitsAllocated, 8 or 16")
+    if bits not in (8, 16):
         raise UnreadableImageError(f"DICOM pixels of {bits} bits: scale them to 16")
+    stored = _whole(header, "BitsStored")
+    if _numbers(header, "BitsStored") and not 0 < stored <= bits:
+        told = f"DICOM of {stored} bits in words of {bits}, by its header"
+        raise UnreadableImageError(f"{told}: correct BitsStored there")
     if kind not in ("MONOCHROME1", "MONOCHROME2", *_COLOURS):
         raise UnreadableImageError(f"DICOM of {kind or 'unnamed colours'}, not one grey frame")
     return kind
@@ -224,11 +233,13 @@ def _colours(header: Any, kind: str) -> Frame:
     for name in usual:
         if not _numbers(header, name):
             setattr(header, name, usual[name])
+    stored = int(header.BitsStored)
     wanted = int(header.Rows) * int(header.Columns) * allocated * samples // 8
     if not header.file_meta.TransferSyntaxUID.is_compressed and len(header.PixelData) < wanted:
         raise UnreadableImageError(f"cut off: {len(header.PixelData):,} of {wanted:,} bytes")
     if header.file_meta.TransferSyntaxUID in _DCT_JPEG | _LOSSLESS_JPEG:
         _, _, bits = _checked_jpeg(header, 1 if kind == _PALETTE else 3)
+        header.BitsStored = bits  # pydicom would cut values that go beyond the header's
     syntax = header.file_meta.TransferSyntaxUID
     if syntax in _DCT_JPEG and (bits != 8 or syntax[-2:] in ("53", "55")):
         raise UnreadableImageError(
@@ -250,7 +261,7 @@ def _colours(header: Any, kind: str) -> Frame:
         # Some say entries of 16 bits and fill the lower 8.
         full = 65535 if pixels.dtype == np.uint16 and pixels.max() > 255 else 255
     else:  # pydicom has made RGB of YBR
-        full = 2 ** int(header.BitsStored) - 1
+        full = 2 ** max(stored, int(pixels.max()).bit_length()) - 1
     if pixels.ndim != 3:
         raise ValueError(f"pixels of shape {pixels.shape}")
     if full != 255:
@@ -269,11 +280,12 @@ def _stored(header: Any) -> Values:
             setattr(header, name, usual[name])
     syntax, bits = header.file_meta.TransferSyntaxUID, int(header.BitsStored)
     if syntax in _DCT_JPEG | _LOSSLESS_JPEG:
-        return _jpeg(header)
+        return _of_a_codec(header, _jpeg(header), bits)
     if syntax in _JPEG_LS:
         header.pixel_array_options(decoding_plugin="pyjpegls")  # faster than gdcm
     if syntax not in _NATIVE:
-        return _grey_frame(header.pixel_array)
+        header.BitsStored = allocated
+        return _of_a_codec(header, _grey_frame(header.pixel_array), bits)
     wanted = int(header.Rows) * int(header.Columns) * allocated // 8
     if not syntax.is_compressed and len(header.PixelData) < wanted:
         raise UnreadableImageError(f"cut off: {len(header.PixelData):,} of {wanted:,} bytes")
@@ -284,6 +296,19 @@ def _stored(header: Any) -> Values:
     if not 0 < bits <= allocated:
         raise ValueError(f"{bits} bits of {allocated}")
     return (words << (allocated - 1 - high)) >> (allocated - bits)
+
+
+def _of_a_codec(header: Any, values: Values, bits: int) -> Values:
+    """Take the values that were compressed, which may need more than the header's bits."""
+    signed = _whole(header, "PixelRepresentation")
+    half, least, most = 2 ** (bits - 1), int(values.min()), int(values.max())
+    if signed and least >= 0 and half <= most < 2 * half:  # a sign that was not carried upwards
+        values = values.astype(np.int64)
+        values[values >= half] -= 2 * half
+    elif least < -half or most >= (half if signed else 2 * half):
+        bits = max(most, -1 - least).bit_length() + signed
+    header.BitsStored = bits
+    return values
 
 
 def _grey_frame(pixels: Values) -> Values:
@@ -310,8 +335,11 @@ def _checked_jpeg(header: Any, samples: int) -> tuple[bytes, int, int]:
     return frame, process, bits
 
 
-def _check_jpeg2000(header: Any, samples: int) -> None:
-    """Refuse a JPEG 2000 whose SIZ segment (ISO 15444-1, A.5.1) is not of the header's image."""
+def _check_jpeg2000(header: Any, samples: int) -> bool:
+    """Refuse a JPEG 2000 whose SIZ segment (ISO 15444-1, A.5.1) is not of the header's image.
+
+    Tell whether its first values have a sign.
+    """
     from pydicom.encaps import generate_frames
 
     frame = next(generate_frames(header.PixelData, number_of_frames=1))
@@ -328,6 +356,7 @@ def _check_jpeg2000(header: Any, samples: int) -> None:
         sound &= across == down == 1 and bits % 128 < _whole(header, "BitsAllocated")
     if not sound or tiles >= 65536:  # gdcm ends the whole process at some of these
         raise ValueError(f"a JPEG 2000 of {axes}")
+    return frame[at + 42] >= 128
 
 
 def _jpeg(header: Any) -> Values:
@@ -337,6 +366,7 @@ def _jpeg(header: Any) -> Values:
     frame, process, bits = _checked_jpeg(header, 1)
     syntax, size = str(header.file_meta.TransferSyntaxUID), (int(header.Rows), int(header.Columns))
     if syntax in _LOSSLESS_JPEG or (bits == 8 and process != 0xC2 and syntax[-2:] in ("50", "51")):
+        header.BitsStored = bits
         return _grey_frame(header.pixel_array)
     fragment, fragments = gdcm.Fragment(), gdcm.SequenceOfFragments.New()
     fragment.SetByteStringValue(frame)
