@@ -13,9 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from egma_prep.errors import REASONS, BadInputError
-from egma_prep.sources import cxr_tables as mimic_cxr
-from egma_prep.sources import eye_gaze_files as eye_gaze
-from egma_prep.sources import reflacx_files as reflacx
+from egma_prep.sources import cxr_tables, eye_gaze, reflacx, transcripts
 from egma_prep.sources.csv_table import Table, parse_csv
 from egma_prep.sources.reading import Fixations, ImageFacts, Region, Words
 from egma_prep.sources.values import (
@@ -705,7 +703,7 @@ def test_chexpert_labels_are_the_studys_filled_cells() -> None:
         f",subject_id,study_id,{','.join(names)}\n"
         f"4,1,7,1.0,1.0,1.0{blanks}\n9,1,99000001.0,1.0,-1.0,0.0{blanks}\n"
     )
-    tables = mimic_cxr.ImageTables({"chexpert": table})
+    tables = cxr_tables.ImageTables({"chexpert": table})
     assert tables.facts("an image", "99000001").labels == {
         "chexpert:Atelectasis": 1, "chexpert:Cardiomegaly": -1, "chexpert:Consolidation": 0,
     }  # fmt: skip
@@ -715,7 +713,7 @@ def test_chexpert_labels_are_the_studys_filled_cells() -> None:
 
 def _facts(**texts: str) -> ImageFacts:
     tables = {kind: parse_csv(text.encode(), PATH, ()) for kind, text in texts.items()}
-    return mimic_cxr.ImageTables(tables).facts(DICOM, "7")
+    return cxr_tables.ImageTables(tables).facts(DICOM, "7")
 
 
 def test_labels_that_are_none_of_1_0_and_minus_1_are_left_out_and_counted() -> None:
@@ -869,7 +867,7 @@ def test_a_time_in_a_message_about_a_transcript_is_of_its_phrase() -> None:
         {"phrase": "No effusion.", "begin_time": 3000.0, "end_time": 4000.0},
     ]
     with _rejected("implausible_time") as caught:
-        eye_gaze.words(json.dumps({"time_stamped_text": phrases}).encode(), PATH, 0.0)
+        transcripts.words(json.dumps({"time_stamped_text": phrases}).encode(), PATH, 0.0)
     assert f"{PATH}, phrase 2 runs from" in str(caught.value)
 
 
@@ -1060,7 +1058,7 @@ def _json(*phrases: tuple[object, object, object]) -> bytes:
 
 
 def _words(*phrases: tuple[object, object, object], offset_s: float = 0.0) -> Words:
-    return eye_gaze.words(_json(*phrases), PATH, offset_s)
+    return transcripts.words(_json(*phrases), PATH, offset_s)
 
 
 def test_a_phrase_of_one_word_keeps_its_time() -> None:
@@ -1118,25 +1116,25 @@ def test_blank_phrases_add_no_words() -> None:
 
 
 def test_a_byte_order_mark_before_json_is_fine() -> None:
-    assert eye_gaze.words(b"\xef\xbb\xbf" + _json(("heart", 1, 2)), PATH, 0).text == ["heart"]
+    assert transcripts.words(b"\xef\xbb\xbf" + _json(("heart", 1, 2)), PATH, 0).text == ["heart"]
 
 
 @pytest.mark.parametrize("data", [b"", b" \r\n"])
 def test_an_empty_transcript_file_is_refused(data: bytes) -> None:
     with _rejected("empty_file"):
-        eye_gaze.words(data, PATH, 0)
+        transcripts.words(data, PATH, 0)
 
 
 @pytest.mark.parametrize("data", [_json(), _json((".", 0, 1)), _json(("", 0, 1), (", .", 1, 2))])
 def test_a_json_transcript_without_words_is_refused(data: bytes) -> None:
     with _rejected("empty_transcript"):
-        eye_gaze.words(data, PATH, 0)
+        transcripts.words(data, PATH, 0)
 
 
 def test_json_in_another_encoding_is_refused() -> None:
     data = _json(("heart", 1, 2)).replace(b"heart", "größe".encode("latin-1"))
     with _rejected("not_utf8"):
-        eye_gaze.words(data, PATH, 0)
+        transcripts.words(data, PATH, 0)
 
 
 @pytest.mark.parametrize(
@@ -1163,7 +1161,7 @@ def test_json_in_another_encoding_is_refused() -> None:
 )
 def test_json_that_is_no_transcript_is_refused(data: bytes) -> None:
     with _rejected("bad_json"):
-        eye_gaze.words(data, PATH, 0)
+        transcripts.words(data, PATH, 0)
 
 
 @pytest.mark.parametrize(
@@ -1215,7 +1213,7 @@ DOCUMENTS = st.one_of(
 )
 def test_any_bytes_are_a_transcript_or_a_reject(data: bytes) -> None:
     try:
-        found = eye_gaze.words(data, PATH, 0.0)
+        found = transcripts.words(data, PATH, 0.0)
     except BadInputError as error:
         assert error.reason in REASONS
     else:

@@ -15,7 +15,7 @@ from PIL import Image
 from tables import by_reading, rejects, table
 
 from egma_prep.errors import BadInputError
-from egma_prep.sources import eye_gaze_files as eye_gaze
+from egma_prep.sources import eye_gaze
 from egma_prep.sources.csv_table import parse_csv
 from egma_prep.synth import write_tree
 

@@ -20,9 +20,9 @@ from pyarrow import csv
 from egma_prep.errors import BadInputError
 from egma_prep.gaze.align import overlap_seconds, window_starts
 from egma_prep.gaze.sentences import join_words, sentence_spans
-from egma_prep.sources import eye_gaze_files as eye_gaze
+from egma_prep.sources import eye_gaze
 from egma_prep.sources.csv_table import Table
-from egma_prep.sources.eye_gaze_files import Pads
+from egma_prep.sources.eye_gaze import Pads
 from egma_prep.sources.files import InputFiles
 from egma_prep.sources.manifests import manifest
 from egma_prep.sources.reading import FloatArray, RawReading

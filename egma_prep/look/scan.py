@@ -17,8 +17,7 @@ from egma_prep.images import image_size
 from egma_prep.look import first_contact
 from egma_prep.look.checksums import Comparison
 from egma_prep.options import Options
-from egma_prep.sources import eye_gaze_files as eye_gaze
-from egma_prep.sources import reflacx_files as reflacx
+from egma_prep.sources import eye_gaze, reflacx
 from egma_prep.sources.check_reading import check_reading
 from egma_prep.sources.files import InputFiles, told
 from egma_prep.sources.manifests import declared, manifest

@@ -1,20 +1,14 @@
 """What MIMIC-CXR-JPG's tables say of an image (FORMATS, section 4)."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-
-import numpy as np
+from collections.abc import Mapping
 
 from egma_prep.errors import BadInputError
 from egma_prep.sources import extras
 from egma_prep.sources.csv_table import Table
 from egma_prep.sources.manifests import manifest, required_columns
-from egma_prep.sources.reading import Fixations, ImageFacts, PlannedReading, RawReading
-from egma_prep.sources.report_sections import report_words
-from egma_prep.sources.values import dicom_id, id_key, numbered_id, pixels
-
-DATASET = "mimic_cxr"
-METADATA, ID = "metadata", "dicom_id"
+from egma_prep.sources.reading import ImageFacts
+from egma_prep.sources.values import id_key, pixels
 
 
 def columns(table: str) -> dict[str, str]:
@@ -31,71 +25,6 @@ def read_columns(table: str) -> list[str]:
     """List the columns that are read of one table."""
     labels = manifest("mimic-cxr")["labels"].get(table, [])
     return [*columns(table).values(), *labels]
-
-
-def plan_row(row: Mapping[str, str], path: str) -> PlannedReading:
-    """Plan the reading of one image.
-
-    Raises
-    ------
-    BadInputError
-        If its ids cannot be used.
-    """
-    image, _ = image_and_study(row, path)
-    subject = numbered_id(row[columns(METADATA)["subject_id"]], path, "the subject id")
-    kept = {name: row[name] for name in columns(METADATA).values() if name in row}
-    return PlannedReading(DATASET, image, subject, path, kept)
-
-
-def image_and_study(row: Mapping[str, str], path: str) -> tuple[str, str]:
-    """Take the DICOM id and the study id from a metadata row."""
-    names = columns(METADATA)
-    return dicom_id(row[names[ID]], path), numbered_id(row[names["study_id"]], path, "the study id")
-
-
-def raw_reading(
-    planned: PlannedReading,
-    report_file: tuple[bytes, str],
-    image_path: str,
-    measured: Callable[[], tuple[int, int]],
-) -> RawReading:
-    """Read an image's report; it has no gaze, and its words no times.
-
-    Parameters
-    ----------
-    planned : PlannedReading
-        Made by `plan_row`, with what the tables know of the image.
-    report_file : tuple
-        The study's report and its path.
-    image_path : str
-        For the reading; not opened here.
-    measured : callable
-        Reads the image's own size, where no table tells it.
-    """
-    image, study = image_and_study(planned.row, planned.metadata_path)
-    facts = planned.facts
-    report = report_words(*report_file)
-    notes = Counter(facts.notes) + extras.absent(facts.split, facts.view) + Counter(report.notes)
-    size = facts.size
-    if size is None:
-        size, notes["size_by_image"] = measured(), 1
-    return RawReading(
-        *planned.key,
-        subject_id=planned.subject_id,
-        study_id=study,
-        dicom_id=image,
-        split=facts.split,
-        view=facts.view,
-        image_path=image_path,
-        width=size[0],
-        height=size[1],
-        fixations=Fixations(*(np.empty(0) for _ in Fixations._fields)),
-        words=report.words,
-        labels=dict(facts.labels),
-        regions=[],
-        notes=notes,
-        paragraphs=report.paragraphs,
-    )
 
 
 class ImageTables:

@@ -11,6 +11,7 @@ from egma_prep.sources.csv_table import Table
 from egma_prep.sources.cxr_tables import ImageTables, read_columns, required
 from egma_prep.sources.files import IMAGES, MAY_BE_CUT, NOT_UNPACKED, InputFiles
 from egma_prep.sources.manifests import manifest
+from egma_prep.sources.reading import PlannedReading
 
 _LAYOUT = manifest("mimic-cxr")["layout"]
 _PACKED_PATIENTS = re.compile(r"(files|p\d+)\.\w+", re.IGNORECASE)
@@ -23,19 +24,19 @@ class CxrTree(NamedTuple):
 
     homes: tuple[str, ...]
 
-    def image(self, files: InputFiles, subject_id: str, study_id: str, dicom_id: str) -> str:
+    def image(self, files: InputFiles, planned: PlannedReading) -> str:
         """Find an image, a JPEG before a DICOM; where there is none, say where it should be.
 
         DICOM ids are unique, so that a flat folder of images is as good, but --images alone: a
         DATA that holds images so is nobody's release.
         """
-        names = image_names(dicom_id)
+        names = image_names(planned.dicom_id)
         flat = [f"{IMAGES}{name}" for name in names] if files.images is not None else []
-        return self._first(files, subject_id, study_id, [f"/{name}" for name in names], flat)
+        return self._first(files, planned, [f"/{name}" for name in names], flat)
 
-    def report(self, files: InputFiles, subject_id: str, study_id: str) -> str:
+    def report(self, files: InputFiles, planned: PlannedReading) -> str:
         """Find a study's report, or where it should be."""
-        return self._first(files, subject_id, study_id, [_LAYOUT["report_suffix"]])
+        return self._first(files, planned, [_LAYOUT["report_suffix"]])
 
     def tables(self, files: InputFiles) -> ImageTables:
         """Read the tables that are there; of one that is not, or is damaged, a remark is made."""
@@ -92,12 +93,12 @@ class CxrTree(NamedTuple):
     def _first(
         self,
         files: InputFiles,
-        subject_id: str,
-        study_id: str,
+        planned: PlannedReading,
         endings: list[str],
         elsewhere: Sequence[str] = (),
     ) -> str:
-        ids = {"prefix": subject_id[:2], "subject": subject_id, "study": study_id}
+        subject = planned.subject_id
+        ids = {"prefix": subject[:2], "subject": subject, "study": planned.study_id}
         places = [
             f"{home}{study.format(**ids)}{ending}"
             for ending in endings

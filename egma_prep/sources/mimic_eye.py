@@ -5,14 +5,13 @@ from collections.abc import Callable, Iterable
 
 from egma_prep.errors import BadInputError, Reject
 from egma_prep.options import SourceOptions
-from egma_prep.sources import eye_gaze_files as eye_gaze
-from egma_prep.sources import reflacx_files as reflacx
+from egma_prep.sources import eye_gaze, reflacx
 from egma_prep.sources.csv_table import Table
 from egma_prep.sources.cxr_tables import ImageTables, required
 from egma_prep.sources.cxr_tree import cxr_tree, image_names, image_size
 from egma_prep.sources.files import NOT_UNPACKED, InputFiles
 from egma_prep.sources.manifests import manifest
-from egma_prep.sources.planning import RowParser, plan_tables
+from egma_prep.sources.planning import MetadataTable, plan_tables
 from egma_prep.sources.reading import ImageFacts, PlannedReading, RawReading
 from egma_prep.sources.registry import SubjectPlan
 
@@ -86,9 +85,9 @@ def _plan_patient(files: InputFiles, patient: str) -> SubjectPlan:
         subject.add(Reject.of(error, "", "", "plan"))
         return subject
     metadata = f"{_root(patient, 'reflacx')}/{_LAYOUT['reflacx_metadata']}"
-    _plan_table(subject, files, metadata, reflacx, _reflacx_folders)
+    _plan_table(subject, files, metadata, reflacx.METADATA, _reflacx_folders)
     sheet = f"{_root(patient, 'eye_gaze')}/{_EYE_GAZE['tables']['master_sheet']['file']}"
-    _plan_table(subject, files, sheet, eye_gaze, _transcript_folders)
+    _plan_table(subject, files, sheet, eye_gaze.MASTER_SHEET, _transcript_folders)
     for table in _image_tables(patient).values():  # what is remarked by a worker nobody is told
         if not files.has(files.spelled(table)):
             files.remark_copy(table)
@@ -100,17 +99,17 @@ def _plan_table(
     subject: SubjectPlan,
     files: InputFiles,
     path: str,
-    parser: RowParser,
+    metadata: MetadataTable,
     list_folders: Callable[[InputFiles, str], list[str]],
 ) -> None:
     try:
         folders = list_folders(files, path.partition("/")[0])
     except BadInputError as unreadable:  # what lies there nobody can tell
-        subject.add(Reject.of(unreadable, parser.DATASET, "", "plan"))
+        subject.add(Reject.of(unreadable, metadata.dataset, "", "plan"))
         return
     if not folders and not files.has(path):
         return
-    for plan in plan_tables(files, [path], parser, folders):
+    for plan in plan_tables(files, [path], metadata, folders):
         if isinstance(plan, PlannedReading) and plan.subject_id != subject.subject_id:
             what = f"{path} has a row of subject {plan.subject_id}"
             error = BadInputError("other_subject", path, what)
@@ -123,24 +122,23 @@ def _image_tables(patient: str) -> dict[str, str]:
     return {kind: f"{_root(patient, 'cxr')}/{table['file']}" for kind, table in tables.items()}
 
 
-def _image_facts(files: InputFiles, patient: str, image: str, study: str) -> ImageFacts:
+def _image_facts(files: InputFiles, patient: str, planned: PlannedReading) -> ImageFacts:
     tables = {}
     for kind, path in _image_tables(patient).items():
         try:
             tables[kind] = files.table(path, required(kind))
         except BadInputError:  # an extra; what is missing then is counted
             files.remark_copy(path)
-    return ImageTables(tables).facts(image, study)
+    return ImageTables(tables).facts(planned.dicom_id, planned.study_id)
 
 
 def _load_reflacx(planned: PlannedReading, files: InputFiles, patient: str) -> RawReading:
-    image, study = reflacx.image_and_study(planned.row, planned.metadata_path)
     folder = f"{_reflacx_home(files, patient)}/{planned.reading_id}"
     return reflacx.raw_reading(
         planned,
         lambda file, names: files.table(f"{folder}/{file}", names),
-        _image_facts(files, patient, image, study),
-        path := _image_path(files, planned.subject_id, study, image),
+        _image_facts(files, patient, planned),
+        path := _image_path(files, planned),
         lambda: image_size(files, path),
     )
 
@@ -149,7 +147,6 @@ def _load_eye_gaze(
     planned: PlannedReading, files: InputFiles, patient: str, options: SourceOptions
 ) -> RawReading:
     root = _root(patient, "eye_gaze")
-    image, study = eye_gaze.image_and_study(planned.row, planned.metadata_path)
 
     def table(kind: str) -> Table:
         path = f"{root}/{_EYE_GAZE['tables'][kind]['file']}"
@@ -158,23 +155,23 @@ def _load_eye_gaze(
     tables = {"fixations": table("fixations")}
     with contextlib.suppress(BadInputError):  # an extra; that it is missing is counted
         tables["boxes"] = table("boxes")
-    transcript = f"{root}/{_TRANSCRIPTS['folder']}/{image}/{_TRANSCRIPTS['file']}"
+    transcript = f"{root}/{_TRANSCRIPTS['folder']}/{planned.dicom_id}/{_TRANSCRIPTS['file']}"
     return eye_gaze.raw_reading(
         planned,
         tables,
         (files.read(transcript), transcript),
-        _image_facts(files, patient, image, study),
-        path := _image_path(files, planned.subject_id, study, image),
+        _image_facts(files, patient, planned),
+        path := _image_path(files, planned),
         lambda: image_size(files, path),
         options,
     )
 
 
-def _image_path(files: InputFiles, subject_id: str, study_id: str, image: str) -> str:
-    folder = f"{_PREFIX}{subject_id}/{_LAYOUT['cxr']}/s{study_id}"
-    own = [f"{folder}/{name}" for name in image_names(image)]
+def _image_path(files: InputFiles, planned: PlannedReading) -> str:
+    folder = f"{_PREFIX}{planned.subject_id}/{_LAYOUT['cxr']}/s{planned.study_id}"
+    own = [f"{folder}/{name}" for name in image_names(planned.dicom_id)]
     if files.images is not None:
-        elsewhere = cxr_tree(files).image(files, subject_id, study_id, image)
+        elsewhere = cxr_tree(files).image(files, planned)
         if files.has(elsewhere):
             return elsewhere
     return files.first(own)

@@ -1,8 +1,8 @@
 """Metadata tables to planned readings, patient by patient: shared by the sources."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import NamedTuple
 
 from egma_prep.errors import BadInputError, Reject
 from egma_prep.sources.csv_table import Table
@@ -13,28 +13,27 @@ from egma_prep.sources.registry import SubjectPlan
 from egma_prep.sources.values import id_key
 
 
-class RowParser(Protocol):
-    """What a dataset's module in `parse` knows of its metadata's rows."""
+class MetadataTable(NamedTuple):
+    """A dataset's table of readings, and how one of its rows is read.
 
-    DATASET: str
-    METADATA: str
-    ID: str
+    Attributes
+    ----------
+    id_column : str
+        Holds the reading's id.
+    required : list of str
+        Columns without which it says nothing.
+    plan_row : callable
+        Takes a row's cells by column, and the table's path.
+    """
 
-    def columns(self, table: str, /) -> dict[str, str]:
-        """Map our names to the released column names of one table."""
-
-    def required(self, table: str, /) -> list[str]:
-        """List the columns without which a table says nothing."""
-
-    def plan_row(self, row: Mapping[str, str], path: str, /) -> PlannedReading:
-        """Plan the reading of one metadata row."""
-
-    def image_and_study(self, row: Mapping[str, str], path: str, /) -> tuple[str, str]:
-        """Take the DICOM id and the study id from a metadata row."""
+    dataset: str
+    id_column: str
+    required: list[str]
+    plan_row: Callable[[Mapping[str, str], str], PlannedReading]
 
 
 def plan_tables(
-    files: InputFiles, paths: Sequence[str], parser: RowParser, folders: Collection[str]
+    files: InputFiles, paths: Sequence[str], metadata: MetadataTable, folders: Collection[str]
 ) -> Iterator[PlannedReading | Reject]:
     """Plan every row; folders of readings without one are rejects.
 
@@ -45,13 +44,12 @@ def plan_tables(
     folders : collection of str
         Names of the readings' folders that there are.
     """
-    names = parser.columns(parser.METADATA)
     without_row = set(folders)
     broken: BadInputError | None = None
     read: list[Table] = []
     for path in sorted(paths, key=lambda path: (len(path), path)):  # "x.csv" before "x (1).csv"
         try:
-            table = files.table(path, parser.required(parser.METADATA))
+            table = files.table(path, metadata.required)
         except BadInputError as error:
             broken = error
             continue
@@ -63,18 +61,18 @@ def plan_tables(
             files.remark(path, MAY_BE_CUT)
         for name in sorted(table.repeated):
             files.remark(path, f"the column {name!r} stands there twice, and is left out")
-        listed = {id_key(cell) for cell in table.columns[names[parser.ID]]}
+        listed = {id_key(cell) for cell in table.columns[metadata.id_column]}
         without_row = {name for name in without_row if id_key(name) not in listed}
         for cells in map(table.row, range(len(table))):
             try:
-                yield parser.plan_row(cells, path)
+                yield metadata.plan_row(cells, path)
             except BadInputError as error:
-                yield Reject.of(error, parser.DATASET, cells[names[parser.ID]], "plan")
+                yield Reject.of(error, metadata.dataset, cells[metadata.id_column], "plan")
     for name in sorted(without_row) or [""] * (broken is not None):
         among = paths[0] if len(paths) == 1 else f"none of {', '.join(paths)}"
         what = f"{among} has {'no' if len(paths) == 1 else 'a'} row for {name!r}"
         missing = broken or BadInputError("no_metadata_row", paths[-1], what)
-        yield Reject.of(missing, parser.DATASET, name, "plan")
+        yield Reject.of(missing, metadata.dataset, name, "plan")
 
 
 def by_subject(plans: Iterable[PlannedReading | Reject]) -> list[SubjectPlan]:
@@ -87,15 +85,11 @@ def by_subject(plans: Iterable[PlannedReading | Reject]) -> list[SubjectPlan]:
 
 
 def with_image_facts(
-    plans: Iterable[PlannedReading | Reject], parser: RowParser, tables: ImageTables
+    plans: Iterable[PlannedReading | Reject], tables: ImageTables
 ) -> Iterator[PlannedReading | Reject]:
     """Add to each reading what MIMIC-CXR-JPG's tables say of its image."""
     for plan in plans:
         if isinstance(plan, Reject):
             yield plan
-            continue
-        try:
-            image, study = parser.image_and_study(plan.row, plan.metadata_path)
-            yield replace(plan, facts=tables.facts(image, study))
-        except BadInputError as error:
-            yield Reject.of(error, *plan.key, "plan")
+        else:
+            yield replace(plan, facts=tables.facts(plan.dicom_id, plan.study_id))

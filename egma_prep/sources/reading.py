@@ -42,8 +42,8 @@ class PlannedReading:
     ----------
     dataset, reading_id : str
         The key.
-    subject_id : str
-        Digits; decides the part.
+    subject_id, study_id, dicom_id : str
+        Of patient, study and image; the patient decides the part.
     metadata_path : str
         The table that lists it, relative to DATA.
     row : mapping
@@ -57,6 +57,8 @@ class PlannedReading:
     dataset: str
     reading_id: str
     subject_id: str
+    study_id: str
+    dicom_id: str
     metadata_path: str
     row: Mapping[str, str] = field(default_factory=dict)
     facts: ImageFacts = _NOTHING_KNOWN

@@ -1,0 +1,90 @@
+"""Transcripts of a speech recogniser: JSON phrases with times, to words (FORMATS, section 2.4)."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from egma_prep.errors import BadInputError
+from egma_prep.sources.reading import RowsOfFile, Words
+from egma_prep.sources.values import check_intervals, decoded, number, require_words, unglued
+
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # JSON can spell it, no table can hold it
+
+
+def words(data: bytes, path: str, offset_s: float) -> Words:
+    """Read ``transcript.json``; a phrase of several words shares its time by their characters.
+
+    Parameters
+    ----------
+    data : bytes
+        The file.
+    offset_s : float
+        Added to its times.
+    """
+    text: list[str] = []
+    edges_s: list[tuple[float, float]] = []
+    places: list[str] = []
+    for index, phrase in enumerate(_phrases(data, path)):
+        where = f"{path}, phrase {index + 1}"
+        begin_s, end_s = (number(phrase[key], path, where) for key in ("begin_time", "end_time"))
+        if end_s < begin_s:
+            what = f"{where} runs from {begin_s:g} to {end_s:g} s"
+            raise BadInputError("reversed_time", path, what)
+        pieces = _pieces(phrase)
+        text += pieces
+        places += [where] * len(pieces)
+        edges_s += share_interval(pieces, begin_s, end_s)
+    require_words(text, path)
+    begin, end = np.array(edges_s, dtype=np.float64).T
+    check_intervals(begin, end, path, places.__getitem__)
+    return Words(text, begin + offset_s, end + offset_s)
+
+
+def phrases_of(data: bytes, path: str) -> RowsOfFile:
+    """Tell of which phrase of the transcript a word is."""
+
+    def place(word: int) -> str:
+        ends = np.cumsum([len(_pieces(phrase)) for phrase in _phrases(data, path)])
+        return f"phrase {np.searchsorted(ends, word, side='right') + 1}"
+
+    return RowsOfFile(path, place)
+
+
+def _pieces(phrase: Mapping[str, Any]) -> list[str]:
+    return unglued(phrase["phrase"]).split()
+
+
+def share_interval(
+    pieces: Sequence[str], begin_s: float, end_s: float
+) -> list[tuple[float, float]]:
+    """Divide an interval in proportion to the pieces' characters."""
+    characters = np.cumsum([0, *map(len, pieces)])
+    share = characters / max(characters[-1], 1)
+    edges = [*(begin_s + (end_s - begin_s) * share[:-1]).tolist(), end_s]
+    return list(pairwise(edges))
+
+
+def _phrases(data: bytes, path: str) -> list[dict[str, Any]]:
+    try:
+        document = json.loads(decoded(data, path))
+    except (ValueError, RecursionError) as error:
+        raise BadInputError("bad_json", path, f"{path} is not JSON ({error})") from None
+    phrases = document.get("time_stamped_text") if isinstance(document, dict) else None
+    if not isinstance(phrases, list) or not all(map(_is_phrase, phrases)):
+        what = f"{path} lacks time_stamped_text with phrase, begin_time and end_time"
+        raise BadInputError("bad_json", path, what)
+    return phrases
+
+
+def _is_phrase(item: object) -> bool:
+    keys = ("phrase", "begin_time", "end_time")
+    return (
+        isinstance(item, dict)
+        and all(key in item for key in keys)
+        and isinstance(item["phrase"], str)
+        and not _HALF_CHARACTER.search(item["phrase"])
+    )
