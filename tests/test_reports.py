@@ -1,6 +1,7 @@
 """MIMIC-CXR reports: FINDINGS and IMPRESSION alone, sentence by sentence."""
 
 import re
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -106,10 +107,11 @@ def test_headings_are_found(report: str, expected: list[str]) -> None:
         ("INDICATION: Cough.\n \n Clear lungs.\n \n Normal.", ["Clear lungs.", "Normal."]),
         ("HISTORY: Cough.\n \n Clear.\n \n NOTIFICATION: Told Dr. ___.", ["Clear."]),
         ("FINDINGS:\n\n HISTORY: Cough.\n\n Clear lungs.", ["Clear lungs."]),
+        ("HISTORY: Cough.\n\n Two views.\n\n Lungs: Clear.", ["Two views.", "Lungs: Clear."]),
     ],
     ids=[
         "a title alone", "nothing else", "below another section", "before a note",
-        "empty findings",
+        "empty findings", "with a part of the body amid it",
     ],
 )  # fmt: skip
 def test_without_findings_and_impression_the_last_paragraphs_are_taken_and_noted(
@@ -178,6 +180,135 @@ def test_headings_of_views_and_organs_begin_findings(heading: str) -> None:
     assert sentences(f"COMPARISON: None.\n {heading}: Edema.")[-1].endswith("Edema.")
 
 
+@pytest.mark.parametrize(
+    "heading",
+    ["CHEST, ___", "PA AND LATERAL CHEST, ___", "PA AND LATERAL CHEST OF ___",
+     "AP CHEST, 5:32 A.M., ___", "AP CHEST, 5:32 A.M. ON ___", "CHEST TWO VIEWS ON ___ AND ___",
+     "PORTABLE AP CHEST FILM, ___ AT 05:20", "CHEST RADIOGRAPH PERFORMED ON ___",
+     "AP CHEST COMPARED TO ___", "AP chest at 5:32 p.m. compared to ___ through ___",
+     "Portable AP chest radiograph", "PA and lateral views of the chest", "Chest, two views, ___"],
+)  # fmt: skip
+def test_findings_below_views_with_a_date_or_not_in_capitals_are_kept(heading: str) -> None:
+    body = f" {heading}:  Large effusion.\n\n IMPRESSION: Unchanged.\n"
+    for before in ("FINAL REPORT\n", "INDICATION: Cough.\n\n"):
+        assert sentences(before + body) == ["Large effusion.", "Unchanged."]
+
+
+@pytest.mark.parametrize("line", ["Chest CT of ___", "Left", "Discussed findings with Dr. ___"])
+def test_other_words_before_a_colon_begin_no_findings(line: str) -> None:
+    report = f"COMPARISON: Radiograph of ___.\n {line}: effusion.\n\n IMPRESSION: Unchanged."
+    assert sentences(report) == ["Unchanged."]
+
+
+RULE = "_" * 78
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["PROVISIONAL FINDINGS IMPRESSION (PFI)", "Provisional findings impression", "PFI",
+     "PFI (PROVISIONAL FINDINGS IMPRESSION)", "WET READ"],
+)  # fmt: skip
+def test_what_was_said_before_the_final_report_is_no_impression(name: str) -> None:
+    provisional = f" {name}: ___ ___ 3:20 PM\n  No acute process.\n"
+    title = "                                 FINAL REPORT\n"
+    final = " INDICATION: Pain.\n\n FINDINGS: Clear.\n\n IMPRESSION: Stable effusion.\n"
+    expected = ["Clear.", "Stable effusion."]
+    assert sentences(f"{provisional} {RULE}\n{title}{final}") == expected
+    assert sentences(f"{title}{final}\n{provisional}") == expected
+
+
+def test_rules_and_titles_between_sections_are_no_text() -> None:
+    for title in ("FINAL REPORT", "FINAL ADDENDUM", "Final Report"):
+        report = f"IMPRESSION: Clear\n {RULE}\n    {title}\n FINDINGS: Old\n {RULE}\n scar."
+        assert sentences(report) == ["Old", "scar.", "Clear"]
+
+
+def test_a_report_without_capitals_is_read_as_one_with_them() -> None:
+    body = (
+        " CHEST, TWO VIEWS, ___:  The heart is large, with the\n following findings: wires.\n\n"
+        " LUNGS: Clear.\n\n IMPRESSION:  No change.\n"
+    )
+    assert sentences(REPORT.lower()) == [one.lower() for one in sentences(REPORT)]
+    assert sentences(f"FINAL REPORT\n INDICATION: cough.\n\n{body}".lower()) == [
+        "the heart is large, with the following findings: wires.",
+        "lungs: clear.",
+        "no change.",
+    ]
+    assert sentences("clear lungs.\n\n normal heart.") == ["clear lungs.", "normal heart."]
+
+
+@pytest.mark.parametrize(
+    "form",
+    ["{}:", "{}.", "{} -", "{} \u2013", "{} --", "{}\uff1a", "{}\u00a0:", "\u00a0{}:", "**{}:**",
+     "**{}**:", "__{}:__", "## {}\n", "## {}:",
+     "**{}**\n"],
+)  # fmt: skip
+@pytest.mark.parametrize("spelt", [str.upper, str.capitalize])
+def test_headings_end_in_other_marks_than_a_colon(form: str, spelt: Callable[[str], str]) -> None:
+    found, impression = (form.format(spelt(name)) for name in ("findings", "impression"))
+    report = f"INDICATION: Cough.\n\n {found} Lungs clear.\n\n {impression} Normal."
+    assert sentences(report) == ["Lungs clear.", "Normal."]
+    assert sentences(report.lower()) == ["lungs clear.", "normal."]
+    assert sentences(report.lower().replace("cough", "Cough")) == ["lungs clear.", "normal."]
+
+
+@pytest.mark.parametrize("line", ["impression: on it.", "findings - old.", "FINDINGS.", "findings"])
+def test_words_of_a_broken_sentence_are_no_headings(line: str) -> None:
+    assert sentences(f"FINDINGS: There are large\n {line}\n") == [f"There are large {line}"]
+
+
+def test_a_report_of_one_line_is_cut_at_its_headings() -> None:
+    report = (
+        "EXAMINATION: Chest Indication: cough. Comparison: None. Findings: Clear, unchanged from"
+        " comparison: nodule. Impression: Normal. Technique: ok."
+    )
+    assert sentences(report) == [
+        "Clear, unchanged from comparison: nodule.",
+        "Normal.",
+        "Technique: ok.",
+    ]
+    assert sentences("Old wires. Conclusion: stable.") == ["Old wires.", "Conclusion: stable."]
+    assert sentences("FINDINGS: Clear. History: CABG.\n IMPRESSION: Ill.") == [
+        "Clear.",
+        "History: CABG.",
+        "Ill.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Clear. ___ line ends low.", ["Clear.", "___ line ends low."]),
+        ("Clear.___ line. As on ___.Next one.", ["Clear.", "___ line.", "As on ___.", "Next one."]),
+        ("As on ___. ___, the line, is low.", ["As on ___.", "___, the line, is low."]),
+        ("Clear. Told ___. ___.", ["Clear.", "Told ___. ___."]),
+        ("1. Clear\n 2. ___ line\n 3. Ill", ["1. Clear", "2. ___ line", "3. Ill"]),
+    ],
+)
+def test_a_removed_name_or_date_begins_a_sentence(text: str, expected: list[str]) -> None:
+    assert sentences(f" FINDINGS: {text}\n") == expected
+
+
+@pytest.mark.parametrize("mark", ["-", "\u2013", "*", "\u2022", "--", "1)", "(2)"])
+@pytest.mark.parametrize("end", [".", ""])
+def test_items_of_a_list_are_sentences(mark: str, end: str) -> None:
+    lines = [f"{mark} No edema{end}", f"{mark} Small\n   effusion{end}", f"{mark} ___ line{end}"]
+    expected = [" ".join(line.split()) for line in lines]
+    assert sentences("IMPRESSION:\n " + "\n ".join(lines)) == expected
+    assert sentences("IMPRESSION: Clear.\n " + "\n ".join(lines)) == ["Clear.", *expected]
+
+
+def test_items_of_a_list_amid_a_line_are_sentences() -> None:
+    found = sentences("FINDINGS: Seen at 5 p.m. - Clear. - Heart large. - 2 cm nodule.")
+    assert found[:2] == ["Seen at 5 p.m. - Clear.", "- Heart large. -"]
+
+
+def test_a_range_that_a_lines_end_broke_is_no_item() -> None:
+    assert sentences("FINDINGS: The tube ends 3\n - 4 cm above.") == [
+        "The tube ends 3 - 4 cm above."
+    ]
+
+
 INTERRUPTIONS = {
     "an examination amid a sentence": (
         "FINDINGS: Heart is large. No prior\n EXAM: none available. A left effusion is present."
@@ -241,7 +372,17 @@ def test_a_report_without_words_of_ours_is_a_named_reject(report: str, reason: s
 
 
 PHRASES = st.sampled_from(
-    ["clear", "no effusion", "LUNGS: clear", "AT 3:45 PM", "apex.There", "x/y"]
+    [
+        "clear",
+        "no effusion",
+        "- small",
+        "Chest, ___: large",
+        "___ line",
+        "LUNGS: clear",
+        "AT 3:45 PM",
+        "apex.There",
+        "x/y",
+    ]
 )
 HEADINGS = st.sampled_from(["FINDINGS:", "IMPRESSION:", "Impression:", "CONCLUSION:", "\n\n"])
 

@@ -54,6 +54,9 @@ DICTATED = {
     "unicode": "größe normal . | 心臓 正常 . | кости целы .",
     "emoji": "lungs 🫁 are clear . | heart ❤️ normal .",
     "capitals": "Heart Size Normal . | Dr . Miller Was Told .",
+    "a removed name begins a sentence": "clear . | ___ was told . | seen ___ .",
+    "a removed name alone ends with what was said": "told ___ . ___ .",
+    "a dash stays where it was dictated": "clear . - | heart normal .",
     "three sentences": "heart normal . | lungs clear . | no effusion .",
 }  # fmt: skip
 GLUED = {

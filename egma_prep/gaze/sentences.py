@@ -27,6 +27,9 @@ _NUMBERED = frozenset(
      "zone"]
 )  # fmt: skip
 
+_REMOVED = "__"
+"""Reports write ``___`` for a name or a date that was taken out: no word, but it begins as one."""
+
 _ONE_THREAD = threading.Lock()
 
 
@@ -121,9 +124,11 @@ def _starts_at_punctuation(tokens: list[str]) -> list[bool] | None:
     sentence: list[str] = []
     worded, ended, ends = False, True, 0
     items = _run_on_items(tokens)
+    last_word = max((at for at, token in enumerate(tokens) if is_word(token)), default=0)
     for at, (token, following) in enumerate(zip(tokens, [*tokens[1:], None], strict=True)):
         # Punctuation after an end ("normal . .") stays with the sentence it follows.
-        starts.append(not starts or at in items or (ended and is_word(token)))
+        begins = is_word(token) or (_REMOVED in token and at < last_word)
+        starts.append(not starts or (at in items and worded) or (ended and begins))
         if starts[-1]:
             ends += at in items and not ended
             sentence, worded, ended = [], False, False
@@ -182,7 +187,8 @@ def _item_number(tokens: list[str], at: int) -> int:
         rest = rest[1:]
     else:
         rest = rest[:1]
-    if not (rest and rest[0][0].isalpha() and _ENUMERATOR.fullmatch(number)):
+    word = bool(rest) and (rest[0][0].isalpha() or rest[0].startswith(_REMOVED))
+    if not (word and _ENUMERATOR.fullmatch(number)):
         return 0
     return 0 if at and tokens[at - 1].lower() in _NUMBERED else int(number)
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from itertools import accumulate
+from string import ascii_lowercase, ascii_uppercase
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,9 @@ from egma_prep.sources.values import decoded, has_words, unglued
 _REPORT = manifest("mimic-cxr")["report"]
 _WANTED: list[str] = _REPORT["sections"]
 _KIND_OF = {
-    name: kind for kind in (*_WANTED, "other", "anatomy") for name in _REPORT["headings"][kind]
+    name: kind
+    for kind in (*_WANTED, "other", "anatomy", "preamble")
+    for name in _REPORT["headings"][kind]
 }
 _NAMED = {*_WANTED, "other"}
 _VOCABULARY = {
@@ -29,7 +32,18 @@ _LIKENESS, _MISSPELT_LETTERS = 0.87, 6
 """The least like of the misspelt headings that MIT-LCP's parser lists is 0.875 like its own; short
 words are too near each other ("dated" to "date")."""
 _BLANK_LINES = re.compile(r"\n\s*\n")
+_PARAGRAPH_ENDS = re.compile(r"\n\s*\n\s*$")
 _TITLE = re.compile(r"[^a-z]*")
+_RULE = re.compile(r"^[^\S\n]*[_=*-]{10,}[^\S\n]*$", re.MULTILINE)
+"""A line across the page, between what was said first and the final report."""
+_BULLET = re.compile(
+    r"^[^\S\n]*(?:[-\u2013\u2014*\u2022\u00b7]{1,2}|\(?\d{1,2}\))[^\S\n]+(?=\S)", re.MULTILINE
+)
+_BULLET_AMID = re.compile(
+    r"(?<![.\s][A-Za-z]\.)(?<=[.?!])[^\S\n]+(?=[-\u2013\u2014*\u2022\u00b7]{1,2}[^\S\n]+[A-Z_])"
+)
+"""Where a report has lost its line ends; not "5 p.m. - Stable"."""
+_IN_CAPITALS = str.maketrans(ascii_lowercase, ascii_uppercase)
 _CLOCK = (
     r"(?:\d{1,2}:\d{2}(?:\s*(?:[AaPp]\.?\s?[Mm]\b\.?|(?i:hours|hrs)))?|\d{1,2}/\d{1,2}/\d{2,4})"
 )
@@ -38,29 +52,49 @@ _TAKEN_AT = re.compile(rf"\s*(?:{_AT}{_CLOCK}[,.;]?\s*)+")
 """When views were taken, after the heading that names them."""
 
 
-def _any_of(kinds: Iterable[str]) -> str:
-    names = [name for name, kind in _KIND_OF.items() if kind in kinds]
+def _any_of(names: Iterable[str]) -> str:
     return "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
 
 
+_OURS = _any_of(name for name, kind in _KIND_OF.items() if kind in _WANTED)
+_ALONE = "|".join([_OURS, _any_of(_REPORT["titles"])])
+_OTHERS = _any_of(_REPORT["headings"]["other"])
+_KNOWN = _any_of(name for name, kind in _KIND_OF.items() if kind in _NAMED)
+_GAP = r"[^\S\n]*"  # no-break spaces too
+_LINE = rf"^{_GAP}(?:(?:\*{{1,2}}|\#{{1,6}}|__(?!_)){_GAP})?"  # Markdown's marks are no text
+_COLON = rf"(?:\*\*|__)?{_GAP}[:\uff1a](?!\d)(?:\*\*|__(?!_))?"
+_STOP = rf"{_GAP}(?:\.|[-\u2013\u2014]{{1,2}})(?=\s)"
+_END = rf"(?:\*\*|__)?{_GAP}$"
+_OF_VIEWS = (
+    rf"(?=[A-Za-z])(?:(?<![A-Za-z])(?i:[ap]\.\s?m\.|(?:{_any_of(_VOCABULARY)})(?![A-Za-z]))"
+    r"|[\d_ ,()/&'-]|:(?=\d))+"
+)
+"""Views and parts of the body, in any capitals, with dates and times: ``CHEST, ___ AT 05:20``."""
+
 _HEADING = re.compile(
     # At a line's start: capitals, or a known heading that begins with one; "AT 3:45 PM" is none.
-    r"^[ \t]*(?P<line>[A-Z][A-Z0-9 ()/,'&-]*[A-Z)]"
-    rf"|(?=[A-Z])(?i:{_any_of([*_WANTED, 'other'])}"
-    rf"|(?:clinical )?(?:{'|'.join(_REPORT['purposes'])})s?\b[^:\n.]{{0,60}}))[ \t]*:(?!\d)"
+    rf"{_LINE}(?P<line>[A-Z][A-Z0-9 ()/,'&-]*[A-Z)]"
+    rf"|(?=[A-Z])(?i:{_KNOWN}"
+    rf"|(?:clinical )?(?:{'|'.join(_REPORT['purposes'])})s?\b[^:\n.]{{0,60}})){_COLON}"
     # Alone in its line it needs no colon.
-    rf"|^[ \t]*(?P<alone>{_any_of(_WANTED).upper()})[ \t]*$"
+    rf"|{_LINE}(?P<alone>{_ALONE.upper()}){_END}"
+    # These may be words of a sentence that a line's end broke; see _begins_section.
+    rf"|{_LINE}(?P<weak>(?i:(?:{_KNOWN})(?={_COLON}|{_STOP})|(?:{_ALONE})(?={_END})))"
+    rf"(?:{_COLON}|{_STOP}|{_END})"
+    rf"|{_LINE}(?P<view>{_OF_VIEWS}){_COLON}"
     # Amid a line, where a report has lost its line ends; "SEEN IN COMPARISON:" is no other section.
-    rf"|(?<=\s)(?P<amid>{_any_of(_WANTED).upper()})[ \t]*:"
-    rf"|(?<=[^A-Z]\s)(?P<other>{_any_of(['other']).upper()})[ \t]*:"
-    # A part of the body after a sentence ("COMPARISON: None. HEART: Large.").
-    r"|(?:(?<=[.;?!]\s)|(?<=[.;?!]\s\s))(?P<organ>[A-Z][A-Z /,&-]*[A-Z])[ \t]*:(?!\d)",
+    rf"|(?<=\s)(?P<amid>{_OURS.upper()})[ \t]*:"
+    rf"|(?<=[^A-Z]\s)(?P<other>{_OTHERS.upper()})[ \t]*:"
+    # A part of the body after a sentence ("COMPARISON: None. HEART: Large."), or any section
+    # in a report of one line.
+    r"|(?:(?<=[.;?!]\s)|(?<=[.;?!]\s\s))"
+    rf"(?:(?P<organ>[A-Z][A-Z /,&-]*[A-Z])|(?P<in_one_line>(?=[A-Z])(?i:{_KNOWN})))[ \t]*:(?!\d)",
     re.MULTILINE,
 )
 
 
 class ReportWords(NamedTuple):
-    """Words of a report without times, which of them begin a paragraph, and what was noted."""
+    """Words of a report without times, which begin a paragraph or an item, and what was noted."""
 
     words: Words
     paragraphs: tuple[int, ...]
@@ -83,7 +117,7 @@ def report_words(data: bytes, path: str) -> ReportWords:
     BadInputError
         If no words of the report may be findings.
     """
-    text = decoded(data, path).replace("\r\n", "\n").replace("\r", "\n")
+    text = _RULE.sub("", decoded(data, path).replace("\r\n", "\n").replace("\r", "\n"))
     sections, unknown = _sections(text)
     wanted = [one.body for kind in _WANTED for one in sections if one.kind == kind]
     paragraphs = _paragraphs(wanted)
@@ -99,8 +133,9 @@ def report_words(data: bytes, path: str) -> ReportWords:
         paragraphs = next(filter(None, map(_last_paragraphs, reversed(sections))), [])
     if not paragraphs:
         raise BadInputError("no_report_section", path, f"{path} has no findings or impression")
-    begins = tuple(accumulate(map(len, paragraphs[:-1]), initial=0))
-    tokens = [word for paragraph in paragraphs for word in paragraph]
+    items = [item for paragraph in paragraphs for item in _items(paragraph)]
+    begins = tuple(accumulate(map(len, items[:-1]), initial=0))
+    tokens = [word for item in items for word in item]
     unknown_s = np.full(len(tokens), np.nan)
     return ReportWords(Words(tokens, unknown_s, unknown_s), begins, notes)
 
@@ -118,18 +153,20 @@ class _Section(NamedTuple):
 
 def _sections(text: str) -> tuple[list[_Section], int]:
     """Cut a report into sections; count headings that hide their text."""
-    titled = bool(_TITLE.fullmatch(_BLANK_LINES.split(text)[0]))
-    # Each with its kind, its heading's end and begin, and whether it interrupts.
-    found = [("preamble", 0, 0, not titled)]
+    found = [("preamble", 0, 0, False)]  # kind, heading's end and begin, whether it interrupts
     unknown = 0
-    for heading in _HEADING.finditer(text):
+    # Where there are no capitals they cannot tell a heading.
+    shown = text if any(map(str.isupper, text)) else text.translate(_IN_CAPITALS)
+    for heading in _HEADING.finditer(shown):
         inside = found[-1][0] in _WANTED
         name = " ".join(heading[heading.lastgroup or 0].lower().split())
         kind = _kind(name, inside)
         if kind in (None, "views", "anatomy") and inside:
             continue  # part of the findings' text
         before = text[found[-1][1] : heading.start()]
-        new_paragraph = bool(re.search(r"\n\s*\n\s*$", before))
+        if not _begins_section(heading, kind, text, _Section(found[-1][0], before, False)):
+            continue
+        new_paragraph = bool(_PARAGRAPH_ENDS.search(before))
         if kind is None:
             unknown += found[-1][0] != "preamble"
         elif inside and name in _REPORT["prose"] and not new_paragraph and _goes_on(before):
@@ -146,10 +183,38 @@ def _sections(text: str) -> tuple[list[_Section], int]:
             found.append((kind, heading.end(), heading.start(), inside and not usual))
     ends = [*(begin for _, _, begin, _ in found[1:]), len(text)]
     sections = [
-        _Section(kind, text[at:end], interrupts)
+        _Section(
+            kind, text[at:end], interrupts or (kind == "preamble" and not _titled(text[at:end]))
+        )
         for (kind, at, _, interrupts), end in zip(found, ends, strict=True)
     ]
     return sections, unknown
+
+
+def _begins_section(heading: re.Match[str], kind: str | None, text: str, last: _Section) -> bool:
+    """Tell a heading, after the last section, from words of a sentence that look like one."""
+    group, goes_on = heading.lastgroup, _goes_on(last.body)
+    starts_report = last.kind == "preamble" and not last.body.strip()
+    opens = starts_report or bool(_PARAGRAPH_ENDS.search(last.body))
+    if group == "view":
+        # Below COMPARISON a line may begin "Chest CT of ___:".
+        sure = text[slice(*heading.span(group))].isupper() and not goes_on
+        known = kind in ("views", "anatomy") and (opens or sure)
+        return known and not _last_paragraphs(last)  # which may be all that there is
+    if group == "weak":
+        return opens or (kind in _WANTED and not goes_on)
+    if group == "in_one_line":
+        inside = last.kind in _WANTED
+        further = kind in {*_WANTED} - {last.kind} if inside else last.kind != "preamble"
+        return further and "\n" not in text.strip()
+    # Without capitals, "with the\n following findings:" looks like a heading too.
+    sure = group != "amid" and heading[group or 0].lower() in _KIND_OF
+    return sure or opens or not goes_on or any(map(str.isupper, text))
+
+
+def _titled(body: str) -> bool:
+    """Tell whether text without a heading begins with nothing or a title."""
+    return bool(_TITLE.fullmatch(_BLANK_LINES.split(body)[0]))
 
 
 def _goes_on(before: str) -> bool:
@@ -169,7 +234,8 @@ def _kind(name: str, in_findings: bool) -> str | None:
     purposes = tuple(_REPORT["purposes"])
     if name.removeprefix("clinical ").startswith(purposes):
         return "other"
-    for part in _WANTED if in_findings else [*_REPORT["contained"], *purposes]:
+    parts = _WANTED if in_findings else [*_REPORT["contained"], *purposes]
+    for part in [*_REPORT["provisional"], *parts]:
         if part in name:
             return _KIND_OF.get(part, "other")
     long = len(name) >= _MISSPELT_LETTERS
@@ -188,17 +254,28 @@ def _kind(name: str, in_findings: bool) -> str | None:
     return next((kind for kind in ends if kind in _NAMED), None)
 
 
-def _paragraphs(texts: Iterable[str]) -> list[list[str]]:
-    """Cut texts at blank lines into words; leave out paragraphs of punctuation alone."""
-    split = (unglued(one).split() for text in texts for one in _BLANK_LINES.split(text))
-    return [words for words in split if has_words(words)]
+def _paragraphs(texts: Iterable[str]) -> list[str]:
+    """Cut texts at blank lines; leave out paragraphs of punctuation alone."""
+    return [one for text in texts for one in _BLANK_LINES.split(text) if has_words(one)]
 
 
-def _last_paragraphs(section: _Section) -> list[list[str]]:
+def _items(paragraph: str) -> list[list[str]]:
+    """Cut a paragraph into the items of its list, if it is one, and these into words."""
+    items = [""]
+    is_list = len(_BULLET.findall(paragraph)) > 1
+    for line in paragraph.split("\n"):
+        # A single "\n - 4 cm" may be a range that a line's end broke.
+        if _BULLET.match(line) and (is_list or not _goes_on(items[-1])):
+            items.append("")
+        items[-1] += f"{line}\n"
+    cut = (one for item in items for one in _BULLET_AMID.split(item))
+    return [unglued(one).split() for one in cut if has_words(one)]
+
+
+def _last_paragraphs(section: _Section) -> list[str]:
     """Take what may be findings of a section that is not called so.
 
     Its first paragraph is what its heading says, or the report's title.
     """
-    paragraphs = _BLANK_LINES.split(section.body)
-    own = section.kind != "preamble" or bool(_TITLE.fullmatch(paragraphs[0]))
-    return _paragraphs(paragraphs[own:])
+    own = section.kind != "preamble" or _titled(section.body)
+    return _paragraphs(_BLANK_LINES.split(section.body)[own:])

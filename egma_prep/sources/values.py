@@ -23,7 +23,10 @@ _ID_SUFFIX = re.compile(r"\.(0|dcm|dicom|jpe?g|png)$", re.IGNORECASE)
 _LETTERS = ("p", "s")
 _LETTERED_ID = re.compile(r"[pPsS][0-9]+")
 _ROUNDED_ID = re.compile(r"\d+([.,]\d+)?[eE][+-]?\d+")
-_GLUED_SENTENCES = re.compile(r"(?<=[A-Za-z]{2}[.?!])(?=[A-Za-z]{2})")  # "normal.there"
+# "normal.there"; ___ stands for what was removed from a report
+_GLUED_SENTENCES = re.compile(
+    r"(?<=[A-Za-z]{2}[.?!])(?=[A-Za-z]{2}|___)|(?<=___[.?!])(?=[A-Za-z]{2})"
+)
 
 
 def decoded(data: bytes, path: str) -> str:
