@@ -105,7 +105,7 @@ LISTENERS = {
 }
 SPEAKER = """
 import logging, sys, warnings
-from {package}.own_process import own_process
+from {module} import own_process
 with own_process():
     for number in range(2):
         print("out", number, "\\udcff")
@@ -119,12 +119,12 @@ with own_process():
 """
 
 
-@pytest.mark.parametrize("package", ["egma_prep", "egma_train"])
+@pytest.mark.parametrize("module", ["egma_prep.etl.own_process", "egma_train.own_process"])
 @pytest.mark.parametrize("how", LISTENERS)
-def test_a_command_goes_on_when(how: str, package: str, tmp_path: Path) -> None:
+def test_a_command_goes_on_when(how: str, module: str, tmp_path: Path) -> None:
     listener, speaker = LISTENERS[how]()
     shell = ["/bin/sh", "-c", 'exec "$@" 2>&-', "sh"] if "2>&-" in how else []
-    script = [sys.executable, "-c", SPEAKER.format(package=package), str(tmp_path / "done")]
+    script = [sys.executable, "-c", SPEAKER.format(module=module), str(tmp_path / "done")]
     job = subprocess.Popen(
         [*shell, *script],
         stdin=subprocess.PIPE,
@@ -135,7 +135,8 @@ def test_a_command_goes_on_when(how: str, package: str, tmp_path: Path) -> None:
     os.close(speaker)
     said = b""
     while b"out 0" not in said:
-        said += os.read(listener, 1000)
+        said += (more := os.read(listener, 1000))
+        assert more, said  # it ended
     os.close(listener)
     job.communicate(b"go on\n", timeout=PATIENCE_S)
     assert job.returncode == 0
