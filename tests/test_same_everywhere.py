@@ -462,7 +462,7 @@ def test_no_temporary_file_is_left(clean_out: Path) -> None:
     assert not [name for name in names if name.startswith(".") or name.endswith(".tmp")]
     assert {path.name for path in clean_out.iterdir()} == {
         "run.json", "tables", "images", "shards", "rejects.parquet", "state", "README.md",
-        "shareable.json", ".gitignore",
+        "shareable.json", ".gitignore", "inputs.parquet",
     }  # fmt: skip
 
 
