@@ -57,7 +57,7 @@ def make_part(
     """
     try:
         job.check_sight()
-        with OutFolder(job.out, job.token).at_work():
+        with job.folder.at_work():
             return _make_part(plan, job, fatal, attempt)
     except Exception as error:
         if job.options.execution.scheduler and is_of_a_store(error):
@@ -66,7 +66,7 @@ def make_part(
 
 
 def _make_part(plan: PartPlan, job: Job, fatal: Collection[tuple[str, str]], attempt: str) -> int:
-    out, files = OutFolder(job.out, job.token), job.files()
+    out, files = job.folder, job.files()
     out.remove_part(plan.part)
     columns, rejects, notes = _load_all(plan, job, files, fatal, attempt)
     written = len(columns["shard"]["image"])
@@ -151,7 +151,7 @@ def _load_all(
     rejects, notes = list(plan.rejects), Counter[str]()
     images: dict[str, FramedImage | BadInputError] = {}  # decoded once for all their readings
     subject = None
-    note = OutFolder(job.out).last_reading_file(plan.part)
+    note = job.folder.last_reading_file(plan.part)
     make_folder(note.parent)
 
     def read(files: InputFiles, planned: PlannedReading) -> None:

@@ -93,6 +93,11 @@ class Job:
         return InputFiles(self.data, self.images, self.options.source.as_published)
 
     @cached_property
+    def folder(self) -> OutFolder:
+        """The output folder, under this run's lock."""
+        return OutFolder(self.out, self.token)
+
+    @cached_property
     def layout(self) -> Source:
         """Look the source up by its name, once."""
         return sources()[self.source]
@@ -109,7 +114,7 @@ class Job:
             return
         seen = {
             self.data: any((self.data / name).exists() for name in self.landmarks),
-            self.out: OutFolder(self.out).run_file.exists(),
+            self.out: self.folder.run_file.exists(),
         }
         for place, there in seen.items():
             if not there:
@@ -150,7 +155,7 @@ def why_stale(plan: PartPlan, job: Job, files: InputFiles, stamps: Stamps | None
     stamps : dict, optional
         Those of all objects of ``out/``, which are not read again then.
     """
-    out = OutFolder(job.out)
+    out = job.folder
     record = out.record(plan.part)
     if record is None:
         damaged = out.record_file(plan.part).exists()

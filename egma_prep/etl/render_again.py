@@ -102,7 +102,7 @@ def render_parts(out: OutFolder, kept: Options, options: Options, written: dict[
         dask_client(options.execution, out.scratch) as client,
         Progress("readings", sum(written.values())) as progress,
     ):
-        jobs = deque((part, out.root, out.token, kept.render.format, options) for part in written)
+        jobs = deque((part, out, kept.render.format, options) for part in written)
         for (part, *_), fingerprint in each_done(client, render_part, jobs):
             if fingerprint is WORKER_DIED:
                 raise BadUsageError(
@@ -122,11 +122,8 @@ def written_by_part(out: OutFolder) -> dict[int, int]:
     return {part: record["written"] for part, record in records.items() if record["written"]}
 
 
-def render_part(
-    part: int, out_root: Path, token: str, old_format: str, options: Options
-) -> Fingerprint:
+def render_part(part: int, out: OutFolder, old_format: str, options: Options) -> Fingerprint:
     """Render one part's shard into the folder of new shards."""
-    out = OutFolder(out_root, token)
     old = load_shard(out.shard(part, old_format))
     by_table = out.part_rows(part, ("words", "fixations", "sentences"))
     made = [

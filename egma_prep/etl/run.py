@@ -170,7 +170,7 @@ def _bring_up_to_date(
     replacing: bool,
     again: Collection[int],
 ) -> Summary:
-    out, options = OutFolder(wanted.out, wanted.token), wanted.options
+    out, options = wanted.folder, wanted.options
     planned = sum(len(subject.readings) + len(subject.rejects) for subject in subjects)
     # New render options come last, over finished parts, so that shards never mix two; what holds
     # no raw gaze cannot be rendered again.
@@ -321,7 +321,7 @@ def _notices(run: dict[str, Any], job: Job, wanted: Options) -> list[str]:
 def _make(
     stale: list[PartPlan], parts: set[int], job: Job, wanted: Options, header: dict[str, Any]
 ) -> None:
-    out = OutFolder(job.out)
+    out = job.folder
     with contextlib.ExitStack() as stack:
         if stale:
             client = stack.enter_context(dask_client(wanted.execution, out.scratch))
@@ -337,7 +337,7 @@ def _make(
 
 def _made(client: Any, stale: list[PartPlan], job: Job) -> Iterator[PartPlan]:
     """Make parts; readings on which workers die time and again are rejected, their mates kept."""
-    out, deaths = OutFolder(job.out), Counter[tuple[str, str]]()
+    out, deaths = job.folder, Counter[tuple[str, str]]()
     at_nothing, in_a_row = Counter[int](), 0
     longest_first = sorted(stale, key=lambda plan: -len(plan.readings))  # all workers end together
     jobs: deque[tuple[Any, ...]] = deque((plan, job, (), token_hex(4)) for plan in longest_first)

@@ -23,7 +23,7 @@ LABELS = (
     "Edema", "Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion",
     "Pleural Other", "Fracture", "Support Devices",
 )  # fmt: skip
-_QUALITY = 95
+_QUALITY = 95  # what the class reads are JPEGs
 _MOST_CLEARED = 64  # of 255; beyond a quarter of the peak nothing is near zero
 _STUB = Path("....") / "EGMA" / "local_data" / "sentence-label.csv"  # a path that the class holds
 

@@ -39,12 +39,14 @@ def _fields(described: str) -> list[pa.Field]:
 _KEY = "text: dataset reading_id"
 _FACTS = f"{_KEY} subject_id study_id dicom_id split view, int: width height"
 
+# Times are null in a written report; heatmap, peak and grid where nobody looked.
 SENTENCE = pa.struct(
     _fields(
         "text: text, double: begin end, int: words fixations, float: gaze_seconds,"
         " bytes: heatmap, float: peak_seconds, grid: grid"
     )
 )
+# In the 224 frame; REFLACX alone gives certainties.
 REGION = pa.struct(_fields("text: name kind, float: x0 y0 x1 y1 certainty"))
 SHARD = pa.schema(
     [
@@ -54,7 +56,10 @@ SHARD = pa.schema(
         pa.field("regions", pa.list_(REGION)),
     ]
 )
+# Several radiologists read one image: each is stored once.
 IMAGES = pa.schema(_fields("text: dicom_id, int: width height, bytes: image"))
+# In pixels of the original image, and in the 224 frame where a name says so; seconds from the
+# recording's start. Double, so that what was read is what is written.
 TABLES = {
     name: pa.schema(_fields(columns))
     for name, columns in {
@@ -69,7 +74,9 @@ TABLES = {
         " int: first_word last_word",
     }.items()
 }
+# Who has these can draw one radiologist's scanpath; --privacy leaves them out.
 _RAW_GAZE = ("fixations", "alignment")
+# A size of -1: it was looked for and is not there, which decides as much as its content.
 INPUTS = pa.schema(
     [
         pa.field("path", pa.string()),

@@ -13,7 +13,7 @@ from egma_prep.storage.atomic import appearing_whole, damaged, fingerprint_of, t
 from egma_prep.storage.paths import Fingerprint, is_of_a_store, is_remote, stamp
 from egma_prep.storage.permissions import sync
 
-_ROWS_PER_GROUP = 100_000
+_ROWS_PER_GROUP = 100_000  # small groups make a table slow to read, large ones take memory
 
 
 def write_table(path: Path, table: pa.Table) -> Fingerprint:

@@ -174,6 +174,7 @@ def bins(values: "pd.Series[float]", told: Told) -> tuple[Any, Any]:
     """Count values in 24 bins, those of enough patients; extremes then fall into the outer bins."""
     known = values.dropna().astype(float)
     if told.least > 1 and len(known):
+        # The longest reading of all is one person's: its length may tell whose.
         known = known.clip(*np.quantile(known, [0.02, 0.98]))
     edges = np.histogram_bin_edges(known, bins=_BINS)
     at = np.searchsorted(edges[1:-1], known, side="right")

@@ -97,6 +97,7 @@ def _mean_map(axis: Axes, name: str, mean: MeanMap, with_image: bool) -> None:
 def _svg(figure: Figure, title: str) -> Markup:
     """Write a figure as an element with a text for those who do not see it."""
     text = io.StringIO()
+    # Ids in an SVG are random otherwise, and equal runs have equal pages.
     with matplotlib.rc_context({"svg.hashsalt": title}):
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     drawing = text.getvalue().partition("<svg")[2]
