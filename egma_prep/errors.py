@@ -47,7 +47,7 @@ REASONS = {
     "out_of_memory": "with fewer --workers each has more; the next run tries it again",
     "killed_worker": "its worker died each time; the next run tries it again",
     "wrong_type": "a fault of the source in egma_prep/sources, not of the data; mend it there",
-    "unexpected": "a fault of this program; please report it with the message",
+    "unexpected": "a fault of this program, or of a source of yours; mend it, or report it",
 }
 """Reason codes of ``rejects.parquet`` and how to mend each."""
 
@@ -140,6 +140,8 @@ class BadInputError(Exception):
     """
 
     def __init__(self, reason: str, path: str, what: str) -> None:
+        if reason not in REASONS:  # of a source of one's own
+            raise ValueError(f"{reason!r} is no reason; errors.REASONS has those that there are")
         where = "" if path in what else f"{path}: "
         super().__init__(f"{where}{what}; {REASONS[reason]}")
         self.reason = reason

@@ -170,18 +170,75 @@ def test_a_changed_source_makes_its_parts_again(
     module = tmp_path / "dropped" / "lab.py"
     module.write_text(module.read_text() + "# changed\n")
     registry.code_of.cache_clear()  # as in another process
-    assert "again, other layout's code" in run_etl(lab, tmp_path / "out").output
+    assert "again, other module or declaration" in run_etl(lab, tmp_path / "out").output
+
+
+def test_a_changed_declaration_makes_its_parts_again(lab: Path, tmp_path: Path) -> None:
+    assert run_etl(lab, tmp_path / "out").exit_code == 0
+    declaration = tmp_path / "data_manifests" / "lab.toml"
+    declaration.write_text(declaration.read_text().replace("40.0", "41.0"))
+    registry.code_of.cache_clear()  # as in another process
+    assert "again, other module or declaration" in run_etl(lab, tmp_path / "out").output
+
+
+def test_a_reading_whose_folder_no_file_can_be_named_by_is_rejected(
+    lab: Path, tmp_path: Path
+) -> None:
+    (lab / "readings" / "bear").rename(lab / "readings" / "my bear")
+    result = run_etl(lab, tmp_path / "out", "--max-reject-share", 1)
+    assert "rejected my bear (bad_id)" in result.output and "written 2 (lab 2)" in result.output
+    assert egma_prep("inspect", "--out", tmp_path / "out").exit_code == 0
+
+
+def test_a_scan_rejects_what_a_run_rejects_and_for_the_same_reason(
+    lab: Path, tmp_path: Path
+) -> None:
+    give_bear(lab, "Words(", "text", "[' x', 'y', 'z']")
+    assert re.search(r"would be rejected: 1\n +1 wrong_type", egma_prep("scan", lab).output)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("dropped/lab.py", "def (", r"sources/lab.py cannot be imported \(SyntaxError"),
+        (
+            "data_manifests/lab.toml",
+            "name = ",
+            r"lab.toml is no TOML \(Invalid value .*\); mend it",
+        ),
+        ("data_manifests/lab.toml", None, r"lab.toml is missing; declare the dataset there"),
+    ],
+)
+def test_a_broken_source_or_declaration_is_one_line(
+    lab: Path, tmp_path: Path, file: str, text: str | None, said: str
+) -> None:
+    path = tmp_path / file
+    path.unlink() if text is None else path.write_text(text)
+    result = run_etl(lab, tmp_path / "out")
+    assert result.exit_code == 2 and len(result.stderr.splitlines()) == 1
+    assert re.search(said, result.stderr), result.stderr
+
+
+def test_a_fault_of_a_source_and_a_reason_that_is_none_say_where(lab: Path, tmp_path: Path) -> None:
+    give_bear(lab, "labels=", "{}", "1 / 0")
+    result = run_etl(lab, tmp_path / "out", "--max-reject-share", 1)
+    assert "ZeroDivisionError: division by zero (lab.py:" in result.output
+    assert "1 unexpected" in egma_prep("scan", lab).output
+    with pytest.raises(ValueError, match=r"'bad_jsn' is no reason; errors\.REASONS has"):
+        BadInputError("bad_jsn", "x", "y")
 
 
 def test_an_unknown_source_lists_the_dropped_one_too(lab: Path, tmp_path: Path) -> None:
     result = run_etl(lab, tmp_path / "out", "--source", "game")
     assert result.exit_code == 2
-    assert "eye_gaze, lab, mimic_cxr, mimic_eye, reflacx" in result.stderr
+    assert "lab" in sources() and ", ".join(sorted(sources())) in result.stderr
 
 
 EXTRAS = {  # where in the source, what it gives there, what instead
     "an int split": ("split=", "None", "7"),
     "a split that pandas left blank": ("split=", "None", "np.nan"),
+    "a split of another name": ("split=", "None", "'val'"),
+    "a label of nobody": ("labels=", "{}", "{'Edema': 1.0}"),
     "an int view": ("view=", "None", "2"),
     "an int study": ("study_id=", "planned.study_id", "1"),
     "a label that is text": ("labels=", "{}", "{'lab:Edema': '1.0'}"),
@@ -206,13 +263,16 @@ NEEDED = {
         "Words(text, *np.full((2, 3), np.nan))", "words", "without times, though there is gaze",
     ),
     "a fixation nowhere": (
-        "*looks.values(), ", "degree_px", "np.nan * degree_px", "fixations", "in another type",
+        "end, x, y, ", "degree_px", "np.nan * degree_px", "fixations", "in another type",
     ),
     "no pixels a degree": (
-        "*looks.values(), ", "degree_px", "0 * degree_px", "fixations", "with 0 or fewer pixels",
+        "end, x, y, ", "degree_px", "0 * degree_px", "fixations", "with 0 or fewer pixels",
     ),
     "an absolute path": ("image_path=", "image", "'/etc/passwd'", "image_path", "not below DATA"),
     "a path that leads out": ("image_path=", "image", "'../x'", "image_path", "not below DATA"),
+    "an id that no file can have": (
+        "dicom_id=", "planned.dicom_id", "'my bear'", "", "",
+    ),
     "another reading's id": (
         "subject_id=", "planned.subject_id", "'P9'", "dataset, reading_id and subject_id",
         "other than it planned",
@@ -249,4 +309,6 @@ def test_what_a_heatmap_needs_and_cannot_be_rejects_its_reading_by_name(
     result = run_etl(lab, tmp_path / "out", "--max-reject-share", 1)
     assert result.exit_code == 0, result.output
     says = f"rejected bear (wrong_type): its source gives {name} of reading 'bear' {how}"
-    assert says in result.output and "written 2 (lab 2)" in result.output
+    if not name:
+        says = "rejected bear (bad_id): : its source gives the dicom_id 'my bear'"
+    assert says.replace(": : ", ": ") in result.output and "written 2 (lab 2)" in result.output

@@ -54,7 +54,7 @@ class PartPlan:
             "schema": SCHEMA_VERSION,
             "rules": RULES_VERSION,
             "layout": source,
-            "layout's code": code_of(source),
+            "module or declaration": code_of(source),
             "options": options.data_half,
             "render": asdict(options.render),
             "metadata": hashlib.sha256(text.encode()).hexdigest(),

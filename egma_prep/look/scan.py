@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from egma_prep.errors import BadInputError, noted
+from egma_prep.errors import BadInputError, BadUsageError, noted
 from egma_prep.etl.make_part import make_part
 from egma_prep.etl.own_cluster import default_workers
 from egma_prep.etl.parts import Job, PartPlan
@@ -21,7 +21,7 @@ from egma_prep.sources import eye_gaze, reflacx
 from egma_prep.sources.check_reading import check_reading
 from egma_prep.sources.files import InputFiles, told
 from egma_prep.sources.manifests import declared, manifest
-from egma_prep.sources.reading import PlannedReading, RawReading, Size
+from egma_prep.sources.reading import PlannedReading, RawReading, Size, typed_reading
 from egma_prep.sources.registry import Source, choose_source, with_defaults_of
 from egma_prep.storage.progress import Progress
 
@@ -67,7 +67,7 @@ def scan_tree(
     files = open_tree(data, images)
     source = choose_source(files, source_name)
     subjects = planned_subjects(source, files)
-    found = Scan(subjects=len(subjects))
+    found = Scan(subjects=sum(bool(subject.subject_id) for subject in subjects))
     chosen = _spread([one for subject in subjects for one in subject.readings], _CHECKED)
     for subject in subjects:
         found.planned.update(reading.dataset for reading in subject.readings)
@@ -148,12 +148,16 @@ def _load(
     """Load a reading as its source has it, its image's size, and what a run would note of it."""
     raw = size = None
     try:
-        raw = source.load(planned, files, Options().source)
+        raw = typed_reading(source.load(planned, files, Options().source), planned)
         size = image_size(files.read(raw.image_path), raw.image_path)
         return raw, size, check_reading(raw, size).notes
     except BadInputError as error:
         found.rejects[error.reason] += 1
         found.missing |= {error.path} if error.reason == "missing_file" else set()
+    except BadUsageError:
+        raise
+    except Exception:  # a run rejects such a reading, too, and says where
+        found.rejects["unexpected"] += 1
     return raw, size, None
 
 

@@ -2,24 +2,44 @@
 
 import tomllib
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+from egma_prep.errors import BadUsageError
 from egma_prep.storage.paths import shipped_folder
 
 
 @cache
 def manifest(dataset: str) -> dict[str, Any]:
-    """Read one declaration, such as ``reflacx``."""
-    path = shipped_folder("data_manifests") / f"{dataset}.toml"
-    return tomllib.loads(path.read_text(encoding="utf-8"))
+    """Read one declaration, such as ``reflacx``.
+
+    Raises
+    ------
+    BadUsageError
+        If there is none, or it is no TOML.
+    """
+    path = _path_of(dataset)
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadUsageError(f"{path} is missing; declare the dataset there") from None
+    except ValueError as error:
+        raise BadUsageError(f"{path} is no TOML ({error}); mend it there") from None
+
+
+def declaration_of(dataset: str) -> bytes:
+    """Read a declaration's text, by the name that readings have; nothing if there is none."""
+    path = _path_of(dataset.replace("_", "-"))
+    return path.read_bytes() if path.exists() else b""
 
 
 def declared(dataset: str) -> dict[str, Any]:
     """Read the declaration of a dataset by the name that readings have; empty if there is none."""
-    try:
-        return manifest(dataset.replace("_", "-"))
-    except FileNotFoundError:
-        return {}
+    return manifest(dataset.replace("_", "-")) if declaration_of(dataset) else {}
+
+
+def _path_of(dataset: str) -> Path:
+    return shipped_folder("data_manifests") / f"{dataset}.toml"
 
 
 def required_columns(dataset: str, table: str) -> list[str]:

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from operator import ne
 from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeGuard
@@ -13,6 +12,8 @@ from numpy.typing import NDArray
 
 from egma_prep.errors import BadInputError
 from egma_prep.sources.csv_table import Table
+from egma_prep.sources.extras import known_split
+from egma_prep.sources.values import is_safe_id
 
 FloatArray = NDArray[np.float64]
 Size = tuple[int, int]
@@ -189,6 +190,9 @@ def typed_reading(raw: RawReading, planned: PlannedReading) -> RawReading:
     """
     for name in ("dataset", "reading_id", "subject_id", "dicom_id", "image_path"):
         _demand(raw, name, _is_text(getattr(raw, name)))
+    for name in ("dataset", "reading_id", "subject_id", "dicom_id"):
+        if not is_safe_id(value := getattr(raw, name)):
+            raise BadInputError("bad_id", "", f"its source gives the {name} {value[:60]!r}")
     is_planned = (*planned.key, planned.subject_id) == (
         raw.dataset,
         raw.reading_id,
@@ -215,13 +219,15 @@ def typed_reading(raw: RawReading, planned: PlannedReading) -> RawReading:
     labels = {
         name: float(value)
         for name, value in raw.labels.items()
-        if _is_text(name) and _is_number(value)
+        if _is_text(name) and name.partition(":")[1] and _is_number(value)
     }
     regions = [one for one in raw.regions if _is_region(one)]
     study_id = raw.study_id if _is_text(raw.study_id) else ""
-    split, view = (one if _is_text(one) else None for one in (raw.split, raw.view))
+    split = known_split(raw.split) if _is_text(raw.split) else None
+    view = raw.view if _is_text(raw.view) else None
     left_out = len(raw.labels) - len(labels) + len(raw.regions) - len(regions)
-    left_out += sum(map(ne, (study_id, split, view), (raw.study_id, raw.split, raw.view)))
+    left_out += (study_id != raw.study_id) + (view != raw.view)
+    left_out += split is None and raw.split is not None
     return replace(
         raw,
         study_id=study_id,

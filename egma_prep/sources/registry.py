@@ -13,6 +13,7 @@ from typing import Protocol
 from egma_prep.errors import BadUsageError, Reject, unknown_name
 from egma_prep.options import Options, SourceOptions, with_changes
 from egma_prep.sources.files import InputFiles
+from egma_prep.sources.manifests import declaration_of
 from egma_prep.sources.reading import PlannedReading, RawReading
 from egma_prep.storage.paths import Fingerprint
 
@@ -71,18 +72,36 @@ class Source(Protocol):
 
 
 def sources() -> dict[str, Source]:
-    """Find every layout in this folder, by name."""
+    """Find every layout in this folder, by name.
+
+    Raises
+    ------
+    BadUsageError
+        If a module there cannot be imported.
+    """
     package = importlib.import_module("egma_prep.sources")
-    names = [module.name for module in pkgutil.iter_modules(package.__path__)]
-    modules = [importlib.import_module(f"{package.__name__}.{name}") for name in names]
-    return {module.SOURCE.name: module.SOURCE for module in modules if hasattr(module, "SOURCE")}
+    found = {}
+    for name in (module.name for module in pkgutil.iter_modules(package.__path__)):
+        try:
+            module = importlib.import_module(f"{package.__name__}.{name}")
+        except BadUsageError:
+            raise
+        except Exception as error:  # of a source of one's own
+            what = f"{type(error).__name__}: {error}"
+            raise BadUsageError(
+                f"egma_prep/sources/{name}.py cannot be imported ({what}); mend it there"
+            ) from error
+        if hasattr(module, "SOURCE"):
+            found[module.SOURCE.name] = module.SOURCE
+    return found
 
 
 @cache
 def code_of(name: str) -> str:
-    """Hash a layout's module: of a changed one, what was made before is made again."""
+    """Hash a layout's module and declaration: of changed ones, parts are made again."""
     module = sys.modules[type(sources()[name]).__module__]
-    return hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest()
+    code = Path(str(module.__file__)).read_bytes()
+    return hashlib.sha256(code + declaration_of(name)).hexdigest()
 
 
 def choose_source(files: InputFiles, name: str | None = None) -> Source:

@@ -1,6 +1,5 @@
 """Transcripts of a speech recogniser: JSON phrases with times, to words (FORMATS, section 2.4)."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -10,7 +9,7 @@ import numpy as np
 
 from egma_prep.errors import BadInputError
 from egma_prep.sources.reading import RowsOfFile, Words
-from egma_prep.sources.values import check_intervals, decoded, number, require_words, unglued
+from egma_prep.sources.values import check_intervals, json_document, number, require_words, unglued
 
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # JSON can spell it, no table can hold it
 
@@ -69,10 +68,7 @@ def share_interval(
 
 
 def _phrases(data: bytes, path: str) -> list[dict[str, Any]]:
-    try:
-        document = json.loads(decoded(data, path))
-    except (ValueError, RecursionError) as error:
-        raise BadInputError("bad_json", path, f"{path} is not JSON ({error})") from None
+    document = json_document(data, path)
     phrases = document.get("time_stamped_text") if isinstance(document, dict) else None
     if not isinstance(phrases, list) or not all(map(_is_phrase, phrases)):
         what = f"{path} lacks time_stamped_text with phrase, begin_time and end_time"

@@ -1,9 +1,11 @@
 """Cells and intervals: numbers, flags, ids, times (FORMATS, section 9)."""
 
 import codecs
+import json
 import math
 import re
 from collections.abc import Callable, Collection, Iterable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +50,20 @@ def decoded(data: bytes, path: str) -> str:
     if "\0" in text:
         raise BadInputError("nul_bytes", path, f"{path} contains NUL bytes")
     return text.lstrip("\ufeff")  # whoever joins or saves files again may leave a second mark
+
+
+def json_document(data: bytes, path: str) -> Any:
+    """Read a JSON file.
+
+    Raises
+    ------
+    BadInputError
+        If it is none; what it holds is for the caller to check (``bad_json``).
+    """
+    try:
+        return json.loads(decoded(data, path))
+    except (ValueError, RecursionError) as error:
+        raise BadInputError("bad_json", path, f"{path} is not JSON ({error})") from None
 
 
 def is_blank(text: str) -> bool:
