@@ -212,7 +212,7 @@ def test_a_lock_that_a_killed_run_left_is_taken_over(
     assert not file.exists()
 
 
-@pytest.mark.parametrize("copied", [0, 2])
+@pytest.mark.parametrize("copied", [2])
 def test_a_swap_that_was_cut_is_finished_by_the_next_command(
     done: str, copied: int, clean_out: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
