@@ -32,20 +32,20 @@ _READINGS_PER_PART = 32
 _BARE = 200
 _STAGES = {  # by file, or file and function: the innermost that is known counts
     "decoding": ["jpeg.py decode_jpeg", "png.py", "dicom.py"],
-    "fitting into the frame": ["images.py to_frame"],
+    "fitting into the frame": ["__init__.py to_frame"],
     "image headers": ["jpeg.py parse_jpeg"],
-    "reading and hashing inputs": ["input_files.py read"],
-    "CSV": ["csv_file.py"],
-    "readings from tables": ["parse", "sources", "input_files.py"],
+    "reading and hashing inputs": ["files.py read"],
+    "CSV": ["csv_table.py"],
+    "readings from tables": ["sources"],
     "sentences": ["sentences.py"],
-    "heatmaps": ["render.py"],
-    "alignment and rows": ["assemble.py", "align.py", "geometry.py"],
-    "rows to Arrow": ["schema.py"],
+    "heatmaps": ["heatmaps.py"],
+    "alignment and rows": ["assemble.py", "align.py", "frame.py"],
+    "rows to Arrow": ["schema.py", "make_part.py _make_part"],
     "Parquet": ["formats"],
-    "hashing outputs": ["whole_files.py fingerprint_of"],
-    "records": ["whole_files.py write_json", "parts.py"],
-    "syncs and renames": ["whole_files.py", "out_folder.py"],
-    "the rest": ["shards.py"],
+    "hashing outputs": ["atomic.py fingerprint_of"],
+    "records": ["atomic.py write_json", "parts.py"],
+    "syncs and renames": ["atomic.py", "permissions.py", "out_folder.py"],
+    "the rest": ["make_part.py"],
 }
 _STAGE_OF = {place: stage for stage, places in _STAGES.items() for place in places}
 

@@ -39,7 +39,7 @@ import egma_train.evaluate.images.dicom
 from egma_prep.errors import REASONS, BadInputError
 from egma_prep.gaze.frame import frame_of
 from egma_prep.images import framed, image_size
-from egma_prep.images.dicom import dicom_size
+from egma_prep.images.dicom import size_of
 from egma_prep.images.dicom_bytes import looks_like_dicom
 from egma_train.errors import UnreadableImageError
 from egma_train.evaluate.images.dicom import grey_of_dicom
@@ -533,4 +533,4 @@ def test_a_filter_set_while_another_thread_reads_is_kept() -> None:
 
 
 def test_the_size_is_known_without_decoding() -> None:
-    assert dicom_size(packed(image(Rows=60000, Columns=60000)), "x") == (60000, 60000)
+    assert size_of(packed(image(Rows=60000, Columns=60000)), "x") == (60000, 60000)

@@ -1,8 +1,9 @@
 """Image bytes to the 224 frame, by their content (DESIGN, "Image frame")."""
 
+import importlib
 import re
 from functools import lru_cache
-from types import ModuleType
+from typing import NamedTuple, Protocol, cast
 
 import cv2
 import numpy as np
@@ -10,9 +11,7 @@ from numpy.typing import NDArray
 
 from egma_prep.errors import BadInputError
 from egma_prep.gaze.frame import Frame, area_weights
-from egma_prep.images import jpeg, png
 from egma_prep.images.colour import grey_of_colours
-from egma_prep.images.dicom_bytes import looks_like_dicom
 from egma_prep.options import ImageOptions
 
 _DEFAULTS = ImageOptions()
@@ -34,6 +33,56 @@ _UNSUPPORTED = {
 """How files begin that hold pictures of kinds that are not read."""
 
 
+class Decoded(NamedTuple):
+    """What a file's decoder gives.
+
+    Attributes
+    ----------
+    pixels : ndarray
+        ``(ceil(height / reduction), ceil(width / reduction))`` uint8 grey, or with a third axis of
+        blue, green and red.
+    reduction : int
+        Original pixels per stored pixel, along each axis.
+    notes : tuple of str
+        Which of `errors.NOTES` are true of it.
+    """
+
+    pixels: NDArray[np.uint8]
+    reduction: int = 1
+    notes: tuple[str, ...] = ()
+
+
+class Decoder(Protocol):
+    """One kind of image file; a module of this folder whose name is in `_DECODERS`."""
+
+    def recognises(self, data: bytes) -> bool:
+        """Tell by the content whether a file is of the kind."""
+
+    def size_of(self, data: bytes, path: str) -> tuple[int, int]:
+        """Read width and height in pixels from the header; `BadInputError` if it is not whole."""
+
+    def decode(self, data: bytes, path: str, options: ImageOptions) -> Decoded:
+        """Decode; `BadInputError` where that cannot be."""
+
+
+# Who has JPEGs alone need not wait for pydicom: it is imported when nothing before recognises.
+_DECODERS = ("jpeg", "png", "dicom")
+
+
+def _decoder_of(data: bytes, path: str) -> Decoder:
+    for name in _DECODERS:
+        decoder = cast(Decoder, importlib.import_module(f"{__name__}.{name}"))
+        if decoder.recognises(data):
+            return decoder
+    if not data:
+        raise BadInputError("empty_file", path, f"{path} is empty")
+    for kind, begins in _UNSUPPORTED.items():
+        if re.match(begins, data, re.DOTALL):
+            what = f"{path} is a {kind} file: convert it to an 8-bit grey PNG or JPEG"
+            raise BadInputError("unsupported_image", path, what)
+    raise BadInputError("not_an_image", path, f"{path} is no JPEG, PNG or DICOM file")
+
+
 def image_size(data: bytes, path: str) -> tuple[int, int]:
     """Read width and height in pixels from the header of a JPEG, PNG or DICOM file.
 
@@ -42,19 +91,7 @@ def image_size(data: bytes, path: str) -> tuple[int, int]:
     BadInputError
         If the bytes are none of them, or not whole.
     """
-    if looks_like_dicom(data):
-        return _dicom().dicom_size(data, path)
-    if data.startswith(jpeg.START):
-        return jpeg.parse_jpeg(data, path)[:2]
-    if data.startswith(png.SIGNATURE):
-        return png.parse_png(data, path)[:2]
-    if not data:
-        raise BadInputError("empty_file", path, f"{path} is empty")
-    for kind, begins in _UNSUPPORTED.items():
-        if re.match(begins, data, re.DOTALL):
-            what = f"{path} is a {kind} file: convert it to an 8-bit grey PNG or JPEG"
-            raise BadInputError("unsupported_image", path, what)
-    raise BadInputError("not_an_image", path, f"{path} is no JPEG, PNG or DICOM file")
+    return _decoder_of(data, path).size_of(data, path)
 
 
 def framed(
@@ -74,14 +111,7 @@ def framed(
     notes : tuple of str
         Which of `errors.NOTES` are true of it.
     """
-    reduction = 1
-    notes: tuple[str, ...] = ()
-    if looks_like_dicom(data):
-        pixels, notes = _dicom().decode_dicom(data, path, options.dicom_grey or "window")
-    elif data.startswith(png.SIGNATURE):
-        pixels, notes = png.decode_png(png.parse_png(data, path), path)
-    else:
-        pixels, reduction = jpeg.decode_jpeg(data, jpeg.parse_jpeg(data, path), path)
+    pixels, reduction, notes = _decoder_of(data, path).decode(data, path, options)
     if pixels.ndim == 3:
         pixels, of_colours = grey_of_colours(pixels, path, options.colour)
         notes += of_colours
@@ -96,13 +126,6 @@ def _is_nearly_one_grey(pixels: NDArray[np.uint8]) -> bool:
     counts = np.ravel(cv2.calcHist([pixels], [0], None, [256], [0, 256]))
     dark, bright = np.searchsorted(np.cumsum(counts) / pixels.size, _MIDDLE)
     return bool(bright - dark < _TINY_RANGE or np.count_nonzero(counts) < _FEW_LEVELS)
-
-
-def _dicom() -> ModuleType:
-    # Whoever has JPEGs only need not wait for pydicom.
-    from egma_prep.images import dicom
-
-    return dicom
 
 
 def to_frame(pixels: NDArray[np.uint8], reduction: int, frame: Frame) -> NDArray[np.uint8]:

@@ -35,9 +35,11 @@ from pydicom.uid import (
 )
 
 from egma_prep.errors import BadInputError
-from egma_prep.images.dicom_bytes import elements_begin, file_meta
+from egma_prep.images import Decoded
+from egma_prep.images.dicom_bytes import elements_begin, file_meta, looks_like_dicom
 from egma_prep.images.dicom_colour import COLOURS, PALETTE, decode_colours
 from egma_prep.images.dicom_grey import as_mimic_cxr_jpg, as_shown, numbers, whole
+from egma_prep.options import ImageOptions
 
 _MOST_BYTES = 2**28
 _NATIVE = (
@@ -119,7 +121,18 @@ def _unfilter(filters: list[Any]) -> None:
 _quiet = _Quiet()
 
 
-def dicom_size(data: bytes, path: str) -> tuple[int, int]:
+def recognises(data: bytes) -> bool:
+    """See `egma_prep.images.Decoder`."""
+    return looks_like_dicom(data)
+
+
+def decode(data: bytes, path: str, options: ImageOptions) -> Decoded:
+    """See `egma_prep.images.Decoder`."""
+    pixels, notes = decode_dicom(data, path, options.dicom_grey or "window")
+    return Decoded(pixels, notes=notes)
+
+
+def size_of(data: bytes, path: str) -> tuple[int, int]:
     """Read width and height from a single-frame image's header.
 
     Raises
@@ -136,7 +149,7 @@ def dicom_size(data: bytes, path: str) -> tuple[int, int]:
 def decode_dicom(
     data: bytes, path: str, recipe: str = "window"
 ) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
-    """Decode an image of `dicom_size`'s kind.
+    """Decode an image of a kind that `size_of` takes.
 
     Parameters
     ----------

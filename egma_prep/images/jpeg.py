@@ -7,7 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egma_prep.errors import BadInputError
+from egma_prep.images import Decoded
 from egma_prep.images.opencv import decoded
+from egma_prep.options import ImageOptions
 
 START, _END = b"\xff\xd8", b"\xff\xd9"
 _SCAN = 0xDA
@@ -28,6 +30,21 @@ class JpegHeader(NamedTuple):
     width: int
     height: int
     colour: bool
+
+
+def recognises(data: bytes) -> bool:
+    """See `egma_prep.images.Decoder`."""
+    return data.startswith(START)
+
+
+def size_of(data: bytes, path: str) -> tuple[int, int]:
+    """See `egma_prep.images.Decoder`."""
+    return parse_jpeg(data, path)[:2]
+
+
+def decode(data: bytes, path: str, options: ImageOptions) -> Decoded:
+    """See `egma_prep.images.Decoder`."""
+    return Decoded(*decode_jpeg(data, parse_jpeg(data, path), path))
 
 
 def parse_jpeg(data: bytes, path: str) -> JpegHeader:

@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egma_prep.errors import BadInputError
+from egma_prep.images import Decoded
 from egma_prep.images.opencv import decoded
+from egma_prep.options import ImageOptions
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
@@ -31,6 +33,22 @@ class Png(NamedTuple):
         declared = self.chunks.get(b"sBIT", [b""])[0][8:-4]
         bits = declared[:1] if self.colour_type in _GREY_KINDS else declared[:3]
         return max(bits) if bits and 0 < max(bits) <= 16 else None
+
+
+def recognises(data: bytes) -> bool:
+    """See `egma_prep.images.Decoder`."""
+    return data.startswith(SIGNATURE)
+
+
+def size_of(data: bytes, path: str) -> tuple[int, int]:
+    """See `egma_prep.images.Decoder`."""
+    return parse_png(data, path)[:2]
+
+
+def decode(data: bytes, path: str, options: ImageOptions) -> Decoded:
+    """See `egma_prep.images.Decoder`."""
+    pixels, notes = decode_png(parse_png(data, path), path)
+    return Decoded(pixels, notes=notes)
 
 
 def parse_png(data: bytes, path: str) -> Png:
