@@ -43,7 +43,8 @@ def refuse_loss(
         If so, naming both counts and the most frequent reason.
     """
     before = written_before(out)
-    total = max(len(before), _count_before(out))
+    told = (out.run() or {}).get("counts", {}).get("written", 0)
+    total = max(len(before), int(told))
     fewest = total - _MOST_LOST * total
     planned = _keys_of(plans)
     # Readings that are known by their number alone may be any that are planned.
@@ -91,11 +92,6 @@ def written_before(out: OutFolder) -> set[Key]:
 
 def _keys(rows: Iterable[Mapping[str, str]]) -> set[Key]:
     return {key_of(dict(row)) for row in rows}
-
-
-def _count_before(out: OutFolder) -> int:
-    counts = (out.run() or {}).get("counts", {})
-    return int(counts.get("written", 0))
 
 
 def _written_in(out: OutFolder, part: int) -> set[Key]:

@@ -177,7 +177,11 @@ def _lines(source: Source, found: Scan, remarks: Iterable[str]) -> Iterator[str]
     yield from (f"  {line}" for line in remarks)
     yield from _table(
         ("dataset", "readings here", "published"),
-        [(name, str(n), _published(name)) for name, n in sorted(found.planned.items())],
+        [
+            (name, str(n), ", ".join(f"{count} {of}" for of, count in published.items()))
+            for name, n in sorted(found.planned.items())
+            for published in [declared(name).get("counts", {})]
+        ],
     )
     total = found.planned.total()
     yield f"checked {found.checked} of {total} readings; would be rejected: {found.rejects.total()}"
@@ -212,11 +216,6 @@ def _canvas(ratio: float | None) -> Iterator[str]:
             f"eye_gaze: gaze follows named boxes down the image {ratio:.3f} times as far as across;"
             " 1 if the canvas filled the screen, 0.948 if it was letterboxed"
         )
-
-
-def _published(dataset: str) -> str:
-    counts = declared(dataset).get("counts", {})
-    return ", ".join(f"{number} {name}" for name, number in counts.items())
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[str]:

@@ -171,7 +171,8 @@ class InputFiles:
         """Read the lists of checksums at the roots of the releases, by path, the deepest first."""
         if self._releases is None:
             homes = manifest("mimic-cxr")["layout"]["homes"]
-            pairs = [(root, _in(home)) for root in self._roots() for home in homes]
+            lists = [LIST if home == "." else f"{home}/{LIST}" for home in homes]
+            pairs = [(root, one) for root in self._roots() for one in lists]
             found = {path for pair in pairs for path in self.matching(*pair)}
             deepest_first = sorted(found, key=lambda path: (-len(path), path))
             self._releases = {path: self._release(path) for path in deepest_first}
@@ -415,7 +416,8 @@ class InputFiles:
                 return False
             same_stamp = seen.stamp.items() <= known.items()
             if "sha256" not in known:  # it could not be read then
-                return same_stamp and not (_is_readable_file(seen) and tree.may_read(inside))
+                is_file = seen.regular and seen.stamp["size"] <= MAX_TABLE_BYTES
+                return same_stamp and not (is_file and tree.may_read(inside))
             return same_stamp or hashlib.sha256(tree.read(inside)).hexdigest() == known["sha256"]
         except OSError:
             return known["size"] == -1 and not self.has(path)
@@ -427,10 +429,6 @@ def _opened(root: Path) -> tuple[Path, Tree]:
     if root.name.lower() == "files" and tree.matching("", _PATIENTS):
         return root.parent, tree_at(root.parent)
     return root, tree
-
-
-def _in(home: str) -> str:
-    return LIST if home == "." else f"{home}/{LIST}"
 
 
 def _inside(folder: str) -> str:
@@ -453,7 +451,3 @@ def told(remarks: Iterable[Remark], with_paths: bool = True) -> Iterator[str]:
             yield f"{found[0]}{more}: {what}"
         else:
             yield f"{len(found):,} x {what}"
-
-
-def _is_readable_file(seen: Seen) -> bool:
-    return seen.regular and seen.stamp["size"] <= MAX_TABLE_BYTES

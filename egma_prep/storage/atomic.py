@@ -183,10 +183,7 @@ def is_as_written(path: Path, known: Fingerprint | None, stamps: Stamps | None =
         if stamps is not None and known is not None and stamps[path].items() <= known.items():
             return True
         wanted = known or {}
-        return path.stat().st_size == wanted.get("size") and _same(fingerprint_of(path), wanted)
+        same_size = path.stat().st_size == wanted.get("size")
+        return same_size and fingerprint_of(path)["sha256"] == wanted.get("sha256")
     except OSError:
         return known is None and not path.exists()
-
-
-def _same(found: Fingerprint, known: Fingerprint) -> bool:
-    return found["sha256"] == known.get("sha256")
