@@ -11,7 +11,6 @@ from typing import Any
 
 from egma_prep.etl.small_cells import coarse
 from egma_prep.sources.manifests import declared, manifest
-from egma_prep.storage.paths import Fingerprint
 from egma_prep.storage.progress import one_line
 
 _CREDENTIALED = "PhysioNet Credentialed"
@@ -173,20 +172,24 @@ def known_split(split: str) -> str:
     return split if split in (*manifest("mimic-cxr")["splits"], "none") else "other"
 
 
-def summed_up(inputs: Mapping[str, Fingerprint]) -> dict[str, Any]:
-    """Count a run's input files; the hash is of their contents, wherever they lie."""
-    contents = sorted(known.get("sha256", "") for known in inputs.values())
+def summed_up(inputs: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Count input files by their fingerprints; the hash is of the contents, wherever they lie."""
+    contents, total = [], 0
+    for known in inputs:
+        contents.append(known.get("sha256") or "")
+        total += max(known["size"], 0)
+    told = json.dumps(sorted(contents)).encode()
     return {
         "files": len(contents),
-        "bytes": sum(max(known["size"], 0) for known in inputs.values()),
-        "sha256": hashlib.sha256(json.dumps(contents).encode()).hexdigest(),
+        "bytes": total,
+        "sha256": hashlib.sha256(told).hexdigest(),
     }
 
 
 def inputs_of(run: dict[str, Any]) -> dict[str, Any]:
     """Take what ``run.json`` says of the input files; once it had them all, by path."""
     inputs = run["inputs"]
-    return inputs if inputs.keys() == {"files", "bytes", "sha256"} else summed_up(inputs)
+    return inputs if inputs.keys() == {"files", "bytes", "sha256"} else summed_up(inputs.values())
 
 
 def fingerprint(run: dict[str, Any]) -> str:
