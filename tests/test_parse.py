@@ -122,7 +122,7 @@ def test_a_column_that_stands_twice_is_refused_where_it_is_needed(header: str) -
     assert "'a' more than once" in str(caught.value)
 
 
-@pytest.mark.parametrize("copy", ["a.1", "A.1", "a:1", "a_right", "a_duplicated_0", "a"])
+@pytest.mark.parametrize("copy", ["a.1", "A.1", "a:1", "a_duplicated_0", "a"])
 def test_a_second_column_that_was_renamed_is_one_that_stands_twice(copy: str) -> None:
     table = _table(f"word,a,{copy}\nheart,1,1\nnormal,2,3\n")
     assert table.columns == {"word": ["heart", "normal"]} and table.repeated == {"a"}
@@ -1218,3 +1218,10 @@ def test_any_bytes_are_a_transcript_or_a_reject(data: bytes) -> None:
         assert error.reason in REASONS
     else:
         assert len(found.text) == len(found.begin_s) == len(found.end_s) > 0
+
+
+def test_polars_copy_of_a_released_column_is_one_and_the_right_eye_of_ones_own_is_none() -> None:
+    name = "timestamp_start_word"
+    assert _table(f"word,{name},{name}_right\nheart,1,2\n").repeated == {name}
+    table = parse_csv(b"t,x,x_right\n0,1,2\n", PATH, ["t", "x", "x_right"])
+    assert (table.columns["x"], table.columns["x_right"]) == (["1"], ["2"])

@@ -257,6 +257,49 @@ def test_words_of_a_broken_sentence_are_no_headings(line: str) -> None:
     assert sentences(f"FINDINGS: There are large\n {line}\n") == [f"There are large {line}"]
 
 
+@pytest.mark.parametrize(
+    ("report", "expected"),
+    [
+        (
+            " FINDINGS:\n \n Examination - limited by body habitus.  No effusion.\n",
+            ["Examination - limited by body habitus.", "No effusion."],
+        ),
+        (
+            " FINDINGS:  Clear.\n \n IMPRESSION:\n \n Comparison - unchanged.  No effusion.\n",
+            ["Clear.", "Comparison - unchanged.", "No effusion."],
+        ),
+        (
+            " FINDINGS:  Clear.\n \n IMPRESSION:\n \n History.  Status post CABG.\n",
+            ["Clear.", "History.", "Status post CABG."],
+        ),
+    ],
+)
+def test_a_word_and_a_dash_do_not_end_a_section_that_has_just_begun(
+    report: str, expected: list[str]
+) -> None:
+    assert sentences(report) == expected
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "At 10:30 a.m. the tube was advanced.",
+        "On ___ at 14:30 the left lung collapsed.",
+        "At 10:30 a.m. ___ was placed.",
+    ],
+)
+def test_a_sentence_that_begins_with_a_time_is_whole(sentence: str) -> None:
+    assert sentences(f" PORTABLE CHEST:  {sentence}\n") == [sentence]
+    assert sentences(f" PORTABLE CHEST:  5:32 A.M., ___.  {sentence}\n") == [sentence]
+
+
+def test_an_addendum_alone_in_its_line_is_a_section_of_its_own() -> None:
+    report = " IMPRESSION:  No pneumonia.\n \n ADDENDUM\n \n There is a fracture.\n"
+    assert sentences(report) == ["No pneumonia."]
+    report = " IMPRESSION:  No pneumonia.\n \n ADDENDUM\n \n Addendum:  A fracture.\n"
+    assert sentences(report) == ["No pneumonia."]
+
+
 def test_a_report_of_one_line_is_cut_at_its_headings() -> None:
     report = (
         "EXAMINATION: Chest Indication: cough. Comparison: None. Findings: Clear, unchanged from"

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import f1_score
 
 from egma_train.cli import main as egma_train
+from egma_train.errors import BadUsageError
 from egma_train.evaluate.datasets.image_lists import ImageList, read_csv
 from egma_train.evaluate.datasets.prompts import Prompts, read_prompts, shipped_prompts
 from egma_train.evaluate.encoder import model_hash
@@ -205,6 +207,13 @@ def test_prompts_are_read_from_json_with_blank_parts_and_from_the_published_csv(
     }
     (tmp_path / "query.csv").write_text('Variable,Text\nEdema,"Mild, it is."\nEdema,Other.\n')
     assert read_prompts(tmp_path / "query.csv").queries == {"Edema": ("Mild, it is.", "Other.")}
+
+
+@pytest.mark.parametrize("blank", [[""], ["  "], {"severity": [""], "finding": [" "]}])
+def test_a_prompt_that_says_nothing_is_refused(blank: Any, tmp_path: Path) -> None:
+    (tmp_path / "own.json").write_text(json.dumps({"A": blank, "B": ["no edema"]}))
+    with pytest.raises(BadUsageError, match="a query is no blank text"):
+        read_prompts(tmp_path / "own.json")
 
 
 @pytest.fixture(scope="module")

@@ -231,6 +231,8 @@ def _places(named: dict[int, str], keep: Collection[str] | None) -> dict[str, li
     places: dict[str, list[int]] = {}
     for at, name in named.items():
         original = _COPY.sub("", name)
+        if name.endswith("_right") and original not in _released_names():
+            original = name  # a table of one's own may hold the right eye's
         first = name if original == name else spelled.get(original.lower(), name)
         if keep is None or first in keep:
             places.setdefault(first, []).append(at)
@@ -277,9 +279,14 @@ def _released_tables() -> list[tuple[set[str], dict[str, str]]]:
 
 
 @cache
+def _released_names() -> set[str]:
+    return {name for _, table in _released_tables() for name in table.values()}
+
+
+@cache
 def _changed_by_r() -> dict[str, str]:
     """Map what R makes of a name to it, in any table."""
-    names = {name for _, table in _released_tables() for name in table.values()}
+    names = _released_names()
     changed = {re.sub(r"[^A-Za-z0-9._]", ".", name): name for name in names}
     return {name: told for name, told in changed.items() if name not in names}
 

@@ -48,8 +48,12 @@ _CLOCK = (
     r"(?:\d{1,2}:\d{2}(?:\s*(?:[AaPp]\.?\s?[Mm]\b\.?|(?i:hours|hrs)))?|\d{1,2}/\d{1,2}/\d{2,4})"
 )
 _AT = r"(?:(?i:at|on|dated)\s+|___[,.;]?\s*)*"
-_TAKEN_AT = re.compile(rf"\s*(?:{_AT}{_CLOCK}[,.;]?\s*)+")
-"""When views were taken, after the heading that names them."""
+_TAKEN_AT = re.compile(
+    rf"\s*(?:(?>{_AT}{_CLOCK}[,.;]?\s*)(?!(?:___\s+)?(?!{_AT}{_CLOCK})[a-z]))+"
+    r"(?:___[,.;]\s*(?![a-z]))?"
+)
+"""When views were taken, after the heading that names them; "At 10:30 a.m. the tube was advanced."
+is a sentence of its own."""
 
 
 def _any_of(names: Iterable[str]) -> str:
@@ -175,9 +179,8 @@ def _sections(text: str) -> tuple[list[_Section], int]:
             found.append(("findings", heading.start(), heading.start(), False))
         elif kind == "views":
             taken_at = _TAKEN_AT.match(text, heading.end())
-            found.append(
-                ("findings", taken_at.end() if taken_at else heading.end(), heading.start(), False)
-            )
+            begins = taken_at.end() if taken_at else heading.end()
+            found.append(("findings", begins, heading.start(), False))
         else:
             usual = new_paragraph and any(part in name for part in _REPORT["after_findings"])
             found.append((kind, heading.end(), heading.start(), inside and not usual))
@@ -202,6 +205,9 @@ def _begins_section(heading: re.Match[str], kind: str | None, text: str, last: _
         known = kind in ("views", "anatomy") and (opens or sure)
         return known and not _last_paragraphs(last)  # which may be all that there is
     if group == "weak":
+        stopped = heading[0].rstrip()[-1:] in (".", "-", "\u2013", "\u2014")
+        if stopped and last.kind in _WANTED and kind not in _WANTED and not last.body.strip():
+            return False  # "IMPRESSION:\n\n Comparison - unchanged." says nothing otherwise
         return opens or (kind in _WANTED and not goes_on)
     if group == "in_one_line":
         inside = last.kind in _WANTED

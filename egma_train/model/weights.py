@@ -380,7 +380,12 @@ def _check_tokenizer(tokenizer: Any, rows: int) -> None:
             f"the tokenizer in {place} names no pad_token; put the text tower's own"
             " tokenizer_config.json or vocab.txt there"
         )
-    # transformers 5 makes one of five tokens where a folder has none.
+    # transformers 5 makes one of five tokens, all special, where a folder has none.
+    if not {*tokenizer.get_vocab()} - {*tokenizer.all_special_tokens}:
+        raise BadUsageError(
+            f"the tokenizer in {place} knows no word; put the text tower's own vocab.txt there, or"
+            " add --init text=FOLDER"
+        )
     if not 0 <= rows - len(tokenizer) <= _MOST_SPARE_ROWS:
         raise BadUsageError(
             f"the tokenizer in {place} has {len(tokenizer)} tokens, the text tower {rows}; put the"

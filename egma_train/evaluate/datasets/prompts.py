@@ -101,8 +101,9 @@ def read_prompts(path: Path) -> Prompts:
             f"{path} holds no prompts ({error}); write [classes] with a list of queries each, or"
             " of each part"
         ) from None
-    if not queries or not all(queries.values()):
-        raise BadUsageError(f"{path}: every class needs a query")
+    blank = any(not query.strip() for given in queries.values() for query in given)
+    if blank or not queries or not all(queries.values()):
+        raise BadUsageError(f"{path}: every class needs a query, and a query is no blank text")
     name = stored.get("name", path.name) if classes is not stored else path.name
     return Prompts(str(name), queries)
 
