@@ -397,6 +397,7 @@ def synth(folder: Path, readings: int, small: bool, layout: str, shared: bool, *
       egma-prep synth native --readings 24 --small --layout reflacx --dicom
     """
     from egma_prep.errors import BadUsageError, unknown_name
+    from egma_prep.storage.permissions import ALONE, SHARED, complaints
     from egma_prep.storage.progress import Progress
     from egma_prep.synth import LAYOUTS, UNFINISHED, write_tree
 
@@ -430,6 +431,8 @@ def synth(folder: Path, readings: int, small: bool, layout: str, shared: bool, *
             f"cannot write {folder} ({why}); mend that, delete it and repeat the same command"
         ) from None
     _tell(f"{progress.done} phantom readings in {folder}, their truth in {truth}")
+    for line in complaints(folder, SHARED if shared else ALONE):
+        _tell(line)
     return _DONE
 
 

@@ -8,6 +8,7 @@ from typing import Any, get_args, get_type_hints
 
 from egma_train.errors import BadUsageError, first_line, unknown_name
 from egma_train.losses import LABEL_RULES, MLCE_AVERAGES, PAPER_TERMS
+from egma_train.storage.ordinary import MOST_TABLE_BYTES, read_ordinary
 
 OBJECTIVES = {
     "clip": (),
@@ -339,7 +340,7 @@ def differences(old: Options, new: Options) -> str:
 def read_config(path: Path) -> dict[str, Any]:
     """Parse a TOML file of options by stage."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_ordinary(path, MOST_TABLE_BYTES).decode())
     except OSError as error:
         raise BadUsageError(f"cannot read config {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, of endless numbers

@@ -1,6 +1,7 @@
 """A run's folder: its record, metrics, checkpoints, final model and card."""
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -42,10 +43,10 @@ _RECORD = {"status", "preset", "options", "shards_fingerprint", "counts"}
 
 def check_name(name: str) -> None:
     """Refuse a name that would leave ``runs``, hide there or be no name of a folder."""
-    if not is_plain_name(name):
+    if not is_plain_name(name) or name.startswith("-"):
         raise BadUsageError(
-            f"--name {name!r:.140}: write letters, digits, '.', '_' and '-', at most 128, no '.' at"
-            " the beginning"
+            f"--name {name!r:.140}: write letters, digits, '.', '_' and '-', at most 128, no '.' or"
+            " '-' at the beginning"
         )
 
 
@@ -81,6 +82,13 @@ class RunFolder:
             raise BadUsageError(f"no run in {self.root} to resume{there}") from None
         except ValueError:
             raise BadUsageError(f"{self.record_file} is damaged; start anew by --name") from None
+
+    def identity(self) -> str:
+        """Name what decides a run: checkpoints of another are no part of it."""
+        record = self.record()
+        decides = {name: record[name] for name in ("preset", "shards_fingerprint")}
+        decides |= {name: one for name, one in record["options"].items() if name != "execution"}
+        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
     def check_free(self) -> None:
         """Refuse a folder that holds a run already."""

@@ -92,11 +92,14 @@ class Trainer:
             stored = torch.load(place / "training.pt", self.device, weights_only=True)
             self.optimizer.load_state_dict(stored["optimizer"])
             self.scaler.load_state_dict(stored["scaler"])
-            return Progress(**stored["progress"])
+            progress = Progress(**stored["progress"])
         except Exception as error:
             raise BadUsageError(
                 f"{place} is damaged ({first_line(error)}); delete it to begin anew with --resume"
             ) from None
+        if stored.get("run") not in (None, run.identity()):  # earlier versions did not say
+            raise BadUsageError(f"{place} is of another run; delete it to begin anew with --resume")
+        return progress
 
     def _loss(self, batch: Batch, draws: Draws) -> tuple[Features, EgmaLoss]:
         seen, own = self.model.options, batch.readings.tensor_split(self.processes.world)
@@ -197,7 +200,7 @@ def _write(
     if metrics is not None:
         metrics.add(told)
     if save:
-        state = trainer.state() | {"progress": vars(at)}
+        state = trainer.state() | {"progress": vars(at), "run": run.identity()}
         run.save_checkpoint(at.step, trainer.model, tokenizer, state)
 
 

@@ -311,6 +311,21 @@ def test_a_resume_with_other_shards_is_refused(
     assert result.exit_code == 2 and "the shards are not those" in result.output
 
 
+def test_a_checkpoint_of_another_run_is_not_gone_on_from(
+    done: tuple[Path, str], shards: Path, tmp_path: Path
+) -> None:
+    one = begun_like(done[0], tmp_path, "one", epochs=2)
+    other = begun_like(done[0], tmp_path, "other", epochs=2, seed=7)
+    for name in ("one", "other"):
+        assert egma_train(*command(shards, tmp_path, name)[2:]).exit_code == 0
+        run = tmp_path / "runs" / name / "run.json"
+        run.write_text(run.read_text().replace('"complete"', '"running"'))
+    shutil.rmtree(one / "checkpoints")
+    shutil.copytree(other / "checkpoints", one / "checkpoints")
+    result = egma_train(*command(shards, tmp_path, "one")[2:])
+    assert result.exit_code == 2 and "is of another run; delete it" in result.stderr
+
+
 def test_a_resume_of_what_is_not_there_lists_the_runs(done: tuple[Path, str], shards: Path) -> None:
     result = egma_train(*command(shards, done[0].parent.parent, "nothing")[2:])
     assert result.exit_code == 2 and "there are: tiny-egma-seed0" in result.output

@@ -3,16 +3,19 @@
 import gzip
 import io
 import json
+import os
 import zipfile
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from egma_train.errors import BadUsageError
+from egma_train.errors import BadUsageError, UnreadableImageError
+from egma_train.evaluate.datasets import user_files
 from egma_train.evaluate.datasets.image_lists import ImageList, labelled, subset
 from egma_train.evaluate.datasets.prompts import read_prompts
 from egma_train.evaluate.datasets.user_files import read_table, read_text
+from egma_train.evaluate.images.frames import read_frame
 
 TABLE = pd.DataFrame(
     {"Path": ["a b.jpg", "c,d.jpg", "é.jpg"], "Pleural Effusion": [1.0, None, -1.0]}
@@ -170,3 +173,32 @@ def test_queries_are_texts_or_one_line_says_so(tmp_path: Path) -> None:
         (tmp_path / name).write_text(content)
         with pytest.raises(BadUsageError, match="holds no prompts"):
             read_prompts(tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_file_that_never_ends_is_one_line(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "own.csv"
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+    for read in (read_text, read_prompts, lambda path: read_table(path, "a")):
+        with pytest.raises(BadUsageError, match=r"own\.csv: it is no ordinary file"):
+            read(path)
+    with pytest.raises(UnreadableImageError, match="it is no ordinary file"):
+        read_frame(path)
+
+
+@pytest.mark.parametrize("packed", ["gzip", "zip"])
+def test_a_bomb_is_one_line_before_it_is_unpacked(
+    packed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(user_files, "MOST_TABLE_BYTES", 10**5)
+    path, text = tmp_path / "own.csv", b"a,b\n" + b"0" * 10**7
+    if packed == "gzip":
+        path.write_bytes(gzip.compress(text))
+    else:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("own.csv", text)
+    with pytest.raises(BadUsageError, match=r"cannot be unpacked \(to more than 100,000 bytes\)"):
+        read_table(path, "a")
+    path.write_bytes(text)
+    with pytest.raises(BadUsageError, match="it has 10,000,004 bytes"):
+        read_table(path, "a")

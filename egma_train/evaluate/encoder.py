@@ -189,7 +189,11 @@ def model_hash(checkpoint: Path, changes: Mapping[str, Any]) -> str:
     options = {} if is_own_model(place) else dict(changes.get("model", {}))
     options |= MEDCLIP_TEXT if as_medclip else {}
     digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode())
-    beside = (one for one in weights.parent.iterdir() if one.suffix in _TOKENIZER_AND_SIZES)
+    beside = (
+        one
+        for one in weights.parent.iterdir()
+        if one.suffix in _TOKENIZER_AND_SIZES and one.is_file()
+    )
     for path in sorted({weights, *beside}):
         with path.open("rb") as file:
             digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())

@@ -12,6 +12,7 @@ from egma_train.evaluate.datasets.image_files import spelled_alike
 from egma_train.evaluate.datasets.image_lists import ImageList, labelled
 from egma_train.evaluate.datasets.shipped import shipped_toml
 from egma_train.evaluate.datasets.user_files import inner_file, number, read_table
+from egma_train.storage.ordinary import MOST_TABLE_BYTES, read_ordinary
 
 _POSITIVE, _ABSENT, _UNCERTAIN = 1.0, 0.0, -1.0
 _SIDES = ("frontal", "lateral")
@@ -60,7 +61,7 @@ def read_8x200(path: Path, seed: int) -> ImageList:
         positive = [name for name, value in values.items() if value == _POSITIVE]
         if len(positive) == 1:
             found[image] = positive[0]
-    digest = hashlib.sha256(inner_file(path).read_bytes()).hexdigest()
+    digest = hashlib.sha256(read_ordinary(inner_file(path), MOST_TABLE_BYTES)).hexdigest()
     published = digest == declared["sha256"]
     note = "the published list" if published else f"not the published list: sha256 {digest[:12]}..."
     return labelled(f"CheXpert 8x200 from {path.name}", declared["classes"], found, [note, *notes])

@@ -7,9 +7,10 @@ import re
 import zipfile
 import zlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from egma_train.errors import BadUsageError
+from egma_train.storage.ordinary import MOST_TABLE_BYTES, read_ordinary
 
 BLANKS = frozenset({"", "nan", "-nan", "na", "n/a", "#n/a", "<na>", "null", "none"})
 """What pandas, R and spreadsheets write where there is nothing, in any case."""
@@ -40,7 +41,7 @@ def read_text(path: Path) -> str:
     """
     try:
         path = inner_file(path)
-        data = _unpacked(path.read_bytes())
+        data = _unpacked(read_ordinary(path, MOST_TABLE_BYTES))
         text = data.decode("utf-16" if data.startswith(_UTF_16) else "utf-8-sig")
     except OSError as error:
         raise BadUsageError(f"cannot read {path}: {error.strerror or error}") from None
@@ -61,14 +62,24 @@ def inner_file(path: Path) -> Path:
 
 def _unpacked(data: bytes) -> bytes:
     if data.startswith(_GZIP):
-        return gzip.decompress(data)
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as unpacked:
+            return _bounded(unpacked)
     if not data.startswith(_ZIP):
         return data
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         names = [one for one in archive.namelist() if not one.startswith("__MACOSX/")]
         if len(names) != 1:  # a workbook is a ZIP of many files
             raise ValueError(f"a ZIP of {len(names)} files; give one table, as CSV")
-        return archive.read(names[0])
+        with archive.open(names[0]) as unpacked:
+            return _bounded(unpacked)
+
+
+def _bounded(unpacked: gzip.GzipFile | IO[bytes]) -> bytes:
+    """Read what a small file may make very large."""
+    data = unpacked.read(MOST_TABLE_BYTES + 1)
+    if len(data) > MOST_TABLE_BYTES:
+        raise ValueError(f"to more than {MOST_TABLE_BYTES:,} bytes")
+    return data
 
 
 def read_table(path: Path, *wanted: str, maybe: tuple[str, ...] = ()) -> list[Row]:

@@ -12,6 +12,7 @@ from egma_train.data.shards import FRAME_PX
 from egma_train.errors import UnreadableImageError, first_line
 from egma_train.evaluate.images.dicom import grey_of_dicom, looks_like_dicom
 from egma_train.evaluate.images.pictures import grey_of_picture
+from egma_train.storage.ordinary import MOST_IMAGE_BYTES, read_ordinary
 
 _THREADS = 2
 _FEW_LEVELS, _TINY_RANGE, _MIDDLE = 16, 32, (0.01, 0.99)
@@ -28,7 +29,7 @@ def read_frame(path: Path) -> Frame:
         If it is not there, damaged or no grey image.
     """
     try:
-        data = path.read_bytes()
+        data = read_ordinary(path, MOST_IMAGE_BYTES)
         pixels = grey_of_dicom(data) if looks_like_dicom(data) else grey_of_picture(data)
     except OSError as error:
         raise UnreadableImageError(str(error.strerror)) from None
