@@ -54,7 +54,11 @@ def test_a_run_brings_an_earlier_versions_output_up_to_date(out: Path) -> None:
     before = contents(out)
     again = egma_prep("run", out.parent / "data", "--out", out, *IN_THREADS[:2])
     assert again.exit_code == 0, again.output
-    assert contents(out) == before
+    after = contents(out)
+    for found in (before, after):  # phantom pictures differ with OpenCV's version
+        for row in (*found["shards"].values(), *found["images"].values()):
+            row.pop("image")
+    assert after == before
     assert egma_prep("verify", "--out", out, "--against", out.parent / "data").exit_code == 0
     run_file = json.loads((out / "run.json").read_text())
     if "making part-00000 again" in again.stdout:  # else all was as it should be

@@ -1,6 +1,7 @@
 """The output folder: where everything lies, and the records that make parts count as done."""
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -45,6 +46,7 @@ from egma_prep.storage.permissions import (
 
 _RUN = {"schema_version", "status", "options"}
 _COMPLETE = {"counts", "data", "images", "inputs", "n_parts", "outputs", "software", "source"}
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _SHOWN_OF = ["subject_id", "dataset", "split"]
 
 
@@ -387,7 +389,15 @@ class OutFolder:
                 if is_of_a_store(error):
                     raise
                 raise self._not_writable(error) from None
-            yield
+            try:
+                yield
+            except OSError as error:
+                if error.errno not in _FULL or is_of_a_store(error):
+                    raise
+                raise BadUsageError(  # where it was is in few of them
+                    f"cannot write below {self.root} ({error.strerror}); mend that and repeat the"
+                    " same command"
+                ) from None
 
     def at_work(self) -> contextlib.AbstractContextManager[None]:
         """Let the next run wait until this worker has written what it is writing."""
