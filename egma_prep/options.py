@@ -228,11 +228,18 @@ def with_changes(options: Options, *changes: Mapping[str, Any]) -> Options:
                 raise unknown_name(f"option in {stage}", name, known)
         # 16 and 16.0 are one option, also in the files' metadata.
         same_type = {
-            name: float(value) if type(value) is int and type(known[name]) is float else value
+            name: _as_float(value) if type(value) is int and type(known[name]) is float else value
             for name, value in values.items()
         }
         stages[stage] = replace(stages[stage], **same_type)
     return Options(**stages)
+
+
+def _as_float(value: int) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # of hundreds of digits; no option takes infinity
+        return float("inf")
 
 
 def differences(old: Options, new: Options) -> str:

@@ -15,6 +15,8 @@ from conftest import IN_THREADS, PATIENCE_S, egma_prep, run_etl
 from tables import write_sealed
 
 from egma_prep.cli import main
+from egma_prep.errors import BadUsageError
+from egma_prep.options import Options, parse_assignments, with_changes
 
 HEAVY = ("numpy", "pandas", "pyarrow", "spacy", "torch", "dask", "distributed", "cv2", "scipy")
 
@@ -410,3 +412,9 @@ finally:
     assert done.stdout.splitlines()[-1] == "LOADED"
     if arguments:
         assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["render.sigma", "render.lead", "image.max_megapixels"])
+def test_a_number_of_hundreds_of_digits_is_refused(name: str) -> None:
+    with pytest.raises(BadUsageError, match=f"{name} is inf; give a number"):
+        with_changes(Options(), parse_assignments([f"{name}={'9' * 400}"]))
