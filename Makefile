@@ -73,6 +73,7 @@ bench: $(VENV)/.ready-dev ## the ETL beside merely decoding, its stages, heatmap
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/litdata.txt
 	$(BIN)/python -m benchmarks.loader
 	$(BIN)/python benchmarks/embedding.py
+	$(BIN)/python -m benchmarks.walk
 	$(BIN)/python benchmarks/phantom_training.py
 
 study: $(VENV)/.ready-dev ## does gaze help: the runs of the phantom study that are missing, its page and picture

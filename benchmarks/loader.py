@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from benchmarks.training import phantoms
+from egma_train import ReadingDataset, collate_readings
 from egma_train.data.cache import ReadingCache
 from egma_train.data.loading import BatchLoader, iterate
 from egma_train.data.sampling import epoch_batches
@@ -39,6 +40,7 @@ def main() -> None:
         rows = [row_of(cache, i) for i in range(SAMPLES)]
         made = {
             "ours, memory-mapped": ours(cache),
+            "ours, as a dataset of torch": as_dataset(Path(folder) / "out"),
             "Hugging Face datasets": hugging_face(rows, Path(folder)),
             "webdataset": web_dataset(rows, Path(folder)),
             "litdata": lit_data(rows, Path(folder)),
@@ -109,6 +111,19 @@ def ours(cache: ReadingCache) -> Callable[[int], Epoch]:
         return (len(batch.readings) for batch in iterate(loader, order, workers))
 
     return lambda workers: lambda: epoch(workers)
+
+
+def as_dataset(out: Path) -> Callable[[int], Epoch]:
+    """Read by what is handed on for models of one's own."""
+    stored = torch.utils.data.Subset(ReadingDataset(out), range(SAMPLES))
+    how: dict[str, Any] = {"batch_size": BATCH, "shuffle": True, "collate_fn": renamed}
+    return lambda workers: torch_loader(stored, workers, **how)
+
+
+def renamed(items: list[Row]) -> Row:
+    """Batch, and call the images as the others do."""
+    batch = collate_readings(items)
+    return batch | {"image": batch["images"]}
 
 
 def torch_loader(dataset: Any, workers: int, **more: Any) -> Epoch:
