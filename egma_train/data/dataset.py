@@ -10,7 +10,6 @@ from torch.utils.data import Dataset
 
 from egma_train.data.cache import ReadingCache, open_cache
 from egma_train.data.sampling import chosen_readings
-from egma_train.data.shards import FRAME_PX
 from egma_train.options import DataOptions
 
 Item = dict[str, Any]
@@ -108,22 +107,24 @@ def collate_readings(items: Sequence[Item]) -> Item:
         and ``grid_mask`` ``(b, m)`` bool; ``grid`` ``(b, m, 49)``; ``maps`` ``(b, m, 224, 224)``
         where items have them; ``dataset``, ``reading_id``, ``split``, lists.
     """
-    counts = torch.tensor([len(item["texts"]) for item in items])
-    mask = torch.arange(int(counts.max())) < counts[:, None]
+    # By NumPy, whose copies need no threads: torch's wait for each other on a machine at work.
+    counts = np.array([len(item["texts"]) for item in items])
+    mask = np.arange(counts.max()) < counts[:, None]
 
-    def padded(name: str, *shape: int, dtype: torch.dtype) -> torch.Tensor:
-        whole = torch.zeros(*mask.shape, *shape, dtype=dtype)
-        whole[mask] = torch.cat([item[name] for item in items])
-        return whole
+    def padded(name: str) -> torch.Tensor:
+        parts = np.concatenate([item[name].numpy() for item in items])
+        whole = np.zeros((*mask.shape, *parts.shape[1:]), parts.dtype)
+        whole[mask] = parts
+        return torch.from_numpy(whole)
 
     batch = {
-        "images": torch.stack([item["image"] for item in items]),
+        "images": torch.from_numpy(np.stack([item["image"].numpy() for item in items])),
         "texts": [item["texts"] for item in items],
-        "sentence_mask": mask,
-        "grid": padded("grid", items[0]["grid"].shape[-1], dtype=torch.float32),
-        "grid_mask": padded("has_gaze", dtype=torch.bool),
+        "sentence_mask": torch.from_numpy(mask),
+        "grid": padded("grid"),
+        "grid_mask": padded("has_gaze"),
         **{name: [item[name] for item in items] for name in ("dataset", "reading_id", "split")},
     }
     if "maps" in items[0]:
-        batch["maps"] = padded("maps", FRAME_PX, FRAME_PX, dtype=torch.uint8)
+        batch["maps"] = padded("maps")
     return batch
