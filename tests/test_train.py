@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -374,6 +375,12 @@ def _steps(rank: int, world: int, port: int, start: str, shards: str, found: Any
             found.put((losses, state))
 
 
+def free_port() -> int:
+    """Another suite may run beside this one."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
 def test_two_processes_equal_one_on_the_same_global_batch(
     done: tuple[Path, str], shards: Path
 ) -> None:
@@ -381,7 +388,7 @@ def test_two_processes_equal_one_on_the_same_global_batch(
     results = []
     for world in (1, 2):
         found = context.Queue()
-        fixed = (world, 29577, str(done[0] / "start"), str(shards), found)
+        fixed = (world, free_port(), str(done[0] / "start"), str(shards), found)
         processes = [context.Process(target=_steps, args=(rank, *fixed)) for rank in range(world)]
         for process in processes:
             process.start()
@@ -421,7 +428,7 @@ def test_the_command_runs_under_torchrun(
     both = begun_like(done[0], tmp_path, "both", epochs=1)
     assert egma_train(*command(shards, tmp_path, "alone")[2:]).exit_code == 0
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    port = ("--master-port", "29578")
+    port = ("--master-port", str(free_port()))
     result = subprocess.run(
         [*launcher, *port, *command(shards, tmp_path, "both")], capture_output=True, text=True
     )
@@ -484,7 +491,7 @@ def test_a_batch_with_fewer_readings_than_processes_ends_in_one_line_before_the_
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     words = ["-m", "egma_train", "--shards", str(shards), "--out", str(tmp_path), *SMALL]
     result = subprocess.run(
-        [*launcher, "--master-port", "29579", *words, "--batch-size", "1"],
+        [*launcher, "--master-port", str(free_port()), *words, "--batch-size", "1"],
         capture_output=True, text=True,
     )  # fmt: skip
     assert result.returncode != 0
