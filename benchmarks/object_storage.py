@@ -21,7 +21,7 @@ from typing import Any
 from moto.server import ThreadedMotoServer
 
 from egma_prep.etl.run import run_etl
-from egma_prep.sources import files as input_files
+from egma_prep.sources import files
 from egma_prep.storage import listing as trees
 from egma_prep.storage.paths import place_of
 from egma_prep.synth import write_tree
@@ -87,12 +87,12 @@ def main() -> None:
     print("| readings side by side | s |\n|---|---|")
     ask = trees._StoreTree._asked
     trees._StoreTree._asked = lambda *given, **named: later(ask, *given, **named)  # type: ignore
-    for input_files._ITEMS_AHEAD in (1, 8):
+    for files._ITEMS_AHEAD in (1, 8):
         begin = time.perf_counter()
         options = {"execution": {"processes": False, "workers": 1}}
         with tempfile.TemporaryDirectory() as folder:
             run_etl(place_of(data), Path(folder) / "out", [options], say=lambda _: None)
-        print(f"| {input_files._ITEMS_AHEAD} | {time.perf_counter() - begin:.0f} |", flush=True)
+        print(f"| {files._ITEMS_AHEAD} | {time.perf_counter() - begin:.0f} |", flush=True)
     server.stop()
 
 
