@@ -2,23 +2,16 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 
 from egma_prep.errors import BadInputError
 from egma_prep.sources import extras
 from egma_prep.sources.csv_table import Table
-from egma_prep.sources.manifests import manifest, required_columns
+from egma_prep.sources.manifests import columns_of, manifest, required_columns
 from egma_prep.sources.reading import ImageFacts
 from egma_prep.sources.values import id_key, pixels
 
-
-def columns(table: str) -> dict[str, str]:
-    """Map our names to the released column names of one table."""
-    return manifest("mimic-cxr")["tables"][table]["columns"]
-
-
-def required(table: str) -> list[str]:
-    """List the columns without which a table says nothing."""
-    return required_columns("mimic-cxr", table)
+columns, required = partial(columns_of, "mimic-cxr"), partial(required_columns, "mimic-cxr")
 
 
 def read_columns(table: str) -> list[str]:

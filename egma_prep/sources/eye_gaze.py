@@ -4,6 +4,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from egma_prep.sources import extras
 from egma_prep.sources.csv_table import Table
 from egma_prep.sources.cxr_tree import cxr_tree, image_size
 from egma_prep.sources.files import InputFiles
-from egma_prep.sources.manifests import manifest, required_columns
+from egma_prep.sources.manifests import columns_of, manifest, required_columns
 from egma_prep.sources.planning import MetadataTable, by_subject, plan_tables, with_image_facts
 from egma_prep.sources.reading import (
     Fixations,
@@ -52,14 +53,7 @@ class Pads(NamedTuple):
     right: float
 
 
-def columns(table: str) -> dict[str, str]:
-    """Map our names to the released column names of one table."""
-    return manifest("eye-gaze")["tables"][table]["columns"]
-
-
-def required(table: str) -> list[str]:
-    """List the columns without which a table says nothing."""
-    return required_columns("eye-gaze", table)
+columns, required = partial(columns_of, "eye-gaze"), partial(required_columns, "eye-gaze")
 
 
 def plan_row(row: Mapping[str, str], path: str) -> PlannedReading:

@@ -42,6 +42,12 @@ def _path_of(dataset: str) -> Path:
     return shipped_folder("data_manifests") / f"{dataset}.toml"
 
 
+def columns_of(dataset: str, table: str) -> dict[str, str]:
+    """Map our names to the released column names of one table."""
+    columns: dict[str, str] = manifest(dataset)["tables"][table]["columns"]
+    return columns
+
+
 def required_columns(dataset: str, table: str) -> list[str]:
     """List the columns without which a table says nothing; the others are extras."""
     declared = manifest(dataset)["tables"][table]

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from egma_prep.sources.csv_table import Table
 from egma_prep.sources.cxr_tree import cxr_tree, image_size
 from egma_prep.sources.extras import noting
 from egma_prep.sources.files import InputFiles
-from egma_prep.sources.manifests import manifest, required_columns
+from egma_prep.sources.manifests import columns_of, manifest, required_columns
 from egma_prep.sources.planning import MetadataTable, by_subject, plan_tables, with_image_facts
 from egma_prep.sources.reading import (
     Fixations,
@@ -51,14 +52,7 @@ _ENLARGED = 1.01
 _STUDY = re.compile(r"/s(\d+)/[^/]*$")
 
 
-def columns(table: str) -> dict[str, str]:
-    """Map our names to the released column names of one table."""
-    return manifest("reflacx")["tables"][table]["columns"]
-
-
-def required(table: str) -> list[str]:
-    """List the columns without which a table says nothing."""
-    return required_columns("reflacx", table)
+columns, required = partial(columns_of, "reflacx"), partial(required_columns, "reflacx")
 
 
 def plan_row(row: Mapping[str, str], path: str) -> PlannedReading:
