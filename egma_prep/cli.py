@@ -381,8 +381,10 @@ def render_heatmaps(out: Path, **flags: Any) -> int:
     show_default=True,
     help="Another seed, other readings.",
 )
-@click.option("--layout", default="mimic_eye", show_default=True, help="Or reflacx, eye_gaze.")
-@click.option("--dicom", is_flag=True, help="DICOM images, in the native layouts.")
+@click.option(
+    "--layout", default="mimic_eye", show_default=True, help="Or reflacx, eye_gaze, recordings."
+)
+@click.option("--dicom", is_flag=True, help="DICOM images; not in mimic_eye.")
 @click.option("--checksums", is_flag=True, help="SHA256SUMS.txt of all files, as PhysioNet's.")
 @_shared_option
 @_reports_errors

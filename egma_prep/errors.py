@@ -25,6 +25,9 @@ REASONS = {
     "reversed_time": "times must run forward, row by row; download the file again",
     "bad_id": "ids are letters, digits, '.', '_', '-', at most 128, no leading dot",
     "bad_dicom_id": "DICOM ids have 44 characters; calibration slides and cut ids are not images",
+    "bad_path": "give the path below DATA, without ..",
+    "no_screen": "give width_px and height_px in [screen] of dataset.toml",
+    "no_degrees": "give sigma in pixels, or the screen's width_mm and distance_mm",
     "other_subject": "a row lies in another patient's folder; move it to its own",
     "duplicate_id": "the same key with different content; keep the right row",
     "no_metadata_row": "the metadata table has no row for it; download the table again",
@@ -55,6 +58,8 @@ OF_THE_MACHINE = {"out_of_memory", "killed_worker"}
 """Reasons that may not be there on another day: the next run tries such readings again."""
 
 NOTES = {
+    "image_place_guessed": "readings whose image's place on the screen no table tells, taken as"
+    " fitted to its middle",
     "rows_that_are_no_fixations": "gaze rows that are no fixations (blinks, lost eyes), left out",
     "rounded_to_edge": "fixations rounded to just beyond the image, pulled in by a pixel",
     "time_is_not_fixation_end": "fixations whose row was not written at their end",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from egma_prep.errors import BadUsageError
+from egma_prep.errors import BadInputError, BadUsageError
 from egma_prep.etl.cluster import WORKER_DIED, dask_client, each_done
 from egma_prep.etl.make_part import shard_options
 from egma_prep.etl.out_folder import OutFolder
@@ -150,13 +150,16 @@ def render_reading(
     """Render one reading's maps from its rows of the tables, in the frame of its image."""
     frame = frame_of(facts["width"], facts["height"], options.image.fit)
     words, spans = rows["words"], rows["sentences"]
-    return rendered(
-        _gaze(rows["fixations"]),
-        Words([row["text"] for row in words], _floats(words, "begin"), _floats(words, "end")),
-        [SentenceSpan(row["first_word"], row["last_word"]) for row in spans],
-        frame,
-        options.render,
-    )
+    try:
+        return rendered(
+            _gaze(rows["fixations"]),
+            Words([row["text"] for row in words], _floats(words, "begin"), _floats(words, "end")),
+            [SentenceSpan(row["first_word"], row["last_word"]) for row in spans],
+            frame,
+            options.render,
+        )
+    except BadInputError as error:  # it would be lost, though it is written
+        raise BadUsageError(f"{facts['reading_id']} cannot be rendered so: {error}") from None
 
 
 def _gaze(rows: Rows) -> Gaze:

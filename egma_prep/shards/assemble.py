@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from egma_prep.errors import BadInputError
 from egma_prep.gaze.align import overlap_seconds, window_starts
 from egma_prep.gaze.frame import Frame
 from egma_prep.gaze.heatmaps import Heatmap, Kernels, kernels, rendered_map
@@ -177,6 +178,9 @@ def _sigma_px(
     gaze: Gaze, seen: NDArray[np.bool_], frame: Frame, options: RenderOptions
 ) -> tuple[FloatArray, FloatArray]:
     if options.sigma_in_degrees:
+        if np.isnan(gaze.px_per_deg_x[seen]).any() or np.isnan(gaze.px_per_deg_y[seen]).any():
+            what = f"sigma is {options.sigma}, and pixels a degree are not known of all its gaze"
+            raise BadInputError("no_degrees", "", what)
         return (
             options.sigma_value * gaze.px_per_deg_x[seen] * frame.scale_x,
             options.sigma_value * gaze.px_per_deg_y[seen] * frame.scale_y,
@@ -232,6 +236,8 @@ def _fixation_columns(gaze: Gaze) -> Columns:
     columns = {
         names.get(one.name, one.name): getattr(gaze, one.name).tolist() for one in fields(gaze)
     }
+    for name in ("px_per_deg_x", "px_per_deg_y"):
+        columns[name] = list(map(_known, columns[name]))
     return {"fixation_index": list(range(len(gaze.begin_s))), **columns}
 
 
@@ -256,6 +262,6 @@ def _sentence_columns(words: Words, spans: list[SentenceSpan]) -> Columns:
     }
 
 
-def _known(time_s: float) -> float | None:
-    """Store the times that a written report lacks as nulls."""
-    return None if math.isnan(time_s) else time_s
+def _known(value: float) -> float | None:
+    """Store as null the times that a written report lacks, and degrees of an unknown screen."""
+    return None if math.isnan(value) else value

@@ -80,7 +80,10 @@ class PlannedReading:
 
 
 class Fixations(NamedTuple):
-    """Fixations in file order, each field ``(n,)``; none in a reading without gaze."""
+    """Fixations in file order, each field ``(n,)``; none in a reading without gaze.
+
+    Pixels a degree of visual angle are NaN where the reader's screen is not known.
+    """
 
     begin_s: FloatArray
     end_s: FloatArray
@@ -208,9 +211,12 @@ def typed_reading(raw: RawReading, planned: PlannedReading) -> RawReading:
     _demand(raw, "words.text", all(map(_is_text, raw.words.text)))
     stripped = all(word and word == word.strip() for word in raw.words.text)
     _demand(raw, "words.text", stripped, "with blanks around a word, or without a letter")
-    fixations = Fixations(*_columns(raw, "fixations", raw.fixations))
+    fixations = Fixations(*_columns(raw, "fixations", raw.fixations, finite=False))
+    _demand(raw, "fixations", bool(np.isfinite(fixations[:4]).all()))
     degrees = np.concatenate([fixations.px_per_deg_x, fixations.px_per_deg_y])
-    _demand(raw, "fixations", bool((degrees > 0).all()), "with 0 or fewer pixels a degree")
+    known = degrees[~np.isnan(degrees)]
+    sound = bool(((known > 0) & (known < np.inf)).all())
+    _demand(raw, "fixations", sound, "with 0 or fewer pixels a degree, or endless ones")
     times_s = _columns(raw, "words", raw.words[1:], len(raw.words.text), finite=False)
     unknown = np.isnan(times_s)
     # A written report has no times at all, and nobody looked while it was written.

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from .checksums import write_checksums
 from .readings import plan_readings
+from .recordings import write_recordings
 from .tree import write_mimic_eye, write_native
 from .truth import write_truth
 
-LAYOUTS = ("mimic_eye", "reflacx", "eye_gaze")
+LAYOUTS = ("mimic_eye", "reflacx", "eye_gaze", "recordings")
 UNFINISHED = "PHANTOM-unfinished"
 """Lies in a tree while it is written, and in one that was cut."""
 
@@ -26,22 +27,27 @@ def write_tree(
     layout: str = "mimic_eye",
     dicom: bool = False,
     checksums: bool = False,
+    gaze: str = "csv",
+    words: str = "csv",
     progress: Callable[[int], object] = lambda _: None,
 ) -> Path:
     """Write a tree of invented readings and `PHANTOM-truth.json`, their truth; return its path.
 
-    `layout` is one of `LAYOUTS`: a native one holds those of the readings that are its dataset's,
-    and their images, DICOM if `dicom`, in a MIMIC-CXR tree. Rejects count among the readings. Same
-    arguments give the same bytes. `small` images have a sixth of the usual width and height. With
-    `checksums`, a `SHA256SUMS.txt` lists every file, as releases do: who changes one afterwards has
-    a file that is not as published. `progress` is called with 1 after each reading's files.
-    ValueError if no reading belongs.
+    `layout` is one of `LAYOUTS`: ``recordings`` holds all but the discarded ones, in a tracker's
+    and a recogniser's format (`gaze` of `GAZE_FILES`, `words` of `WORDS_FILES`); a native one holds
+    those of the readings that are its dataset's, and their images, DICOM if `dicom`, in a MIMIC-CXR
+    tree. Rejects count among the readings. Same arguments give the same bytes. `small` images have
+    a sixth of the usual width and height. With `checksums`, a `SHA256SUMS.txt` lists every file, as
+    releases do: who changes one afterwards has a file that is not as published. `progress` is
+    called with 1 after each reading's files. ValueError if no reading belongs.
     """
     plan = plan_readings(readings, small=small, seed=seed)
     root.mkdir(parents=True, exist_ok=True)
     (root / UNFINISHED).touch()
     if layout == "mimic_eye":
         write_mimic_eye(root, plan, progress)
+    elif layout == "recordings":
+        plan = write_recordings(root, plan, gaze, words, dicom, progress)
     else:
         plan = write_native(root, plan, layout, dicom, progress)
     if not plan:

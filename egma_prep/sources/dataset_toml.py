@@ -1,0 +1,105 @@
+"""``dataset.toml``: the facts of a set of one's own recordings (FORMATS, section 11)."""
+
+import math
+import tomllib
+from typing import Any, NamedTuple, TypeVar
+
+from egma_prep.errors import BadUsageError, unknown_name
+from egma_prep.sources.recognisers import WordsFile, recognisers
+from egma_prep.sources.screens import Screen
+from egma_prep.sources.trackers import FRAMES, SECONDS, GazeFile, trackers
+
+DATASET_TOML = "dataset.toml"
+Table = TypeVar("Table", GazeFile, Screen, WordsFile)
+
+
+class DatasetFacts(NamedTuple):
+    """What a ``dataset.toml`` says.
+
+    Attributes
+    ----------
+    terms, citation : str
+        What cards must repeat.
+    """
+
+    name: str
+    version: str
+    licence: str
+    terms: str
+    citation: str
+    gaze: GazeFile
+    screen: Screen
+    words: WordsFile
+
+
+def dataset_facts(data: bytes) -> DatasetFacts:
+    """Read a ``dataset.toml``; what it does not say has the defaults of the tables' classes.
+
+    Raises
+    ------
+    BadUsageError
+        If it is no TOML, or says something that is unknown or impossible.
+    """
+    try:
+        document = tomllib.loads(data.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise BadUsageError(f"{DATASET_TOML} is no TOML ({error}); mend it there") from None
+    tables = {"gaze": GazeFile, "screen": Screen, "words": WordsFile}
+    texts = [name for name in DatasetFacts._fields if name not in tables]
+    for name in document:
+        if name not in DatasetFacts._fields:
+            raise unknown_name(f"entry of {DATASET_TOML}", name, DatasetFacts._fields)
+    facts = DatasetFacts(
+        **{name: _text(document.get(name, ""), name) for name in texts},
+        gaze=_table(document, "gaze", GazeFile),
+        screen=_table(document, "screen", Screen),
+        words=_table(document, "words", WordsFile),
+    )
+    _check_known("gaze.format", facts.gaze.format, trackers())
+    _check_known("words.format", facts.words.format, recognisers())
+    for name, unit in (("gaze", facts.gaze.time_unit), ("words", facts.words.time_unit)):
+        _check_known(f"{name}.time_unit", unit, SECONDS)
+    if facts.gaze.frame:
+        _check_known("gaze.frame", facts.gaze.frame, FRAMES)
+    return facts
+
+
+def _table(document: dict[str, Any], name: str, kind: type[Table]) -> Table:
+    """Make one table's class of it, each value of the type of its default."""
+    entries = document.get(name, {})
+    if not isinstance(entries, dict):
+        raise BadUsageError(f"{DATASET_TOML}: {name} is no table; write [{name}] and its entries")
+    made: dict[str, Any] = {}
+    for key, value in entries.items():
+        if key not in kind._fields:
+            raise unknown_name(f"entry of [{name}] in {DATASET_TOML}", key, kind._fields)
+        default = kind._field_defaults[key]
+        if default is None:
+            made[key] = _size(value, f"{name}.{key}")
+        elif isinstance(default, str):
+            made[key] = _text(value, f"{name}.{key}")
+        elif isinstance(value, type(default)):
+            made[key] = value
+        else:
+            raise BadUsageError(
+                f"{DATASET_TOML}: {name}.{key} is {value!r}; give {default!r}'s kind"
+            )
+    return kind(**made)
+
+
+def _text(value: object, name: str) -> str:
+    if not isinstance(value, str):
+        raise BadUsageError(f'{DATASET_TOML}: {name} is {value!r}; give text, {name} = "..."')
+    return value
+
+
+def _size(value: object, name: str) -> float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 < value < math.inf:  # type: ignore[operator]
+        raise BadUsageError(f"{DATASET_TOML}: {name} is {value!r}; give a number above 0")
+    return float(value)  # type: ignore[arg-type]
+
+
+def _check_known(name: str, value: str, known: Any) -> None:
+    if value not in known:
+        raise unknown_name(f"{name} in {DATASET_TOML}", value, known)

@@ -1,0 +1,187 @@
+"""Recordings of one's own: one table, one file of facts, a folder a reading (FORMATS, 11)."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import PurePosixPath
+
+from egma_prep.errors import BadInputError, Reject
+from egma_prep.images import image_size
+from egma_prep.options import SourceOptions
+from egma_prep.sources import extras
+from egma_prep.sources.dataset_toml import DATASET_TOML, dataset_facts
+from egma_prep.sources.files import InputFiles
+from egma_prep.sources.manifests import columns_of, required_columns
+from egma_prep.sources.planning import MetadataTable, by_subject, plan_tables
+from egma_prep.sources.reading import PlannedReading, RawReading, Region, RowsOfFile
+from egma_prep.sources.recognisers import dictated
+from egma_prep.sources.registry import SubjectPlan
+from egma_prep.sources.screens import Rectangle, fixations_on_image
+from egma_prep.sources.trackers import trackers
+from egma_prep.sources.values import check_intervals, is_blank, number, safe_id
+
+NAME = "recordings"
+READINGS, REGIONS = "readings.csv", "regions.csv"
+LABEL = "label:"
+"""Begins the names of columns of labels."""
+
+
+def plan_row(row: Mapping[str, str], path: str) -> PlannedReading:
+    """Plan the reading of one row; where it names no patient, the image is one.
+
+    Raises
+    ------
+    BadInputError
+        If its ids or its image's path cannot be used.
+    """
+    reading_id = safe_id(row["reading_id"], path, "the reading")
+    image = row["image"].strip().replace("\\", "/")
+    if image.startswith("/") or ".." in image.split("/") or is_blank(image):
+        raise BadInputError("bad_path", path, f"the image of {reading_id} is {image[:60]!r}")
+    image_id = re.sub("[^A-Za-z0-9_-]", "_", PurePosixPath(image).with_suffix("").as_posix())
+    image_id = safe_id(image_id, path, "the image's path")
+    told = {name: row.get(f"{name}_id", "") for name in ("subject", "study")}
+    subject, study = (
+        other if is_blank(told[name]) else safe_id(told[name], path, f"the {name}'s id")
+        for name, other in (("subject", image_id), ("study", reading_id))
+    )
+    return PlannedReading(NAME, reading_id, subject, study, image_id, path, {**row, "image": image})
+
+
+METADATA = MetadataTable(NAME, "reading_id", required_columns(NAME, "readings"), plan_row)
+
+
+def one_patient_an_image(
+    plans: Iterable[PlannedReading | Reject],
+) -> Iterator[PlannedReading | Reject]:
+    """Reject readings whose image has an earlier one's id, or another patient there.
+
+    Images are kept by their id, and patients decide the split.
+    """
+    known: dict[str, PlannedReading] = {}
+    for plan in plans:
+        if isinstance(plan, Reject):
+            yield plan
+            continue
+        first = known.setdefault(plan.dicom_id, plan)
+        if (first.row["image"], first.subject_id) == (plan.row["image"], plan.subject_id):
+            yield plan
+            continue
+        image = plan.row["image"]
+        what = f"{image} and {first.row['image']} make one image id"
+        if first.row["image"] == image:
+            what = f"{image} is of the patients {first.subject_id} and {plan.subject_id}"
+        yield Reject.of(BadInputError("duplicate_id", plan.metadata_path, what), *plan.key, "plan")
+
+
+class Recordings:
+    """A laboratory's tree."""
+
+    name = NAME
+    looks_like = f"{READINGS}, {DATASET_TOML} and <reading_id>/ (egma-prep init DIR begins one)"
+
+    def recognises(self, files: InputFiles) -> bool:
+        """Look for the two files at the root."""
+        return files.has(READINGS) and files.has(DATASET_TOML)
+
+    def plan(self, files: InputFiles) -> Iterable[SubjectPlan]:
+        """List the table's readings; those of one image have one patient, so no split parts it."""
+        facts = dataset_facts(files.read(DATASET_TOML))
+        files.table(READINGS, METADATA.required)  # without it there is nothing to plan
+        folders = [one for one in files.folders("") if files.has(f"{one}/{facts.gaze.file}")]
+        return by_subject(one_patient_an_image(plan_tables(files, [READINGS], METADATA, folders)))
+
+    def load(
+        self, planned: PlannedReading, files: InputFiles, options: SourceOptions
+    ) -> RawReading:
+        """Read one reading's gaze, words and regions; its image is decoded elsewhere."""
+        facts = dataset_facts(files.read(DATASET_TOML))
+        row, folder = planned.row, planned.reading_id
+        size = image_size(files.read(row["image"]), row["image"])
+        said_path, gaze_path = f"{folder}/{facts.words.file}", f"{folder}/{facts.gaze.file}"
+        words = dictated(files.read(said_path), said_path, facts.words)
+        gaze = trackers()[facts.gaze.format](files.read(gaze_path), gaze_path, facts.gaze)
+        # A tracker's clock may have begun long before the audio, which is that of the words.
+        offset_s = _number(row, "audio_offset_s")
+        if offset_s is None:
+            offset_s = gaze.zero_s or 0.0
+        shown = _shown(row)
+        fixations, notes = fixations_on_image(gaze, facts.screen, shown, size, offset_s)
+        place = gaze.rows.place
+        check_intervals(*fixations[:2], gaze_path, lambda at: f"{gaze_path}, {place(at)}")
+        labels, damaged = _labels(row)
+        regions, left_out = _regions(files, f"{folder}/{REGIONS}")
+        return RawReading(
+            *planned.key,
+            subject_id=planned.subject_id,
+            study_id=planned.study_id,
+            dicom_id=planned.dicom_id,
+            split=extras.known_split(row.get("split", "")),
+            view=extras.known_view(row.get("view", "")),
+            image_path=row["image"],
+            width=size[0],
+            height=size[1],
+            fixations=fixations,
+            words=words,
+            labels=labels,
+            regions=regions,
+            notes=Counter(gaze.notes) + Counter(notes) + damaged + left_out,
+            fixation_rows=gaze.rows,
+            word_rows=RowsOfFile(said_path, lambda at: f"word {at + 1}"),
+        )
+
+
+SOURCE = Recordings()
+
+
+def _number(row: Mapping[str, str], name: str) -> float | None:
+    cell = row.get(name, "")
+    return None if is_blank(cell) else number(cell, READINGS, f"{READINGS}, {name}")
+
+
+def _shown(row: Mapping[str, str]) -> Rectangle | None:
+    """Read where on the screen the image was drawn; all four edges or none."""
+    x0, y0, x1, y1 = (_number(row, f"image_{side}_px") for side in ("x0", "y0", "x1", "y1"))
+    if x0 is None and y0 is None and x1 is None and y1 is None:
+        return None
+    if x0 is None or y0 is None or x1 is None or y1 is None or not (x0 < x1 and y0 < y1):
+        what = f"the image's place on the screen is {x0}, {y0}, {x1}, {y1}: no rectangle"
+        raise BadInputError("bad_number", READINGS, what)
+    return x0, y0, x1, y1
+
+
+def _labels(row: Mapping[str, str]) -> tuple[dict[str, float], Counter[str]]:
+    """Read the columns ``label:NAME``; a name with another colon says itself whose label it is."""
+    notes: Counter[str] = Counter()
+    found = {}
+    for column in (one for one in row if one.startswith(LABEL) and not is_blank(row[one])):
+        name = column.removeprefix(LABEL)
+        with extras.noting(notes, "labels_left_out"):
+            value = number(row[column], READINGS, column)
+            found[name if ":" in name else f"{NAME}:{name}"] = value
+    return found, notes
+
+
+def _regions(files: InputFiles, path: str) -> tuple[list[Region], Counter[str]]:
+    """Read the boxes and ellipses, if there are any."""
+    notes: Counter[str] = Counter()
+    found: list[Region] = []
+    if not files.has(path):
+        return found, notes
+    with extras.noting(notes, "region_tables_left_out"):
+        names = columns_of(NAME, "regions")
+        table = files.table(path, required_columns(NAME, "regions"))
+        for at, corners in extras.corners(table, names, range(len(table)), notes):
+            row = table.row(at)
+            with extras.noting(notes, "regions_left_out"):
+                sure = row.get(names["certainty"], "")
+                certainty = None if is_blank(sure) else number(sure, path, "certainty")
+                found.append(Region(*_kind(row, names, path), *corners, certainty))
+    return found, notes
+
+
+def _kind(row: Mapping[str, str], names: Mapping[str, str], path: str) -> tuple[str, str]:
+    name, kind = row[names["name"]].strip(), row[names["kind"]].strip().lower()
+    if not name or kind not in ("box", "ellipse"):
+        raise BadInputError("bad_number", path, f"a region is a {kind[:20]!r} of {name[:20]!r}")
+    return name, kind
