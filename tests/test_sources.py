@@ -263,7 +263,7 @@ NEEDED = {
         "Words(text, *np.full((2, 3), np.nan))", "words", "without times, though there is gaze",
     ),
     "a fixation nowhere": (
-        "end, x, y, ", "degree_px", "np.nan * degree_px", "fixations", "in another type",
+        "Fixations(begin, end, ", "x", "np.nan * x", "fixations", "in another type",
     ),
     "no pixels a degree": (
         "end, x, y, ", "degree_px", "0 * degree_px", "fixations", "with 0 or fewer pixels",
