@@ -274,18 +274,28 @@ def run(
     is_flag=True,
     help="First compare every file with the release's SHA256SUMS.txt; names files.",
 )
+@click.option(
+    "--figures",
+    metavar="DIR",
+    type=_LOCAL,
+    help="Draw the two readings there whose gaze, image and words fit least.",
+)
 @_reports_errors
-def scan(data: Path, source: str | None, images: Path | None, checksums: bool) -> int:
+def scan(
+    data: Path, source: str | None, images: Path | None, checksums: bool, figures: Path | None
+) -> int:
     """Look at DATA before a long run: counts, rejects, time and space needed.
 
     Prints no rows and no ids, so that it may be shown to others. With --checksums it also names the
     files that are not as published, or that readings lack: those names hold ids. Exit 1 if any
-    is not as published. A comparison that was stopped goes on.
+    is not as published. A comparison that was stopped goes on. --figures shows at a glance times in
+    ms taken for s, swapped axes, an unmapped screen or a clock that is off; its figures hold gaze.
 
     \b
     Example:
       egma-prep scan /physionet/mimic-eye
       egma-prep scan /physionet/mimic-eye --checksums
+      egma-prep scan LAB --figures figures
     """
     from egma_prep.look.scan import scan_tree
 
@@ -295,7 +305,7 @@ def scan(data: Path, source: str | None, images: Path | None, checksums: bool) -
         from egma_prep.look.checksums import compare
 
         compared = compare(open_tree(data, images), _tell)
-    for line in scan_tree(data, images, source, compared):
+    for line in scan_tree(data, images, source, compared, figures):
         _tell(line)
     return _FOUND if compared and compared.different else _DONE
 

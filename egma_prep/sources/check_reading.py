@@ -38,6 +38,7 @@ _TWINNED, _ONE_PAIR = 0.8, 2
 # The eye moves or blinks several times a minute and no word lasts one; milliseconds taken as
 # seconds make minutes of everything.
 _LONGEST_S = 60.0
+_RECORDING_S = 3600.0  # nobody reads an image for an hour: a clock that began long before, a date
 # A fixation lasts 50 ms and more, a word 100: ten of a twentieth of that are another unit.
 _SHORTEST_MEAN_S, _ENOUGH = 0.005, 10
 # Shares and coordinates of a frame of some hundred pixels lie in the corner at the origin. Ten
@@ -312,9 +313,10 @@ def _regions_once(raw: RawReading) -> tuple[list[Region], dict[str, int]]:
 def _check_lengths(
     begin_s: FloatArray, end_s: FloatArray, rows: RowsOfFile, numbers: Sequence[int]
 ) -> None:
-    """Reject an interval that runs backwards, or over a minute: a duration in milliseconds."""
+    """Reject an interval that runs backwards, over a minute, or lies hours away."""
     length_s = end_s - begin_s
-    wrong = np.flatnonzero(~((length_s >= 0) & (length_s <= _LONGEST_S)))
+    far = np.maximum(np.abs(begin_s), np.abs(end_s)) > _RECORDING_S
+    wrong = np.flatnonzero(far | ~((length_s >= 0) & (length_s <= _LONGEST_S)))
     if not wrong.size:
         return
     at = int(wrong[0])

@@ -18,7 +18,7 @@ from egma_prep.sources.recognisers import dictated
 from egma_prep.sources.registry import SubjectPlan
 from egma_prep.sources.screens import Rectangle, fixations_on_image
 from egma_prep.sources.trackers import trackers
-from egma_prep.sources.values import check_intervals, is_blank, number, safe_id
+from egma_prep.sources.values import is_blank, number, safe_id
 
 NAME = "recordings"
 READINGS, REGIONS = "readings.csv", "regions.csv"
@@ -107,8 +107,6 @@ class Recordings:
             offset_s = gaze.zero_s or 0.0
         shown = _shown(row)
         fixations, notes = fixations_on_image(gaze, facts.screen, shown, size, offset_s)
-        place = gaze.rows.place
-        check_intervals(*fixations[:2], gaze_path, lambda at: f"{gaze_path}, {place(at)}")
         labels, damaged = _labels(row)
         regions, left_out = _regions(files, f"{folder}/{REGIONS}")
         return RawReading(

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from egma_prep.sources.reading import Words
-from egma_prep.sources.values import check_intervals, require_words
+from egma_prep.sources.values import require_words
 
 
 class WordsFile(NamedTuple):
@@ -60,5 +60,4 @@ def dictated(data: bytes, path: str, words_file: WordsFile) -> Words:
     require_words(text, path)
     begin_s = np.array([word.begin_s for word in heard])
     end_s = np.array([word.end_s for word in heard])
-    check_intervals(begin_s, end_s, path, lambda at: f"{path}, word {at + 1}")
     return Words(text, begin_s, end_s)
