@@ -18,7 +18,7 @@ from egma_prep.sources.recognisers import dictated
 from egma_prep.sources.registry import SubjectPlan
 from egma_prep.sources.screens import Rectangle, fixations_on_image
 from egma_prep.sources.trackers import trackers
-from egma_prep.sources.values import is_blank, number, safe_id
+from egma_prep.sources.values import is_blank, number, optional_text, safe_id
 
 NAME = "recordings"
 READINGS, REGIONS = "readings.csv", "regions.csv"
@@ -114,7 +114,7 @@ class Recordings:
             subject_id=planned.subject_id,
             study_id=planned.study_id,
             dicom_id=planned.dicom_id,
-            split=extras.known_split(row.get("split", "")),
+            split=optional_text(row.get("split", "")),
             view=extras.known_view(row.get("view", "")),
             image_path=row["image"],
             width=size[0],
