@@ -26,6 +26,8 @@ REASONS = {
     "bad_id": "ids are letters, digits, '.', '_', '-', at most 128, no leading dot",
     "bad_dicom_id": "DICOM ids have 44 characters; calibration slides and cut ids are not images",
     "bad_path": "give the path below DATA, without ..",
+    "no_clock": "give audio_offset_s in readings.csv, or mend time_unit in dataset.toml",
+    "wrong_format": "give its own format in [gaze] of dataset.toml, or another export",
     "no_screen": "give width_px and height_px in [screen] of dataset.toml",
     "no_degrees": "give sigma in pixels, or the screen's width_mm and distance_mm",
     "other_subject": "a row lies in another patient's folder; move it to its own",
@@ -60,6 +62,11 @@ OF_THE_MACHINE = {"out_of_memory", "killed_worker"}
 NOTES = {
     "image_place_guessed": "readings whose image's place on the screen no table tells, taken as"
     " fitted to its middle",
+    "gaze_of_the_scene": "readings whose gaze is of a scene camera, not of a surface: taken as of"
+    " the whole screen; give frame in [gaze] of dataset.toml",
+    "fixations_of_the_other_eye": "fixations of the other eye, left out",
+    "several_trials": "trials or stimuli after a recording's first, whose gaze counts as of the one"
+    " image",
     "rows_that_are_no_fixations": "gaze rows that are no fixations (blinks, lost eyes), left out",
     "rounded_to_edge": "fixations rounded to just beyond the image, pulled in by a pixel",
     "time_is_not_fixation_end": "fixations whose row was not written at their end",

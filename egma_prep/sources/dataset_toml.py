@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 from egma_prep.errors import BadUsageError, unknown_name
 from egma_prep.sources.recognisers import WordsFile, recognisers
 from egma_prep.sources.screens import Screen
-from egma_prep.sources.trackers import FRAMES, SECONDS, GazeFile, trackers
+from egma_prep.sources.trackers import EYES, FRAMES, SECONDS, GazeFile, trackers
 
 DATASET_TOML = "dataset.toml"
 Table = TypeVar("Table", GazeFile, Screen, WordsFile)
@@ -59,6 +59,8 @@ def dataset_facts(data: bytes) -> DatasetFacts:
     _check_known("words.format", facts.words.format, recognisers())
     for name, unit in (("gaze", facts.gaze.time_unit), ("words", facts.words.time_unit)):
         _check_known(f"{name}.time_unit", unit, SECONDS)
+    if facts.gaze.eye:
+        _check_known("gaze.eye", facts.gaze.eye, EYES)
     if facts.gaze.frame:
         _check_known("gaze.frame", facts.gaze.frame, FRAMES)
     return facts

@@ -17,8 +17,8 @@ from egma_prep.sources.reading import PlannedReading, RawReading, Region, RowsOf
 from egma_prep.sources.recognisers import dictated
 from egma_prep.sources.registry import SubjectPlan
 from egma_prep.sources.screens import Rectangle, fixations_on_image
-from egma_prep.sources.trackers import trackers
-from egma_prep.sources.values import is_blank, number, optional_text, safe_id
+from egma_prep.sources.trackers import tracked_gaze
+from egma_prep.sources.values import LONGEST_S, is_blank, number, optional_text, safe_id
 
 NAME = "recordings"
 READINGS, REGIONS = "readings.csv", "regions.csv"
@@ -100,11 +100,14 @@ class Recordings:
         size = image_size(files.read(row["image"]), row["image"])
         said_path, gaze_path = f"{folder}/{facts.words.file}", f"{folder}/{facts.gaze.file}"
         words = dictated(files.read(said_path), said_path, facts.words)
-        gaze = trackers()[facts.gaze.format](files.read(gaze_path), gaze_path, facts.gaze)
+        gaze = tracked_gaze(files.read(gaze_path), gaze_path, facts.gaze)
         # A tracker's clock may have begun long before the audio, which is that of the words.
         offset_s = _number(row, "audio_offset_s")
         if offset_s is None:
             offset_s = gaze.zero_s or 0.0
+            if gaze.zero_s is None and gaze.begin_s.min() > LONGEST_S:
+                what = f"{gaze_path} begins at {gaze.begin_s.min():,.0f} s of a clock of its own"
+                raise BadInputError("no_clock", gaze_path, what)
         shown = _shown(row)
         fixations, notes = fixations_on_image(gaze, facts.screen, shown, size, offset_s)
         labels, damaged = _labels(row)

@@ -16,7 +16,8 @@ _SAFE_ID = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,128}")
 MOST_PX = 2**16 - 1
 """No image is wider: DICOM's Rows and Columns have 16 bits."""
 _DICOM_ID_LENGTH = 44
-_LONGEST_S = 3600.0
+LONGEST_S = 3600.0
+"""No reading is longer."""
 _FLAGS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 _BLANKS = frozenset(["", "nan", "na", "n/a", "#n/a", "<na>", "null", "none"])
 """How spreadsheets, pandas, R and databases write nothing, in small letters."""
@@ -192,7 +193,7 @@ def check_intervals(
     place : callable
         Names the place of the n-th interval in its file, which may hold others.
     """
-    far = np.maximum(np.abs(begin_s), np.abs(end_s)) > _LONGEST_S
+    far = np.maximum(np.abs(begin_s), np.abs(end_s)) > LONGEST_S
     backwards = end_s < begin_s
     if not (far | backwards).any():
         return

@@ -1,17 +1,28 @@
-"""Gaze of an eye tracker's export: each module here with ``FORMATS`` and ``fixations``."""
+"""Gaze of an eye tracker's export: each module here is a tracker's, with what `Tracker` has."""
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+
+from egma_prep.errors import BadInputError
 from egma_prep.sources.reading import FloatArray, RowsOfFile
 
 SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 """Of a unit of time."""
 FRAMES = ("image_px", "image_share", "screen_px", "screen_share")
 """What positions refer to: pixels or shares, of the image or of the screen it was shown on."""
+EYES = ("left", "right")
+
+_HEAD_BYTES = 2**16
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+_FARTHEST = 1e6  # pixels or shares: no screen, and no look beside one, reaches so far
+# What a file of another kind fails by; other damage is told as it is.
+_OF_ANOTHER_KIND = ("bad_csv", "missing_column", "no_fixations", "short_header")
 
 
 class GazeFile(NamedTuple):
@@ -23,6 +34,8 @@ class GazeFile(NamedTuple):
         Of `SECONDS`, where a format leaves it open.
     frame : str
         Of `FRAMES`; empty where the format says it.
+    eye : str
+        Of `EYES`, where each has fixations of its own; empty: the one that has more of them.
     columns : mapping
         Our names (``begin``, ``end`` or ``duration``, ``x``, ``y``) to a table's columns.
     """
@@ -31,6 +44,7 @@ class GazeFile(NamedTuple):
     format: str = "csv"
     time_unit: str = "s"
     frame: str = ""
+    eye: str = ""
     columns: Mapping[str, str] = {}
 
 
@@ -42,7 +56,7 @@ class TrackedGaze(NamedTuple):
     begin_s, end_s : ndarray
         Seconds of the tracker's own clock.
     x, y : ndarray
-        In what `frame` says.
+        In what `frame` says, origin top left.
     screen_px : tuple, optional
         Width and height of the screen, where the file tells them.
     zero_s : float, optional
@@ -64,12 +78,111 @@ class TrackedGaze(NamedTuple):
     notes: Mapping[str, int] = MappingProxyType({})
 
 
-Reader = Callable[[bytes, str, GazeFile], TrackedGaze]
+class Tracker(Protocol):
+    """What a module of this folder has.
+
+    Attributes
+    ----------
+    FORMATS : tuple of str
+        Names in ``dataset.toml``.
+    EXPECTED : str
+        What is in such a file, in words, for who gave another.
+    """
+
+    FORMATS: tuple[str, ...]
+    EXPECTED: str
+
+    def fixations(self, data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
+        """Read an export."""
+
+    def looks_like(self, data: bytes) -> bool:
+        """Tell, by its beginning, a file that is surely one of these."""
 
 
-def trackers() -> dict[str, Reader]:
-    """Find the reader of every format, by the name that ``dataset.toml`` has for it."""
-    modules = [
+def trackers() -> dict[str, Tracker]:
+    """Find the module of every format, by the name that ``dataset.toml`` has for it."""
+    modules: list[Any] = [
         importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__)
     ]
-    return {name: module.fixations for module in modules for name in module.FORMATS}
+    return {name: module for module in modules for name in module.FORMATS}
+
+
+def tracked_gaze(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
+    """Read a tracker's export.
+
+    Raises
+    ------
+    BadInputError
+        If it cannot be read; of a file of another kind, saying what kind it seems to be.
+    """
+    known = trackers()
+    tracker = known[gaze_file.format]
+    try:
+        gaze = tracker.fixations(data, path, gaze_file)
+    except BadInputError as error:
+        others = [name for name, other in known.items() if other.looks_like(data)]
+        is_named = gaze_file.format in others or (gaze_file.format == "csv" and not others)
+        if error.reason not in _OF_ANOTHER_KIND or is_named:
+            raise
+        seems = f"looks like {' or '.join(map(repr, others))}" if others else "like no known format"
+        what = f"{path} is no {gaze_file.format!r} file ({tracker.EXPECTED}), but {seems}"
+        raise BadInputError("wrong_format", path, what) from None
+    if not gaze.begin_s.size:
+        raise BadInputError("no_fixations", path, f"{path} has no fixation")
+    far = np.flatnonzero(~(np.maximum(np.abs(gaze.x), np.abs(gaze.y)) <= _FARTHEST))
+    if far.size:
+        at = int(far[0])
+        what = f"{path}, {gaze.rows.place(at)} lies at {gaze.x[at]:g}, {gaze.y[at]:g}: on no screen"
+        raise BadInputError("bad_number", path, what)
+    return gaze
+
+
+# -- what several of them need --------------------------------------------------------------------
+
+
+class EyeFixation(NamedTuple):
+    """A line of a file in which each eye has its own."""
+
+    eye: str
+    begin: float
+    end: float
+    x: float
+    y: float
+    line: int
+
+
+def of_one_eye(
+    found: Sequence[EyeFixation], wanted: str, path: str
+) -> tuple[list[EyeFixation], dict[str, int]]:
+    """Take one eye's fixations, of that with most time in them unless one is wanted.
+
+    The other eye looks at the same place at the same time: it would double the gaze.
+    """
+    letters = {eye[0].upper(): eye for eye in EYES}
+    time = Counter[str]()
+    for one in found:
+        time[letters[one.eye]] += one.end - one.begin  # type: ignore[assignment]
+    if wanted and found and wanted not in time:
+        raise BadInputError("no_fixations", path, f"{path} has no fixation of the {wanted} eye")
+    chosen = wanted or max(sorted(time), key=time.__getitem__, default="")
+    kept = [one for one in found if letters[one.eye] == chosen]
+    return kept, {"fixations_of_the_other_eye": len(found) - len(kept)}
+
+
+def lines_of_file(path: str, found: Sequence[EyeFixation]) -> RowsOfFile:
+    """Name fixations by their lines."""
+    lines = [one.line for one in found]
+    return RowsOfFile(path, lambda at: f"line {lines[at]}")
+
+
+def readable(data: bytes) -> bytes:
+    """Replace what is no UTF-8: names of people and stimuli may be anything, numbers are ASCII."""
+    is_wide, is_packed = data[:2] in _UTF_16, data[:2] in (b"\x1f\x8b", b"PK")
+    return data if is_wide or is_packed else data.decode(errors="replace").encode()
+
+
+def head_of(data: bytes) -> list[str]:
+    """Decode the first lines of a file, whatever it is, to see what it may be."""
+    head = data[:_HEAD_BYTES]
+    text = head.decode("utf-16" if head[:2] in _UTF_16 else "utf-8-sig", errors="replace")
+    return text.splitlines()

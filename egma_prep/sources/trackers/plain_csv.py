@@ -1,10 +1,26 @@
 """A plain table of fixations: ``begin, end, x, y``, or columns that ``dataset.toml`` names."""
 
+import re
+
 from egma_prep.sources.csv_table import parse_csv
 from egma_prep.sources.reading import RowsOfFile
-from egma_prep.sources.trackers import SECONDS, GazeFile, TrackedGaze
+from egma_prep.sources.trackers import SECONDS, GazeFile, TrackedGaze, head_of
 
 FORMATS = ("csv",)
+EXPECTED = "columns begin, end or duration, x and y, or as [gaze] columns names them"
+
+# What cannot be another program's: ours, REFLACX's own, and EyeLink Data Viewer's reports.
+_SURE = (
+    {"begin", "x", "y"},
+    {"timestamp_start_fixation", "timestamp_end_fixation", "x_position", "y_position"},
+    {"CURRENT_FIX_X", "CURRENT_FIX_Y", "CURRENT_FIX_DURATION"},
+)
+
+
+def looks_like(data: bytes) -> bool:
+    """Look for a header of known names."""
+    names = {name.strip(' "') for name in re.split("[,;\t]", "".join(head_of(data)[:1]))}
+    return any(names >= sure for sure in _SURE)
 
 
 def fixations(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:

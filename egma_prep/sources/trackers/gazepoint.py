@@ -1,0 +1,40 @@
+"""Gazepoint's CSV: fixations, or all gaze, in seconds and shares of the screen."""
+
+import numpy as np
+
+from egma_prep.sources.csv_table import parse_csv
+from egma_prep.sources.reading import RowsOfFile
+from egma_prep.sources.trackers import GazeFile, TrackedGaze, head_of, readable
+
+FORMATS = ("gazepoint",)
+EXPECTED = "columns FPOGX, FPOGY, FPOGS, FPOGD, FPOGID and FPOGV"
+
+_NEEDED = ("FPOGX", "FPOGY", "FPOGS", "FPOGD", "FPOGID", "FPOGV")
+_MEDIA = "MEDIA_ID"
+
+
+def looks_like(data: bytes) -> bool:
+    """Look for the columns of fixations."""
+    names = {name.strip(' "') for name in "".join(head_of(data)[:1]).replace(";", ",").split(",")}
+    return names.issuperset(_NEEDED)
+
+
+def fixations(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
+    """Read each valid fixation once: an export of all gaze has it row by row while it grows."""
+    table = parse_csv(readable(data), path, _NEEDED, (*_NEEDED, _MEDIA))
+    valid = np.flatnonzero(table.numbers("FPOGV") != 0).tolist()
+    media = [cell.strip() for cell in table.columns.get(_MEDIA, [""] * len(table))]
+    number = table.numbers("FPOGID")
+    last: dict[tuple[str, float], int] = {}
+    for row in valid:
+        last[media[row], float(number[row])] = row
+    rows = sorted(last.values())
+    x, y, begin_s, lasted_s = (table.numbers(name, rows) for name in _NEEDED[:4])
+    notes = {
+        "rows_that_are_no_fixations": len(table) - len(valid),
+        "rows_of_growing_fixations": len(valid) - len(rows),
+        "several_trials": max(len({media[row] for row in rows}) - 1, 0),
+    }
+    frame = gaze_file.frame or "screen_share"
+    where = RowsOfFile.of(table, rows)
+    return TrackedGaze(begin_s, begin_s + lasted_s, x, y, frame, rows=where, notes=notes)

@@ -1,0 +1,60 @@
+"""Pupil Labs Core's ``fixations.csv``, of the scene or on a surface: shares, origin bottom left."""
+
+import numpy as np
+
+from egma_prep.sources.csv_table import parse_csv
+from egma_prep.sources.reading import RowsOfFile
+from egma_prep.sources.trackers import GazeFile, TrackedGaze, head_of, readable
+from egma_prep.sources.values import flag
+
+FORMATS = ("pupil",)
+EXPECTED = "columns start_timestamp, duration, norm_pos_x and norm_pos_y"
+
+_NEEDED = ("start_timestamp", "duration", "norm_pos_x", "norm_pos_y")
+_IDS = ("id", "fixation_id")
+_ON_SURFACE = "on_surf"
+_MS = 1e-3
+
+
+def looks_like(data: bytes) -> bool:
+    """Look for the columns of fixations."""
+    names = {name.strip(' "') for name in "".join(head_of(data)[:1]).replace(";", ",").split(",")}
+    return names.issuperset(_NEEDED)
+
+
+def fixations(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
+    """Read each fixation once: on a surface it has a row a frame of the scene's video.
+
+    Its place is the mean of those rows that are on the surface.
+    """
+    table = parse_csv(readable(data), path, _NEEDED, (*_NEEDED, *_IDS, _ON_SURFACE))
+    on = list(range(len(table)))
+    is_mapped = _ON_SURFACE in table.columns
+    if is_mapped:
+        cells = table.columns[_ON_SURFACE]
+        on = [row for row in on if flag(cells[row], path, table.place(row, _ON_SURFACE))]
+    begin_s, lasted_ms, x, y = (table.numbers(name, on) for name in _NEEDED)
+    ids = next((table.columns[name] for name in _IDS if name in table.columns), None)
+    keys = [ids[row].strip() for row in on] if ids else [str(time) for time in begin_s]
+    of_fixation: dict[str, list[int]] = {}
+    for at, key in enumerate(keys):
+        of_fixation.setdefault(key, []).append(at)
+    first = np.array([ats[0] for ats in of_fixation.values()], dtype=np.intp)
+    x_share = np.array([x[ats].mean() for ats in of_fixation.values()])
+    y_share = np.array([1 - y[ats].mean() for ats in of_fixation.values()])
+    begin_s = begin_s[first]
+    notes = {
+        "rows_that_are_no_fixations": len(table) - len(on),
+        "fixation_rows_twice": len(on) - len(first),
+        "gaze_of_the_scene": int(not is_mapped and not gaze_file.frame),
+    }
+    rows = RowsOfFile.of(table, [on[at] for at in first])
+    return TrackedGaze(
+        begin_s,
+        begin_s + lasted_ms[first] * _MS,
+        x_share,
+        y_share,
+        gaze_file.frame or "screen_share",
+        rows=rows,
+        notes=notes,
+    )

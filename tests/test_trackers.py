@@ -1,0 +1,299 @@
+"""Eye trackers' exports: real ones where ../shared/real lies beside the checkout, and wounded ones.
+
+What is expected of a real file was read from it by eye, in its own units.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from egma_prep.errors import BadInputError
+from egma_prep.sources.trackers import GazeFile, TrackedGaze, tracked_gaze, trackers
+
+HOMES = [above / "shared" / "real" for above in Path(__file__).parents]
+REAL = next((home for home in HOMES if home.is_dir()), HOMES[0])
+needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="no ../shared/real beside the checkout")
+
+LOOKS = {
+    "emdat/4Ctest.csv": None,
+    "emdat/P61-Fixation-Data.tsv": "tobii",
+    "emdat/SMI_Events_head60.txt": "begaze",
+    "gp3_far_chinrest.csv": None,
+    "pupil-core/fixations.csv": "pupil",
+    "pymovements/18sat_fixfinal.csv": "csv",
+    "pymovements/eyelink_binocular_example.asc": "eyelink",
+    "pymovements/eyelink_monocular_example.asc": "eyelink",
+    "pymovements/raccoons.asc": "eyelink",
+    "tobii-tx300-i2mc.tsv": None,
+}
+"""Which format a real file is of."""
+
+
+class Expected(NamedTuple):
+    """What a file says; `rows` are number, begin, end (s), x, y."""
+
+    count: int
+    rows: list[tuple[int, float, float, float, float]]
+    frame: str = "screen_px"
+    screen_px: tuple[float, float] | None = None
+    zero_s: float | None = None
+    notes: Mapping[str, int] = MappingProxyType({})
+
+
+PUPIL = [
+    (0, 329367.8728605, 0.20276449999, 0.5006076206214289, 0.489283007793768),
+    (8, 329369.637661, 0.09512399998, 0.4782910299494852, 0.3458243675539427),
+    (18, 329371.1396185, 0.08260799996, 0.5007450679537242, 0.4921933755598194),
+    (28, 329373.0921635, 0.09011699997, 0.43273372250221415, 0.39729481442262743),
+    (35, 329374.691748, 0.21277750004, 0.437284628676584, 0.3067389365846124),
+]
+FILES = {
+    "emdat/P61-Fixation-Data.tsv": Expected(
+        4664,
+        [
+            (0, 0.026, 0.659, 513, 518),
+            (980, 371.143, 371.243, 602, 443),
+            (2480, 970.507, 970.857, 568, 364),
+            (4660, 1833.827, 1833.993, 333, 163),
+            (4663, 1840.173, 1840.823, 1277, 91),
+        ],
+        screen_px=(1280, 1024),
+    ),
+    "emdat/SMI_Events_head60.txt": Expected(
+        10,
+        [
+            (0, 167531.377718, 167531.619504, 951.83, 791.40),
+            (1, 167531.627759, 167531.931233, 940.24, 751.16),
+            (5, 167532.954041, 167533.537935, 634.82, 1058.25),
+            (8, 167535.990483, 167536.090565, 563.02, 1111.01),
+            (9, 167536.415966, 167536.549318, 994.56, 1093.76),
+        ],
+        zero_s=167531.284088,  # its message has the name of the stimulus
+        notes={"fixations_of_the_other_eye": 10},
+    ),
+    "pupil-core/fixations.csv": Expected(
+        36,
+        [(at, begin, begin + lasted, x, 1 - y) for at, begin, lasted, x, y in PUPIL],
+        "screen_share",
+        notes={"gaze_of_the_scene": 1},
+    ),
+    "pymovements/eyelink_binocular_example.asc": Expected(
+        2,
+        [(0, 1408.667, 1408.777, 956.3, 541.9), (1, 1408.899, 1409.027, 945.6, 539.6)],
+        screen_px=(1920, 1080),
+        notes={"fixations_of_the_other_eye": 2},
+    ),
+    "pymovements/eyelink_monocular_example.asc": Expected(
+        2,
+        [(0, 2154.563, 2154.695, 141.0, 132.2), (1, 2339.246, 2339.290, 638.5, 531.8)],
+        screen_px=(1280, 1024),
+        zero_s=2096.371,  # 2096367 -4 SYNCTIME
+        notes={"several_trials": 4},
+    ),
+    "pymovements/raccoons.asc": Expected(
+        1, [(0, 147.953, 148.207, 1008.6, 1190.4)], screen_px=(1920, 1080)
+    ),
+}
+
+
+def read(name: str, **told: str) -> TrackedGaze:
+    data = (REAL / "gaze" / name).read_bytes()
+    return tracked_gaze(data, name, GazeFile(format=told.pop("format", LOOKS[name]), **told))
+
+
+@needs_real
+@pytest.mark.parametrize("name", FILES)
+def test_fixations_of_a_real_file_are_what_it_says(name: str) -> None:
+    expected, gaze = FILES[name], read(name)
+    assert {len(column) for column in gaze[:4]} == {expected.count}
+    for at, *row in expected.rows:
+        assert [float(column[at]) for column in gaze[:4]] == pytest.approx(row, abs=1e-6)
+    assert gaze.frame == expected.frame
+    assert gaze.screen_px == expected.screen_px
+    assert gaze.zero_s == pytest.approx(expected.zero_s)
+    assert {name: count for name, count in gaze.notes.items() if count} == expected.notes
+
+
+@needs_real
+@pytest.mark.parametrize("name", FILES)
+def test_rows_of_a_real_file_are_named_as_an_editor_counts_them(name: str) -> None:
+    gaze = read(name)
+    kind, number = gaze.rows.place(0).split()
+    lines = (REAL / "gaze" / name).read_text().splitlines()
+    header = next((at for at, line in enumerate(lines) if "imestamp" in line), 0)
+    line = lines[int(number) - 1 if kind == "line" else header + int(number)]
+    assert f"{gaze.x[0]:g}"[:5] in line
+
+
+@needs_real
+def test_the_other_eye_is_taken_where_it_is_asked_for() -> None:
+    gaze = read("pymovements/eyelink_binocular_example.asc", eye="left")
+    assert gaze.x.tolist() == [961.2, 959.6]
+    with pytest.raises(BadInputError, match="no fixation of the right eye"):
+        read("pymovements/raccoons.asc", eye="right")
+
+
+@needs_real
+def test_every_real_file_looks_like_one_format_at_most() -> None:
+    found = {path.relative_to(REAL / "gaze"): path for path in (REAL / "gaze").rglob("*.*")}
+    names = {str(name): path for name, path in found.items() if name.parts[0] != "vidln"}
+    assert {*names} == {*LOOKS}
+    for name, path in names.items():
+        data = path.read_bytes()
+        says = [one for one, tracker in trackers().items() if tracker.looks_like(data)]
+        assert says == [LOOKS[name]] * (LOOKS[name] is not None), name
+
+
+@needs_real
+@pytest.mark.parametrize("name", FILES)
+def test_a_real_file_under_another_formats_name_is_refused_by_its_own(name: str) -> None:
+    for other in {*trackers()} - {LOOKS[name]}:
+        with pytest.raises(BadInputError) as refusal:
+            read(name, format=other)
+        assert refusal.value.reason == "wrong_format"
+        assert f"no {other!r} file" in str(refusal.value)
+        assert f"looks like {LOOKS[name]!r}" in str(refusal.value)
+
+
+@needs_real
+def test_a_table_of_calibration_targets_is_no_gaze() -> None:
+    for name in trackers():
+        with pytest.raises(BadInputError):
+            read("gp3_far_chinrest.csv", format=name)
+
+
+@needs_real
+def test_a_report_of_data_viewer_without_times_lacks_a_column() -> None:
+    columns = {"begin": "CURRENT_FIX_START", "duration": "CURRENT_FIX_DURATION",
+               "x": "CURRENT_FIX_X", "y": "CURRENT_FIX_Y"}  # fmt: skip
+    path = REAL / "gaze" / "pymovements/18sat_fixfinal.csv"
+    with pytest.raises(BadInputError, match="no column 'CURRENT_FIX_START'"):
+        tracked_gaze(path.read_bytes(), path.name, GazeFile(columns=columns))
+
+
+def test_a_report_of_data_viewer_with_times_is_read_by_its_columns() -> None:
+    table = b"CURRENT_FIX_START,CURRENT_FIX_DURATION,CURRENT_FIX_X,CURRENT_FIX_Y\n1500,250,60.5,7\n"
+    columns = {"begin": "CURRENT_FIX_START", "duration": "CURRENT_FIX_DURATION",
+               "x": "CURRENT_FIX_X", "y": "CURRENT_FIX_Y"}  # fmt: skip
+    told = GazeFile(time_unit="ms", frame="screen_px", columns=columns)
+    gaze = tracked_gaze(table, "report.csv", told)
+    assert [column.tolist() for column in gaze[:4]] == [[1.5], [1.75], [60.5], [7.0]]
+
+
+# -- Tobii's many names and units -----------------------------------------------------------------
+
+STUDIO = (
+    "Timestamp;GazeEventType;GazeEventDuration;FixationIndex;FixationPointX (MCSpx);"
+    "FixationPointY (MCSpx)\n"
+    "100;Fixation;200;1;10,5;20\n117;Fixation;200;1;10,5;20\n300;Saccade;33;2;;\n"
+    "333;Fixation;100;3;30;40,25\n350;Unclassified;17;;;\n"
+)
+
+
+def tobii(text: str, encoding: str = "utf-8") -> TrackedGaze:
+    return tracked_gaze(text.encode(encoding), "gaze.tsv", GazeFile(format="tobii"))
+
+
+def test_studios_rows_of_samples_become_fixations_in_pixels_of_the_media() -> None:
+    gaze = tobii("PHANTOM prose; of a study\nParticipant;A\n\n" + STUDIO)
+    np.testing.assert_allclose(gaze[:4], [[0.1, 0.333], [0.3, 0.433], [10.5, 30], [20, 40.25]])
+    assert gaze.frame == "image_px"
+    assert gaze.notes["fixation_rows_twice"] == 1
+
+
+def test_rows_without_an_index_are_one_fixation_while_nothing_else_comes_between() -> None:
+    rows = "100\tFixation\t50\t5\t6\n150\tSaccade\t20\t\t\n170\tFixation\t50\t5\t6\n"
+    header = "Recording timestamp\tEye movement type\tGaze event duration\tFixation point X\t"
+    gaze = tobii(f"{header}Fixation point Y\n{rows}")
+    assert gaze.begin_s == pytest.approx([0.1, 0.17])
+
+
+@pytest.mark.parametrize("thousandth", [1, 1000])
+def test_a_clock_without_a_unit_is_told_by_the_durations(thousandth: int) -> None:
+    header = "Recording timestamp\tGaze event duration\tFixation point X\tFixation point Y\n"
+    rows = [f"{at * thousandth}\t200\t{at}\t6\n" for at in (1000, 1250, 1500, 3000)]
+    assert tobii(header + "".join(rows)).begin_s.tolist() == pytest.approx([1, 1.25, 1.5, 3])
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_a_header_in_another_encoding_is_read(encoding: str) -> None:
+    header = "Recording timestamp [µs]\tGaze event duration [ms]\tFixation point X [DACS px]\t"
+    rows = "1000000\t200\t5\t6\n1300000\t200\t7\t8\n"
+    gaze = tobii(f"Prüfling\n{header}Fixation point Y [DACS px]\n{rows}", encoding)
+    assert gaze.begin_s.tolist() == pytest.approx([1.0, 1.3])
+
+
+def test_mapped_fixations_on_a_media_give_way_to_those_of_the_screen() -> None:
+    header = "Recording timestamp [ms]\tGaze event duration [ms]\t"
+    names = [f"Fixation point {axis} [{frame}]" for frame in ("MCS px", "DACS px") for axis in "XY"]
+    gaze = tobii(header + "\t".join(names) + "\n0\t100\t1\t2\t3\t4\n")
+    assert (gaze.x[0], gaze.y[0], gaze.frame) == (3, 4, "screen_px")
+
+
+# -- EyeLink's screens and frames -----------------------------------------------------------------
+
+
+def asc(*lines: str) -> bytes:
+    preamble = ["** CONVERTED FROM PHANTOM.edf", "** TYPE: EDF_FILE", "MSG\t1 PHANTOM"]
+    return "\n".join([*preamble, *lines, "EFIX L 1000 1200 201 100.0 50.0 300", ""]).encode()
+
+
+@pytest.mark.parametrize(
+    ("told", "size"),
+    [
+        ("DISPLAY_COORDS 0 0 1919 1079", (1920, 1080)),
+        ("DISPLAY_COORDS = 0 0 1365 767", (1366, 768)),
+        ("GAZE_COORDS 0.00 0.00 1920.00 1080.00", (1920, 1080)),
+        ("DISPLAY_COORDS 0 0 0 0", None),
+        ("DISPLAY_COORDS 0 0 1.2.3 4", None),
+    ],
+)
+def test_the_screen_is_what_the_messages_say(told: str, size: tuple[int, int] | None) -> None:
+    gaze = tracked_gaze(asc(f"MSG\t5 {told}"), "a.asc", GazeFile(format="eyelink"))
+    assert gaze.screen_px == size
+
+
+def test_a_screen_right_of_another_begins_at_its_own_corner() -> None:
+    data = asc("MSG\t5 DISPLAY_COORDS 80 0 1999 1079")
+    gaze = tracked_gaze(data, "a.asc", GazeFile(format="eyelink"))
+    assert (gaze.x[0], gaze.screen_px) == (20, (1920, 1080))
+
+
+def test_angles_of_the_head_are_not_taken_for_pixels() -> None:
+    with pytest.raises(BadInputError, match="HREF"):
+        tracked_gaze(asc("EVENTS\tHREF\tLEFT"), "a.asc", GazeFile(format="eyelink"))
+
+
+def test_a_fixation_whose_place_was_lost_is_left_out_and_counted() -> None:
+    data = asc("EFIX L 500 700 201 . . 0")
+    gaze = tracked_gaze(data, "a.asc", GazeFile(format="eyelink"))
+    assert (gaze.begin_s.tolist(), gaze.notes["rows_that_are_no_fixations"]) == ([1.0], 1)
+
+
+# -- BeGaze's samples -----------------------------------------------------------------------------
+
+
+def test_samples_that_say_of_which_event_they_are_become_fixations() -> None:
+    header = "## [BeGaze]\n## Sample Rate:\t250\n## Calibration Area:\t1680\t1050\n"
+    names = "Time\tType\tTrial\tL POR X [px]\tL POR Y [px]\tL Event Info\n"
+    kinds = ["Fixation"] * 3 + ["Saccade", "Fixation", "Blink"]
+    rows = [f"{at * 4000}\tSMP\t1\t{at}.0\t9.0\t{kind}\n" for at, kind in enumerate(kinds)]
+    rows.insert(2, "7999\tMSG\t1\t# Message: PHANTOM.png\n")
+    data = (header + names + "".join(rows)).encode()
+    gaze = tracked_gaze(data, "raw.txt", GazeFile(format="begaze"))
+    np.testing.assert_allclose(gaze[:4], [[0, 0.016], [0.008, 0.016], [1, 4], [9, 9]])
+    assert gaze.screen_px == (1680, 1050)
+
+
+# -- damage ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("x", ["1e300", "-1e9", "9" * 400])
+def test_a_place_on_no_screen_is_named_by_its_row(x: str) -> None:
+    table = f"begin,end,x,y\n0,1,5,5\n1,2,{x},5\n".encode()
+    with pytest.raises(BadInputError, match="row 2"):
+        tracked_gaze(table, "fixations.csv", GazeFile())
