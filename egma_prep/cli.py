@@ -311,6 +311,26 @@ def scan(
 
 
 @main.command()
+@click.argument("lab", metavar="LAB", type=_LOCAL)
+@_reports_errors
+def init(lab: Path) -> int:
+    """Begin a dataset.toml and a readings.csv for recordings of your own in LAB.
+
+    LAB holds a folder for each reading, with what your eye tracker and your speech recogniser
+    export; formats, units and columns are recognised, and each guess is said.
+
+    \b
+    Example:
+      egma-prep init LAB
+    """
+    from egma_prep.look.init import begin_dataset
+
+    for line in begin_dataset(lab):
+        _tell(line)
+    return _DONE
+
+
+@main.command()
 @_out_option
 @click.option(
     "--sample",

@@ -82,6 +82,25 @@ def test_words_of_every_format_give_the_sentences_of_mimic_eye(
             assert (own["begin"], own["end"]) == pytest.approx((its["begin"], its["end"]), abs=0.01)
 
 
+PAGE = (Path(__file__).parent.parent / "docs/own_data.md").read_text()
+SET_UPS = re.findall(r"```toml (\w+) (\w+)\n(.*?)```", PAGE, re.DOTALL)
+
+
+@pytest.mark.parametrize(("gaze", "words", "facts"), SET_UPS, ids=lambda one: one.split("\n")[0])
+def test_the_pages_set_ups_read_the_phantom_of_their_formats(
+    gaze: str, words: str, facts: str, expected: dict[str, Columns], tmp_path: Path
+) -> None:
+    write_tree(tmp_path / "lab", READINGS, small=True, layout="recordings", gaze=gaze, words=words)
+    (tmp_path / "lab/dataset.toml").write_text(facts)
+    found = made(tmp_path / "lab")
+    assert found.keys() == {*expected}
+    for reading_id, columns in found.items():
+        its = sentences(expected[reading_id])
+        assert [one["text"] for one in sentences(columns)] == [one["text"] for one in its]
+        seen_s = [one["gaze_seconds"] for one in sentences(columns)]
+        assert seen_s == pytest.approx([one["gaze_seconds"] for one in its], abs=0.05)
+
+
 @pytest.fixture
 def lab(tmp_path: Path) -> Path:
     return write_tree(tmp_path / "lab", 4, small=True, layout="recordings").parent
