@@ -381,7 +381,12 @@ def render_heatmaps(out: Path, **flags: Any) -> int:
     show_default=True,
     help="Another seed, other readings.",
 )
-@click.option("--layout", default="mimic_eye", show_default=True, help="Or reflacx, eye_gaze.")
+@click.option(
+    "--layout",
+    default="mimic_eye",
+    show_default=True,
+    help="Or reflacx, eye_gaze, localized_narratives.",
+)
 @click.option("--dicom", is_flag=True, help="DICOM images, in the native layouts.")
 @click.option("--checksums", is_flag=True, help="SHA256SUMS.txt of all files, as PhysioNet's.")
 @_shared_option
@@ -399,7 +404,7 @@ def synth(folder: Path, readings: int, small: bool, layout: str, shared: bool, *
     from egma_prep.errors import BadUsageError, unknown_name
     from egma_prep.storage.permissions import ALONE, SHARED, complaints
     from egma_prep.storage.progress import Progress
-    from egma_prep.synth import LAYOUTS, UNFINISHED, write_tree
+    from egma_prep.synth import LAYOUTS, NATIVE, UNFINISHED, write_tree
 
     _open_to_group(shared)
     if (folder / UNFINISHED).exists():
@@ -411,8 +416,10 @@ def synth(folder: Path, readings: int, small: bool, layout: str, shared: bool, *
         raise BadUsageError(f"{folder} exists and is not an empty folder; choose another DIR")
     if layout not in LAYOUTS:
         raise unknown_name("layout", layout, LAYOUTS)
-    if more["dicom"] and layout == "mimic_eye":
-        raise BadUsageError("MIMIC-EYE has no DICOM images; add --layout reflacx or eye_gaze")
+    if more["dicom"] and layout not in NATIVE:
+        raise BadUsageError(
+            f"the layout {layout} has no DICOM images; add --layout {' or '.join(NATIVE)}"
+        )
     try:
         with Progress("readings", readings) as progress:
             truth = write_tree(

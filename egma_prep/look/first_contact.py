@@ -24,7 +24,7 @@ from egma_prep.sources import eye_gaze
 from egma_prep.sources.csv_table import Table
 from egma_prep.sources.eye_gaze import Pads
 from egma_prep.sources.files import InputFiles
-from egma_prep.sources.manifests import manifest
+from egma_prep.sources.manifests import declared, manifest
 from egma_prep.sources.reading import FloatArray, RawReading
 
 _EYE_GAZE, _REFLACX = manifest("eye-gaze"), manifest("reflacx")
@@ -92,7 +92,8 @@ def tally_reading(raw: RawReading, size: tuple[int, int] | None, tally: Tally) -
     tally.measure(f"{dataset}: fixations a reading", len(begin_s))
     tally.measure(f"{dataset}: words and signs a reading", len(raw.words.text))
     tally.measure(f"{dataset}: seconds of gaze a reading", float(end_s.max()))
-    tally.measure(f"{dataset}: pixels a degree", float(np.median(raw.fixations.px_per_deg_x)))
+    if declared(dataset).get("degrees", True):
+        tally.measure(f"{dataset}: pixels a degree", float(np.median(raw.fixations.px_per_deg_x)))
     if dataset == eye_gaze.DATASET:
         last = float(raw.words.end_s.max() - end_s.max())
         tally.measure("eye_gaze: seconds by which the last word outlasts the gaze", last)

@@ -8,11 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .checksums import write_checksums
+from .narratives import write_narratives
 from .readings import plan_readings
-from .tree import write_mimic_eye, write_native
+from .tree import write_mimic_eye, write_native, write_notices
 from .truth import write_truth
 
-LAYOUTS = ("mimic_eye", "reflacx", "eye_gaze")
+NATIVE = ("reflacx", "eye_gaze")
+_OPEN = {"localized_narratives": write_narratives}
+LAYOUTS = ("mimic_eye", *NATIVE, *_OPEN)
 UNFINISHED = "PHANTOM-unfinished"
 """Lies in a tree while it is written, and in one that was cut."""
 
@@ -37,11 +40,14 @@ def write_tree(
     a file that is not as published. `progress` is called with 1 after each reading's files.
     ValueError if no reading belongs.
     """
-    plan = plan_readings(readings, small=small, seed=seed)
+    plan = plan_readings(readings, small=small, seed=seed, in_phrases=layout in _OPEN)
     root.mkdir(parents=True, exist_ok=True)
     (root / UNFINISHED).touch()
     if layout == "mimic_eye":
         write_mimic_eye(root, plan, progress)
+    elif layout in _OPEN:
+        write_notices(root)
+        plan = _OPEN[layout](root, plan, progress)
     else:
         plan = write_native(root, plan, layout, dicom, progress)
     if not plan:
