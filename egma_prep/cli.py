@@ -385,7 +385,7 @@ def render_heatmaps(out: Path, **flags: Any) -> int:
     "--layout",
     default="mimic_eye",
     show_default=True,
-    help="Or reflacx, eye_gaze, localized_narratives.",
+    help="Or reflacx, eye_gaze, localized_narratives, open_i.",
 )
 @click.option("--dicom", is_flag=True, help="DICOM images, in the native layouts.")
 @click.option("--checksums", is_flag=True, help="SHA256SUMS.txt of all files, as PhysioNet's.")

@@ -1,19 +1,20 @@
-"""What narratives of pictures and of videos share: lines, ids, traces, files of pictures.
+"""What narratives of pictures and of videos share: lines, ids, traces.
 
 A sample of the pointer stands for a fixation until the next sample.
 """
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from egma_prep.errors import BadInputError
 from egma_prep.images import image_size
-from egma_prep.sources.files import IMAGES, NOT_UNPACKED, InputFiles, Line
+from egma_prep.sources.files import InputFiles, Line
 from egma_prep.sources.manifests import manifest
+from egma_prep.sources.pictures import remark_archives
 from egma_prep.sources.reading import (
     Fixations,
     FloatArray,
@@ -27,14 +28,11 @@ from egma_prep.sources.values import check_intervals, is_safe_id, json_document,
 _DECLARED = manifest("localized-narratives")
 _SPLIT = re.compile(rf"_({'|'.join(_DECLARED['splits'])})(?![a-z])", re.IGNORECASE)
 _MOST_SHARES = 10.0  # the pointer was followed in a small band around the image
-_NO_FILE_NAME = re.compile(r"\.|.{201}|.*[/\\\0-\x1f\ud800-\udfff]", re.DOTALL)
 
 
 def lines_of(files: InputFiles, paths: Iterable[str]) -> Iterator[tuple[Line, bytes]]:
     """Read the lines of several files; archives beside them are told of."""
-    for root in ("",) if files.images is None else ("", IMAGES):
-        for name in files.packed_in(root):
-            files.remark(f"{root}{name}", NOT_UNPACKED)
+    remark_archives(files)
     for path in paths:
         yield from files.lines(path)
 
@@ -88,21 +86,6 @@ def trace(entries: list[Any], names: tuple[str, ...], where: str) -> FloatArray:
     if not rows:
         raise BadInputError("no_fixations", where, f"{where} has no trace")
     return np.array(rows)
-
-
-def image_path(files: InputFiles, row: Mapping[str, str], layout: Mapping[str, Any]) -> str:
-    """Find a picture by its dataset's name for it; its ids are not to lead elsewhere."""
-    for name in ("dataset", "video", "image"):
-        if _NO_FILE_NAME.match(row.get(name, "-")):
-            raise BadInputError("bad_id", "", f"the {name} {row[name][:60]!r}")
-    root = "" if files.images is None else IMAGES
-    names = [name.format(**row) + end for name in layout["names"] for end in layout["suffixes"]]
-    folders = [one for one in layout["folders"] if not one or files.has(root + one)]
-    path = files.first([f"{root}{folder}{name}" for folder in folders for name in names])
-    if files.images is None and not files.has(path):
-        what = f"{path} is missing: give the folder of the pictures by --images DIR"
-        raise BadInputError("missing_file", path, what)
-    return path
 
 
 def raw_reading(

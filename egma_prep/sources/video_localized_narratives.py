@@ -14,7 +14,6 @@ from egma_prep.options import SourceOptions
 from egma_prep.sources.files import InputFiles, Line
 from egma_prep.sources.manifests import manifest
 from egma_prep.sources.narratives import (
-    image_path,
     lines_of,
     parsed,
     raw_reading,
@@ -23,6 +22,7 @@ from egma_prep.sources.narratives import (
     trace,
     value,
 )
+from egma_prep.sources.pictures import image_path
 from egma_prep.sources.planning import by_subject
 from egma_prep.sources.reading import FloatArray, PlannedReading, RawReading
 from egma_prep.sources.registry import SubjectPlan

@@ -12,6 +12,7 @@ import cv2
 from .findings import draw_xray
 from .gaze import Fixation
 from .readings import PhantomReading
+from .truth import describe
 
 _SPLITS = {"train": "train2017", "validate": "val2017", "test": "test2017"}
 _AWAY_S = 0.1  # so long between two looks, the pointer was off the image
@@ -40,8 +41,8 @@ def narrated(reading: PhantomReading) -> PhantomReading:
 
 def write_narratives(
     root: Path, plan: list[PhantomReading], progress: Callable[[int], object]
-) -> list[PhantomReading]:
-    """Write a file of narratives a split, and the pictures; return what was written."""
+) -> list[dict[str, Any]]:
+    """Write a file of narratives a split, and the pictures; return what is true of them."""
     told = [narrated(reading) for reading in plan]
     lines: dict[str, list[str]] = defaultdict(list)
     for reading in told:
@@ -56,7 +57,7 @@ def write_narratives(
     for split, some in lines.items():
         file = root / f"PHANTOM_{split}_localized_narratives.jsonl"
         file.write_text("".join(f"{line}\n" for line in some), encoding="utf-8", newline="\n")
-    return told
+    return [describe(reading) for reading in told]
 
 
 def _narrative(reading: PhantomReading) -> dict[str, Any]:
