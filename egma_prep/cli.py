@@ -166,7 +166,7 @@ def _source_options(command: Command) -> Command:
     images = click.option(
         "--images",
         type=_PLACE,
-        help="MIMIC-CXR-JPG or MIMIC-CXR, where DATA has no images.",
+        help="Folder of the images where DATA has none: MIMIC-CXR-JPG, COCO's pictures.",
     )
     source = click.option("--source", help="Layout of DATA; detected by default.")
     return source(images(command))
