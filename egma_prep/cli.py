@@ -166,7 +166,7 @@ def _source_options(command: Command) -> Command:
     images = click.option(
         "--images",
         type=_PLACE,
-        help="MIMIC-CXR-JPG or MIMIC-CXR, where DATA has no images.",
+        help="Folder of the images where DATA has none: MIMIC-CXR-JPG, COCO's pictures.",
     )
     source = click.option("--source", help="Layout of DATA; detected by default.")
     return source(images(command))
@@ -412,9 +412,12 @@ def render_heatmaps(out: Path, **flags: Any) -> int:
     help="Another seed, other readings.",
 )
 @click.option(
-    "--layout", default="mimic_eye", show_default=True, help="Or reflacx, eye_gaze, recordings."
+    "--layout",
+    default="mimic_eye",
+    show_default=True,
+    help="Or reflacx, eye_gaze, recordings, localized_narratives, open_i.",
 )
-@click.option("--dicom", is_flag=True, help="DICOM images; not in mimic_eye.")
+@click.option("--dicom", is_flag=True, help="DICOM images: reflacx, eye_gaze, recordings.")
 @click.option("--checksums", is_flag=True, help="SHA256SUMS.txt of all files, as PhysioNet's.")
 @_shared_option
 @_reports_errors
@@ -431,7 +434,7 @@ def synth(folder: Path, readings: int, small: bool, layout: str, shared: bool, *
     from egma_prep.errors import BadUsageError, unknown_name
     from egma_prep.storage.permissions import ALONE, SHARED, complaints
     from egma_prep.storage.progress import Progress
-    from egma_prep.synth import LAYOUTS, UNFINISHED, write_tree
+    from egma_prep.synth import LAYOUTS, UNFINISHED, WITH_DICOM, write_tree
 
     _open_to_group(shared)
     if (folder / UNFINISHED).exists():
@@ -443,8 +446,10 @@ def synth(folder: Path, readings: int, small: bool, layout: str, shared: bool, *
         raise BadUsageError(f"{folder} exists and is not an empty folder; choose another DIR")
     if layout not in LAYOUTS:
         raise unknown_name("layout", layout, LAYOUTS)
-    if more["dicom"] and layout == "mimic_eye":
-        raise BadUsageError("MIMIC-EYE has no DICOM images; add --layout reflacx or eye_gaze")
+    if more["dicom"] and layout not in WITH_DICOM:
+        raise BadUsageError(
+            f"the layout {layout} has no DICOM images; add --layout {' or '.join(WITH_DICOM)}"
+        )
     try:
         with Progress("readings", readings) as progress:
             truth = write_tree(

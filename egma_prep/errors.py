@@ -19,6 +19,7 @@ REASONS = {
     "missing_column": "the table is not the released one; download it again",
     "repeated_column": "keep one column of that name, or download the table again",
     "repeated_words": "delete one copy of its words, or download the file again",
+    "bad_xml": "the file is damaged; download it again",
     "bad_json": "the file is damaged; download it again",
     "bad_words_file": "export the words again, or give their format in [words] of dataset.toml",
     "no_word_times": "have the recogniser tell words' times, and export again",
@@ -79,7 +80,7 @@ NOTES = {
     "report_paragraphs_left_out": "paragraphs outside findings and impression, left out",
     "report_headings_unknown": "unknown headings in other sections of reports, left out",
     "without_split": "readings without a split: no table tells one train, validate or test",
-    "without_view": "readings without a view: no metadata table of MIMIC-CXR-JPG tells one",
+    "without_view": "readings without a view: no table of their images tells one",
     "without_chexpert": "readings without CheXpert labels: no table has a row of their study",
     "contradicted_rows": "rows of MIMIC-CXR-JPG's tables left out: another of the same id says"
     " otherwise",

@@ -91,6 +91,12 @@ class Recordings:
         folders = [one for one in files.folders("") if files.has(f"{one}/{facts.gaze.file}")]
         return by_subject(one_patient_an_image(plan_tables(files, [READINGS], METADATA, folders)))
 
+    def declaration(self, files: InputFiles) -> dict[str, str]:
+        """Tell what cards must repeat."""
+        facts = dataset_facts(files.read(DATASET_TOML))
+        told = {name: getattr(facts, name) for name in ("name", "licence", "terms", "citation")}
+        return {name: value for name, value in told.items() if value}
+
     def load(
         self, planned: PlannedReading, files: InputFiles, options: SourceOptions
     ) -> RawReading:

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +66,23 @@ def json_document(data: bytes, path: str) -> Any:
         return json.loads(decoded(data, path))
     except (ValueError, RecursionError) as error:
         raise BadInputError("bad_json", path, f"{path} is not JSON ({error})") from None
+
+
+def xml_document(data: bytes, path: str) -> ElementTree.Element:
+    """Read an XML file that declares nothing: an entity may be gigabytes, or another file.
+
+    Raises
+    ------
+    BadInputError
+        If it is none, or has a document type.
+    """
+    text = decoded(data, path)
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+        raise BadInputError("bad_xml", path, f"{path} declares a document type")
+    try:
+        return ElementTree.fromstring(text)
+    except (ElementTree.ParseError, ValueError) as error:
+        raise BadInputError("bad_xml", path, f"{path} is not XML ({error})") from None
 
 
 def is_blank(text: str) -> bool:
