@@ -167,26 +167,3 @@ def test_kaggles_tables_that_contradict_each_other_reject_the_images_in_question
     (data / "indiana_projections.csv").write_text("uid,projection\n1,Frontal\n")
     broken = run_etl(data, tmp_path / "out", "--max-reject-share", 1)
     assert broken.exit_code == 2 and "has no column 'filename'" in broken.stderr
-
-
-@pytest.mark.parametrize("layout", ["localized_narratives", "open_i"])
-def test_whatever_is_made_of_open_data_names_its_own_terms(layout: str, tmp_path: Path) -> None:
-    write_tree(tmp_path / "data", 12, small=True, seed=3, layout=layout)
-    out = tmp_path / "out"
-    assert run_etl(tmp_path / "data", out, "--privacy").exit_code == 0
-    assert "no raw gaze." in (out / "README.md").read_text()
-    assert egma_prep("verify", "--out", out, "--against", tmp_path / "data").exit_code == 0
-    assert run_etl(tmp_path / "data", out, "--no-privacy").exit_code == 0
-    assert egma_prep("report", "--out", out).exit_code == 0
-    for kind in ("hf-dataset", "webdataset", "png", "npz"):
-        made = egma_prep("export", tmp_path / kind, "--to", kind, "--out", out)
-        assert made.exit_code == 0, made.output
-    pages = [out / "README.md", out / "report.html", *tmp_path.glob("*/README.md")]
-    assert len(pages) == 7  # the run's own README.md twice
-    licence = {"localized_narratives": "CC BY 4.0", "open_i": "CC BY-NC-ND 4.0"}[layout]
-    author = {"localized_narratives": "J. Pont-Tuset", "open_i": "D. Demner-Fushman"}[layout]
-    for page in pages:
-        text = page.read_text()
-        assert licence in text and author in text, page
-        for word in ("PhysioNet", "physionet", "credentialed", "REFLACX"):
-            assert word not in text, page
