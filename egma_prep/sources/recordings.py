@@ -13,7 +13,7 @@ from egma_prep.sources.dataset_toml import DATASET_TOML, dataset_facts
 from egma_prep.sources.files import InputFiles
 from egma_prep.sources.manifests import columns_of, required_columns
 from egma_prep.sources.planning import MetadataTable, by_subject, plan_tables
-from egma_prep.sources.reading import PlannedReading, RawReading, Region, RowsOfFile
+from egma_prep.sources.reading import PlannedReading, RawReading, Region
 from egma_prep.sources.recognisers import dictated
 from egma_prep.sources.registry import SubjectPlan
 from egma_prep.sources.screens import Rectangle, fixations_on_image
@@ -99,7 +99,7 @@ class Recordings:
         row, folder = planned.row, planned.reading_id
         size = image_size(files.read(row["image"]), row["image"])
         said_path, gaze_path = f"{folder}/{facts.words.file}", f"{folder}/{facts.gaze.file}"
-        words = dictated(files.read(said_path), said_path, facts.words)
+        said = dictated(files.read(said_path), said_path, facts.words)
         gaze = tracked_gaze(files.read(gaze_path), gaze_path, facts.gaze)
         # A tracker's clock may have begun long before the audio, which is that of the words.
         offset_s = _number(row, "audio_offset_s")
@@ -123,12 +123,12 @@ class Recordings:
             width=size[0],
             height=size[1],
             fixations=fixations,
-            words=words,
+            words=said.words,
             labels=labels,
             regions=regions,
-            notes=Counter(gaze.notes) + Counter(notes) + damaged + left_out,
+            notes=Counter(gaze.notes) + Counter(notes) + Counter(said.notes) + damaged + left_out,
             fixation_rows=gaze.rows,
-            word_rows=RowsOfFile(said_path, lambda at: f"word {at + 1}"),
+            word_rows=said.rows,
         )
 
 

@@ -11,7 +11,7 @@ from egma_prep.errors import BadInputError
 from egma_prep.sources.reading import RowsOfFile, Words
 from egma_prep.sources.values import check_intervals, json_document, number, require_words, unglued
 
-_HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # JSON can spell it, no table can hold it
+HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # JSON can spell it, no table can hold it
 
 
 def words(data: bytes, path: str, offset_s: float) -> Words:
@@ -82,5 +82,5 @@ def _is_phrase(item: object) -> bool:
         isinstance(item, dict)
         and all(key in item for key in keys)
         and isinstance(item["phrase"], str)
-        and not _HALF_CHARACTER.search(item["phrase"])
+        and not HALF_CHARACTER.search(item["phrase"])
     )

@@ -1,0 +1,59 @@
+"""Vosk and Kaldi: ``result[]`` or ``words[]`` with word, start and end in s; no punctuation.
+
+Vosk prints one document after each pause, ``vosk-transcriber`` gathers them in ``monologues[]``;
+BBC's Kaldi has ``retval.words[]``, whose ``punct`` is the word as it is written.
+"""
+
+from collections.abc import Iterator
+
+from egma_prep.sources.json_part import JsonPart, has_shape, json_parts
+from egma_prep.sources.recognisers import TimedWord, WordsFile
+from egma_prep.sources.values import decoded
+
+FORMATS = ("vosk",)
+EXPECTED = "result[] or words[] with word, start and end"
+_SHAPES = ("result[].word", "words[].word", "retval.words[].word", "monologues[].terms[].text")
+_WHISPER = ("segments", "task", "duration")  # OpenAI's answers have words[].word, too
+
+
+def looks_like(content: object) -> bool:
+    """Tell any of the shapes; printed documents by their first."""
+    if isinstance(content, str):
+        try:
+            content = [one.value for one in json_parts(content, "")] if content[0] == "{" else []
+        except ValueError:
+            return False
+    documents = content if isinstance(content, list) else [content]
+    return any(
+        has_shape(one, shape) and not any(has_shape(one, name) for name in _WHISPER)
+        for one in documents
+        for shape in _SHAPES
+    )
+
+
+def words(data: bytes, path: str, _: WordsFile) -> Iterator[TimedWord]:
+    """Read one document, several that follow each other, or a list of them."""
+    for document in json_parts(decoded(data, path), path):
+        many = isinstance(document.value, list)
+        whole = document._replace(value={"results": document.value}) if many else document
+        for one in whole.each("results") if many else [whole]:
+            yield from _words(one)
+
+
+def _words(document: JsonPart) -> Iterator[TimedWord]:
+    if document.get("monologues") is not None:
+        for monologue in document.each("monologues"):
+            for term in monologue.each("terms"):
+                yield TimedWord(
+                    term.text("text"), term.seconds("start"), term.seconds("end"), term.where
+                )
+        return
+    if isinstance(document.get("retval"), dict):
+        document = document._replace(value=document.get("retval"))
+    key = "result" if document.get("result") is not None else "words"
+    silent = document.get("text") == "" or document.get("partial") is not None
+    if document.get(key) is None and silent:
+        return
+    for word in document.each(key):
+        key = "word" if word.get("punct") is None else "punct"
+        yield TimedWord(word.text(key), word.seconds("start"), word.seconds("end"), word.where)
