@@ -4,8 +4,10 @@ Vosk prints one document after each pause, ``vosk-transcriber`` gathers them in 
 BBC's Kaldi has ``retval.words[]``, whose ``punct`` is the word as it is written.
 """
 
+import contextlib
 from collections.abc import Iterator
 
+from egma_prep.errors import BadInputError
 from egma_prep.sources.json_part import JsonPart, has_shape, json_parts
 from egma_prep.sources.recognisers import TimedWord, WordsFile
 from egma_prep.sources.values import decoded
@@ -17,12 +19,11 @@ _WHISPER = ("segments", "task", "duration")  # OpenAI's answers have words[].wor
 
 
 def looks_like(content: object) -> bool:
-    """Tell any of the shapes; printed documents by their first."""
+    """Tell any of the shapes; printed documents by any."""
     if isinstance(content, str):
-        try:
-            content = [one.value for one in json_parts(content, "")] if content[0] == "{" else []
-        except ValueError:
-            return False
+        printed, content = content if content.lstrip().startswith("{") else "", []
+        with contextlib.suppress(BadInputError):
+            content = [one.value for one in json_parts(printed, "")]
     documents = content if isinstance(content, list) else [content]
     return any(
         has_shape(one, shape) and not any(has_shape(one, name) for name in _WHISPER)
