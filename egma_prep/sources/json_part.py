@@ -2,11 +2,14 @@
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from egma_prep.errors import BadInputError
 from egma_prep.sources.values import json_document, number
+
+_NO_BLANK = re.compile(r"\S")
 
 
 class JsonPart(NamedTuple):
@@ -68,15 +71,20 @@ def json_part(data: bytes, path: str) -> JsonPart:
 
 def json_parts(text: str, path: str) -> Iterator[JsonPart]:
     """Read JSON documents that stand one after the other, as programs print them."""
-    decoder, at, count = json.JSONDecoder(), 0, 0
-    while text[at:].strip():
-        at += len(text[at:]) - len(text[at:].lstrip())
+    decoder, count, at = json.JSONDecoder(), 0, _next(text, 0)
+    while at < len(text):
         try:
-            value, at = decoder.raw_decode(text, at)
+            value, end = decoder.raw_decode(text, at)
         except (ValueError, RecursionError) as error:
             raise BadInputError("bad_json", path, f"{path} is not JSON ({error})") from None
-        count += 1
+        count, at = count + 1, _next(text, end)
         yield JsonPart(value, path, f"document {count}")
+
+
+def _next(text: str, at: int) -> int:
+    """Skip blanks."""
+    found = _NO_BLANK.search(text, at)
+    return found.start() if found else len(text)
 
 
 def has_shape(value: object, shape: str) -> bool:

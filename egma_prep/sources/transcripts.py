@@ -11,7 +11,6 @@ from egma_prep.errors import BadInputError
 from egma_prep.sources.reading import RowsOfFile, Words
 from egma_prep.sources.values import check_intervals, json_document, number, require_words, unglued
 
-_PHRASE = ("phrase", "begin_time", "end_time")
 HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # JSON can spell it, no table can hold it
 
 

@@ -1,9 +1,10 @@
 """Words of a speech recogniser's export, to words with times in spoken order.
 
-Each module here is a format or a family: ``FORMATS``, ``HAS`` (what such a file has, for
-messages), ``looks_like`` (of a JSON document, or of another file's text) and ``words``.
+Each module here is a format or a family: ``FORMATS``, ``EXPECTED`` (what such a file has,
+for messages), ``looks_like`` (of a JSON document, or of another file's text) and ``words``.
 """
 
+import contextlib
 import importlib
 import math
 import pkgutil
@@ -68,7 +69,7 @@ class Recogniser(Protocol):
     """What a module here has."""
 
     FORMATS: Sequence[str]
-    HAS: str
+    EXPECTED: str
     looks_like: Callable[[object], bool]
     words: Callable[[bytes, str, WordsFile], Iterable[TimedWord]]
 
@@ -134,11 +135,12 @@ def dictated(data: bytes, path: str, words_file: WordsFile) -> Dictation:
 
 def _content(data: bytes) -> object:
     """Take a file's JSON document, or else its text; None of what is neither."""
-    for read in (json_document, decoded):
-        try:
-            return read(data, "")
-        except BadInputError:
-            continue
+    with contextlib.suppress(BadInputError):
+        document = json_document(data, "")
+        if isinstance(document, dict | list):
+            return document
+    with contextlib.suppress(BadInputError):
+        return decoded(data, "")
     return None
 
 
@@ -146,20 +148,20 @@ def _heard(data: bytes, path: str, words_file: WordsFile) -> list[TimedWord]:
     """Read a file in its format; where that fails or finds nothing, say what it looks like."""
     name = words_file.format
     reader = recognisers()[name]
-    failed: BadInputError | None = None
     heard: list[TimedWord] = []
+    failed = None
     try:
         heard = list(reader.words(data, path, words_file))
     except BadInputError as error:
         failed = error
-    if heard and not failed:
+    if heard:
         return heard
-    other = recognised(data)
-    what = f"{path} is no file of the format {name}, which has {reader.HAS}"
-    if other not in (None, name):
-        raise BadInputError("wrong_format", path, f"{what}; it looks like {other}")
-    if failed and failed.reason == "bad_words_file" and not reader.looks_like(_content(data)):
-        raise BadInputError("bad_words_file", path, what)
+    seems = recognised(data)
+    is_shapeless = failed is not None and failed.reason == "bad_words_file" and seems is None
+    if is_shapeless or seems not in (None, name):
+        like = f"looks like {seems!r}" if seems else "looks like no known format"
+        what = f"{path} is no {name!r} file ({reader.EXPECTED}), but {like}"
+        raise BadInputError("wrong_format", path, what)
     if failed:
         raise failed
     return heard

@@ -6,7 +6,7 @@ from egma_prep.sources.json_part import has_shape, json_part
 from egma_prep.sources.recognisers import TimedWord, WordsFile
 
 FORMATS = ("assemblyai",)
-HAS = "words[] with text, start and end"
+EXPECTED = "words[] with text, start and end"
 _MS = 1e-3
 
 

@@ -6,7 +6,7 @@ from egma_prep.sources.json_part import JsonPart, has_shape, json_part
 from egma_prep.sources.recognisers import TimedWord, WordsFile
 
 FORMATS = ("aws",)
-HAS = "results.items[] with type, start_time, end_time and alternatives[].content"
+EXPECTED = "results.items[] with type, start_time, end_time and alternatives[].content"
 
 
 def looks_like(content: object) -> bool:

@@ -19,7 +19,7 @@ from egma_prep.sources.recognisers import TimedWord, WordsFile
 from egma_prep.sources.values import decoded
 
 FORMATS = ("vtt",)
-HAS = "WEBVTT as its first line, or the numbered cues of SRT, hh:mm:ss,mmm --> hh:mm:ss,mmm"
+EXPECTED = "WEBVTT as its first line, or the numbered cues of SRT, hh:mm:ss,mmm --> hh:mm:ss,mmm"
 _TIME = re.compile(r"<((?:\d+:)?\d\d:\d\d\.\d{3})>")
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 _UNDERLINED = re.compile(r"<u>(.*?)</u>")

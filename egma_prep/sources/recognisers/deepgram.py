@@ -6,7 +6,7 @@ from egma_prep.sources.json_part import JsonPart, has_shape, json_part
 from egma_prep.sources.recognisers import TimedWord, WordsFile
 
 FORMATS = ("deepgram",)
-HAS = "results.channels[].alternatives[].words[] with word, start and end"
+EXPECTED = "results.channels[].alternatives[].words[] with word, start and end"
 
 
 def looks_like(content: object) -> bool:

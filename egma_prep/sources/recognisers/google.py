@@ -12,7 +12,9 @@ from egma_prep.sources.recognisers import TimedWord, WordsFile
 from egma_prep.sources.values import number
 
 FORMATS = ("google",)
-HAS = "results[].alternatives[].words[] with word, startTime and endTime (enableWordTimeOffsets)"
+EXPECTED = (
+    "results[].alternatives[].words[] with word, startTime and endTime (enableWordTimeOffsets)"
+)
 _BEGIN = ("startTime", "startOffset", "start_time", "start_offset")
 _END = ("endTime", "endOffset", "end_time", "end_offset")
 

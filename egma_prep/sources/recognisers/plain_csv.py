@@ -1,10 +1,11 @@
 """A plain table, a row a word or a phrase: ``word, begin, end``, or columns of other names.
 
-Whisper's and other programs' TSV is such a table: ``time_unit = "ms"`` and
+A ``duration`` may stand for the end. Whisper's TSV is such a table, too: ``time_unit = "ms"`` and
 ``columns = { text = "text", begin = "start" }``. Blank times are times that are not known.
 """
 
 import math
+import re
 from collections.abc import Iterator
 
 from egma_prep.sources.csv_table import Table, parse_csv
@@ -13,8 +14,14 @@ from egma_prep.sources.trackers import SECONDS
 from egma_prep.sources.values import is_blank, number
 
 FORMATS = ("csv",)
-HAS = "the columns word, begin and end, or those of [words.columns] in dataset.toml"
-_USUAL = {"text": "word", "begin": "begin", "end": "end"}
+EXPECTED = "columns word, begin and end, or as [words] columns names them"
+
+
+def looks_like(content: object) -> bool:
+    """Tell a table whose header names words and times."""
+    header = content.strip().partition("\n")[0].lower() if isinstance(content, str) else ""
+    names = {name.strip(' "') for name in re.split("[,;\t]", header)}
+    return bool(names & {"word", "text"}) and bool(names & {"begin", "start"})
 
 
 def looks_like(content: object) -> bool:
@@ -25,13 +32,16 @@ def looks_like(content: object) -> bool:
 
 
 def words(data: bytes, path: str, words_file: WordsFile) -> Iterator[TimedWord]:
-    """Read a row a word."""
-    columns = _USUAL | dict(words_file.columns)
-    table = parse_csv(data, path, columns.values())
+    """Read a row a word, which ends where its column says or after its duration."""
+    named = dict(words_file.columns)
+    last = named.get("duration") or named.get("end", "end")
+    text, begin = named.get("text", "word"), named.get("begin", "begin")
+    table = parse_csv(data, path, (text, begin, last))
     unit_s = SECONDS[words_file.time_unit]
-    for row, text in enumerate(table.columns[columns["text"]]):
-        begin, end = (_time(table, row, columns[name]) * unit_s for name in ("begin", "end"))
-        yield TimedWord(text, begin, end, f"row {table.row_in_file(row)}")
+    for row, word in enumerate(table.columns[text]):
+        begin_s, end_s = (_time(table, row, column) * unit_s for column in (begin, last))
+        end_s += begin_s if "duration" in named else 0
+        yield TimedWord(word, begin_s, end_s, f"row {table.row_in_file(row)}")
 
 
 def _time(table: Table, row: int, column: str) -> float:

@@ -9,7 +9,9 @@ from egma_prep.sources.json_part import has_shape, json_part
 from egma_prep.sources.recognisers import TimedWord, WordsFile
 
 FORMATS = ("speechmatics",)
-HAS = "words[] with name, time and duration, or results[] with start_time, end_time and content"
+EXPECTED = (
+    "words[] with name, time and duration, or results[] with start_time, end_time and content"
+)
 
 
 def looks_like(content: object) -> bool:

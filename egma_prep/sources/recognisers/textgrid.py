@@ -4,6 +4,7 @@ Words are the intervals of the tier "words" or "word" ("NAME - words" of MFA), o
 interval tier there is; ``tier`` in [words] names another. Empty labels are silence. UTF-16 occurs.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,8 +15,9 @@ from egma_prep.sources.recognisers import TimedWord, WordsFile
 from egma_prep.sources.values import decoded, number
 
 FORMATS = ("textgrid",)
-HAS = 'the line Object class = "TextGrid"'
+EXPECTED = 'the line Object class = "TextGrid"'
 _SILENCES = {"sil", "sp", "spn"}  # how aligners label intervals in which nothing is said
+_NEGATIVE = re.compile(r"x(?:min|max) ?= ?-[0.]*[1-9]")  # whose sign the library drops
 _ROUNDING_S = 0.01
 
 
@@ -42,6 +44,8 @@ def words(data: bytes, path: str, words_file: WordsFile) -> Iterator[TimedWord]:
 def _tiers(text: str, path: str) -> list[Mapping[str, Any]]:
     if not looks_like(text):
         raise BadInputError("bad_words_file", path, f"{path} is no TextGrid")
+    if _NEGATIVE.search(text):
+        raise BadInputError("bad_words_file", path, f"{path} has times below zero")
     try:
         grid = parseTextgridStr(f"{text}\n", includeEmptyIntervals=True)
     except Exception as error:  # the library's own, and whatever else a damaged file makes it raise

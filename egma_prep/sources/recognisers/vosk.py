@@ -4,25 +4,26 @@ Vosk prints one document after each pause, ``vosk-transcriber`` gathers them in 
 BBC's Kaldi has ``retval.words[]``, whose ``punct`` is the word as it is written.
 """
 
+import contextlib
 from collections.abc import Iterator
 
+from egma_prep.errors import BadInputError
 from egma_prep.sources.json_part import JsonPart, has_shape, json_parts
 from egma_prep.sources.recognisers import TimedWord, WordsFile
 from egma_prep.sources.values import decoded
 
 FORMATS = ("vosk",)
-HAS = "result[] or words[] with word, start and end"
+EXPECTED = "result[] or words[] with word, start and end"
 _SHAPES = ("result[].word", "words[].word", "retval.words[].word", "monologues[].terms[].text")
 _WHISPER = ("segments", "task", "duration")  # OpenAI's answers have words[].word, too
 
 
 def looks_like(content: object) -> bool:
-    """Tell any of the shapes; printed documents by their first."""
+    """Tell any of the shapes; printed documents by any."""
     if isinstance(content, str):
-        try:
-            content = [one.value for one in json_parts(content, "")] if content[0] == "{" else []
-        except ValueError:
-            return False
+        printed, content = content if content.lstrip().startswith("{") else "", []
+        with contextlib.suppress(BadInputError):
+            content = [one.value for one in json_parts(printed, "")]
     documents = content if isinstance(content, list) else [content]
     return any(
         has_shape(one, shape) and not any(has_shape(one, name) for name in _WHISPER)

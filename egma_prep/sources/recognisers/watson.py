@@ -10,7 +10,7 @@ from egma_prep.sources.json_part import JsonPart, has_shape, json_part
 from egma_prep.sources.recognisers import TimedWord, WordsFile
 
 FORMATS = ("watson",)
-HAS = "results[].alternatives[].timestamps[] with word, begin and end (timestamps=true)"
+EXPECTED = "results[].alternatives[].timestamps[] with word, begin and end (timestamps=true)"
 
 
 def looks_like(content: object) -> bool:

@@ -5,13 +5,12 @@ a word with a blank; what has none belongs to the word before: "all", "-female";
 """
 
 from collections.abc import Iterator
-from itertools import chain
 
 from egma_prep.sources.json_part import JsonPart, has_shape, json_part
 from egma_prep.sources.recognisers import TimedWord, WordsFile
 
 FORMATS = ("whisper",)
-HAS = "segments[] with text, start and end, or with words[] of word, start and end"
+EXPECTED = "segments[] with text, start and end, or with words[] of word, start and end"
 
 
 def looks_like(content: object) -> bool:
@@ -25,33 +24,36 @@ def words(data: bytes, path: str, _: WordsFile) -> Iterator[TimedWord]:
     """Read the words, or the phrases of which no words are told."""
     document = json_part(data, path)
     if document.get("words"):
-        return iter(spelled(map(_timed, document.each("words"))))
-    return iter(spelled(chain.from_iterable(map(_of_segment, document.each("segments")))))
+        for word in document.each("words"):
+            yield _timed(word, "word")  # AssemblyAI's, in ms, have "text"
+        return
+    for segment in document.each("segments"):
+        if segment.get("words"):
+            yield from _joined(
+                [
+                    _timed(word, "text" if word.get("word") is None else "word")
+                    for word in segment.each("words")
+                ]
+            )
+        else:
+            yield _timed(segment, "text")
 
 
-def spelled(heard: Iterator[TimedWord]) -> list[TimedWord]:
-    """Join what is no word of its own to the word before, where words begin with a blank."""
-    all_heard = list(heard)
-    if 2 * sum(one.text.startswith(" ") for one in all_heard) < len(all_heard):
-        return all_heard
+def _timed(part: JsonPart, key: str) -> TimedWord:
+    return TimedWord(part.text(key), part.seconds("start"), part.seconds("end"), part.where)
+
+
+def _joined(heard: list[TimedWord]) -> list[TimedWord]:
+    """Join what is no word of its own to the word before, where most begin with a blank.
+
+    Few or none do where blanks were stripped, or in a language without.
+    """
+    if 2 * sum(one.text.startswith(" ") for one in heard) < len(heard):
+        return heard
     whole: list[TimedWord] = []
-    for one in all_heard:
-        if whole and one.text and not one.text.startswith(" ") and one.end_s >= whole[-1].end_s:
+    for one in heard:
+        if whole and not one.text.startswith(" ") and one.end_s >= whole[-1].end_s:
             whole[-1] = whole[-1]._replace(text=whole[-1].text + one.text, end_s=one.end_s)
         else:
             whole.append(one)
     return whole
-
-
-def _of_segment(segment: JsonPart) -> Iterator[TimedWord]:
-    if segment.get("words"):
-        yield from map(_timed, segment.each("words"))
-    else:
-        yield TimedWord(
-            segment.text("text"), segment.seconds("start"), segment.seconds("end"), segment.where
-        )
-
-
-def _timed(word: JsonPart) -> TimedWord:
-    key = "text" if word.get("word") is None else "word"
-    return TimedWord(word.text(key), word.seconds("start"), word.seconds("end"), word.where)

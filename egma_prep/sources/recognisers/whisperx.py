@@ -6,7 +6,7 @@ from egma_prep.sources.json_part import has_shape, json_part
 from egma_prep.sources.recognisers import TimedWord, WordsFile, whisper
 
 FORMATS = ("whisperx",)
-HAS = "segments[] with words[] of word, start and end, and word_segments[]"
+EXPECTED = "segments[] with words[] of word, start and end, and word_segments[]"
 
 
 def looks_like(content: object) -> bool:
