@@ -11,6 +11,7 @@ from egma_prep.errors import BadInputError
 from egma_prep.sources.reading import RowsOfFile, Words
 from egma_prep.sources.values import check_intervals, json_document, number, require_words, unglued
 
+_PHRASE = ("phrase", "begin_time", "end_time")
 HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # JSON can spell it, no table can hold it
 
 

@@ -5,7 +5,6 @@ A ``duration`` may stand for the end. Whisper's TSV is such a table, too: ``time
 """
 
 import math
-import re
 from collections.abc import Iterator
 
 from egma_prep.sources.csv_table import Table, parse_csv
@@ -15,13 +14,6 @@ from egma_prep.sources.values import is_blank, number
 
 FORMATS = ("csv",)
 EXPECTED = "columns word, begin and end, or as [words] columns names them"
-
-
-def looks_like(content: object) -> bool:
-    """Tell a table whose header names words and times."""
-    header = content.strip().partition("\n")[0].lower() if isinstance(content, str) else ""
-    names = {name.strip(' "') for name in re.split("[,;\t]", header)}
-    return bool(names & {"word", "text"}) and bool(names & {"begin", "start"})
 
 
 def looks_like(content: object) -> bool:
