@@ -172,6 +172,11 @@ def _source_options(command: Command) -> Command:
     return source(images(command))
 
 
+def _from_option(command: Command) -> Command:
+    told = "Gaze as fixations (default), or as samples in which they are found: needs egma[gaze]."
+    return click.option("--from", "gaze_from", metavar="KIND", help=told)(command)
+
+
 def _render_options(command: Command) -> Command:
     for option in (
         click.option(
@@ -209,6 +214,7 @@ def _render_options(command: Command) -> Command:
 @click.argument("data", type=_PLACE)
 @_out_option
 @_source_options
+@_from_option
 @_render_options
 @click.option(
     "--privacy/--no-privacy", default=None, help="Write no raw gaze: heatmaps, but no fixations."
@@ -269,13 +275,16 @@ def run(
 @main.command()
 @click.argument("data", type=_PLACE)
 @_source_options
+@_from_option
 @click.option(
     "--checksums",
     is_flag=True,
     help="First compare every file with the release's SHA256SUMS.txt; names files.",
 )
 @_reports_errors
-def scan(data: Path, source: str | None, images: Path | None, checksums: bool) -> int:
+def scan(
+    data: Path, source: str | None, images: Path | None, checksums: bool, gaze_from: str | None
+) -> int:
     """Look at DATA before a long run: counts, rejects, time and space needed.
 
     Prints no rows and no ids, so that it may be shown to others. With --checksums it also names the
@@ -288,14 +297,17 @@ def scan(data: Path, source: str | None, images: Path | None, checksums: bool) -
       egma-prep scan /physionet/mimic-eye --checksums
     """
     from egma_prep.look.scan import scan_tree
+    from egma_prep.options import Options, with_changes
 
+    told = {"source": {"gaze_from": gaze_from}} if gaze_from is not None else {}
+    options = with_changes(Options(), told)
     compared = None
     if checksums:
         from egma_prep.etl.run import open_tree
         from egma_prep.look.checksums import compare
 
         compared = compare(open_tree(data, images), _tell)
-    for line in scan_tree(data, images, source, compared):
+    for line in scan_tree(data, images, source, compared, options):
         _tell(line)
     return _FOUND if compared and compared.different else _DONE
 
@@ -531,9 +543,11 @@ def _changes(
     given = {name: value for name, value in flags.items() if value is not None}
     if "sigma" in given:
         given |= parse_assignments([f"render.sigma={given['sigma']}"])["render"]
-    stages: dict[str, dict[str, Any]] = {"render": {}, "execution": {}, "output": {}}
+    stages: dict[str, dict[str, Any]] = {name: {} for name in ("source", "render", "execution")}
+    stages["output"] = {}
     execution = ("workers", "scheduler", "tls_ca", "tls_cert", "tls_key")
     stage_of = dict.fromkeys(execution, "execution") | {"privacy": "output"}
+    stage_of["gaze_from"] = "source"
     for name, value in given.items():
         stages[stage_of.get(name, "render")][name] = value
     return [*([read_config(config)] if config else []), parse_assignments(assignments), stages]
