@@ -172,6 +172,11 @@ def _source_options(command: Command) -> Command:
     return source(images(command))
 
 
+def _from_option(command: Command) -> Command:
+    told = "Gaze as fixations (default), or as samples in which they are found: needs egma[gaze]."
+    return click.option("--from", "gaze_from", metavar="KIND", help=told)(command)
+
+
 def _render_options(command: Command) -> Command:
     for option in (
         click.option(
@@ -209,6 +214,7 @@ def _render_options(command: Command) -> Command:
 @click.argument("data", type=_PLACE)
 @_out_option
 @_source_options
+@_from_option
 @_render_options
 @click.option(
     "--privacy/--no-privacy", default=None, help="Write no raw gaze: heatmaps, but no fixations."
@@ -269,6 +275,7 @@ def run(
 @main.command()
 @click.argument("data", type=_PLACE)
 @_source_options
+@_from_option
 @click.option(
     "--checksums",
     is_flag=True,
@@ -282,7 +289,12 @@ def run(
 )
 @_reports_errors
 def scan(
-    data: Path, source: str | None, images: Path | None, checksums: bool, figures: Path | None
+    data: Path,
+    source: str | None,
+    images: Path | None,
+    checksums: bool,
+    figures: Path | None,
+    gaze_from: str | None,
 ) -> int:
     """Look at DATA before a long run: counts, rejects, time and space needed.
 
@@ -298,14 +310,17 @@ def scan(
       egma-prep scan LAB --figures figures
     """
     from egma_prep.look.scan import scan_tree
+    from egma_prep.options import Options, with_changes
 
+    told = {"source": {"gaze_from": gaze_from}} if gaze_from is not None else {}
+    options = with_changes(Options(), told)
     compared = None
     if checksums:
         from egma_prep.etl.run import open_tree
         from egma_prep.look.checksums import compare
 
         compared = compare(open_tree(data, images), _tell)
-    for line in scan_tree(data, images, source, compared, figures):
+    for line in scan_tree(data, images, source, compared, figures, options):
         _tell(line)
     return _FOUND if compared and compared.different else _DONE
 
@@ -566,9 +581,11 @@ def _changes(
     given = {name: value for name, value in flags.items() if value is not None}
     if "sigma" in given:
         given |= parse_assignments([f"render.sigma={given['sigma']}"])["render"]
-    stages: dict[str, dict[str, Any]] = {"render": {}, "execution": {}, "output": {}}
+    stages: dict[str, dict[str, Any]] = {name: {} for name in ("source", "render", "execution")}
+    stages["output"] = {}
     execution = ("workers", "scheduler", "tls_ca", "tls_cert", "tls_key")
     stage_of = dict.fromkeys(execution, "execution") | {"privacy": "output"}
+    stage_of["gaze_from"] = "source"
     for name, value in given.items():
         stages[stage_of.get(name, "render")][name] = value
     return [*([read_config(config)] if config else []), parse_assignments(assignments), stages]

@@ -31,8 +31,9 @@ REASONS = {
     "bad_dicom_id": "DICOM ids have 44 characters; calibration slides and cut ids are not images",
     "bad_path": "give the path below DATA, without ..",
     "no_clock": "give audio_offset_s in readings.csv, or mend time_unit in dataset.toml",
-    "wrong_format": "give its own format in dataset.toml, or another export",
+    "wrong_format": "see format, from and columns in dataset.toml, or export it again",
     "no_screen": "give width_px and height_px in [screen] of dataset.toml",
+    "no_angle": "give width_px, width_mm and distance_mm in [screen]: detectors count in degrees",
     "no_degrees": "give sigma in pixels, or the screen's width_mm and distance_mm",
     "other_subject": "a row lies in another patient's folder; move it to its own",
     "duplicate_id": "the same key with different content; keep the right row",
@@ -71,6 +72,7 @@ NOTES = {
     "fixations_of_the_other_eye": "fixations of the other eye, left out",
     "several_trials": "trials or stimuli after a recording's first, whose gaze counts as of the one"
     " image",
+    "samples_outside_fixations": "samples of gaze that are in no fixation (saccades, blinks)",
     "rows_that_are_no_fixations": "gaze rows that are no fixations (blinks, lost eyes), left out",
     "rounded_to_edge": "fixations rounded to just beyond the image, pulled in by a pixel",
     "time_is_not_fixation_end": "fixations whose row was not written at their end",

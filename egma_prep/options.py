@@ -9,6 +9,7 @@ from typing import Any
 
 from egma_prep.errors import BadUsageError, unknown_name
 from egma_prep.gaze.align import WINDOWS
+from egma_prep.gaze.detect import DETECTORS
 from egma_prep.gaze.frame import FITS
 from egma_prep.storage.paths import shipped_folder
 
@@ -17,6 +18,7 @@ FORMATS = ("npz", "parquet")
 DICOM_GREYS = ("mimic-cxr-jpg", "window")
 EMPTY_SENTENCES = ("null", "reading")
 COLOURS = ("refuse", "luma")
+GAZE_FROM = ("fixations", "samples")
 EYE_GAZE_VERTICALS = ("released", "stretched", "letterboxed")
 
 
@@ -29,6 +31,17 @@ class SourceOptions:
     eye_gaze_vertical: str = "released"
     """How the screen showed EYE GAZE's 1920 x 1024 canvas: Y_ORIGINAL as released, or mapped
     again as if the canvas had been stretched or letterboxed to 1080 lines."""
+    gaze_from: str = "fixations"
+    """Gaze is the ``fixations`` that the tracker's program found, or those found here in the
+    ``samples``: of REFLACX's gaze.csv, EYE GAZE's eye_gaze.csv, a laboratory's own."""
+    detector: str = "idt"
+    """Fixations in samples are found by dispersion (``idt``) or by velocity (``ivt``)."""
+    dispersion_deg: float = 1.0
+    """A fixation's width and height together, at most; 0.5 to 1 by Salvucci and Goldberg."""
+    velocity_deg_per_s: float = 30.0
+    """Of the eye in a fixation, at most; the default of Tobii's I-VT."""
+    shortest_fixation_s: float = 0.1
+    """Shorter ones are none; 0.1 to 0.2 by Salvucci and Goldberg."""
     as_published: bool = True
     """Refuse files that differ from the release's SHA256SUMS.txt, where that lies at its root."""
 
@@ -36,6 +49,10 @@ class SourceOptions:
         if not isinstance(self.as_published, bool):
             raise BadUsageError(f"source.as_published is {self.as_published!r}; give true or false")
         _number("source.eye_gaze_audio_offset_s", self.eye_gaze_audio_offset_s)
+        _choice("source.gaze_from", self.gaze_from, GAZE_FROM)
+        _choice("source.detector", self.detector, DETECTORS)
+        for name in ("dispersion_deg", "velocity_deg_per_s", "shortest_fixation_s"):
+            _number(f"source.{name}", getattr(self, name), above=0)
         _choice("source.eye_gaze_vertical", self.eye_gaze_vertical, EYE_GAZE_VERTICALS)
 
 

@@ -26,6 +26,7 @@ from egma_prep.sources.reading import PlannedReading
 from egma_prep.sources.registry import SubjectPlan, choose_source, sources
 from egma_prep.storage.atomic import read_json
 from egma_prep.synth import write_tree
+from egma_prep.synth.tracker_files import GAZE_FILES as GAZE
 from egma_train.data.shards import read_shard
 from egma_train.errors import BadUsageError as BadTrainingUsageError
 
@@ -122,6 +123,9 @@ FILES = {
     "native REFLACX metadata": ("reflacx", "main_data/metadata_phase_*.csv"),
     "native EYE GAZE master sheet": ("eye_gaze", "master_sheet.csv"),
     "native EYE GAZE fixations": ("eye_gaze", "fixations.csv"),
+    "facts of recordings": ("recordings csv", "dataset.toml"),
+    "recordings' table": ("recordings csv", "readings.csv"),
+    **{f"gaze of {name}": (f"recordings {name}", f"*/{one.file}") for name, one in GAZE.items()},
 }
 
 EXTRAS = {
@@ -154,7 +158,11 @@ def trees(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Pat
     write_tree(home / "mimic_eye", 3, small=True, seed=3)
     write_tree(home / "reflacx", 3, small=True, seed=3, layout="reflacx", dicom=True)
     write_tree(home / "eye_gaze", 3, small=True, seed=3, layout="eye_gaze")
+    for name in GAZE:
+        folder = home / f"recordings {name}"
+        write_tree(folder, 3, small=True, seed=3, layout="recordings", gaze=name)
     return {
+        **{f"recordings {name}": (home / f"recordings {name}", None) for name in GAZE},
         "mimic_eye": (home / "mimic_eye", None),
         "reflacx": (home / "reflacx", home / "reflacx" / "images"),
         "eye_gaze": (home / "eye_gaze", home / "eye_gaze" / "images"),
@@ -244,7 +252,8 @@ def test_any_damage_to_a_file_gives_records_or_a_named_reject(
     root, images = trees[layout]
     victims = sorted(root.glob(pattern))
     assert victims
-    bench = Bench(Job(root, images, tmp_path, layout, Options()))
+    source = layout.partition(" ")[0]
+    bench = Bench(Job(root, images, tmp_path, source, Options()))
     seen: Counter[str] = Counter()
 
     @settings(

@@ -19,7 +19,7 @@ REAL = next((home for home in HOMES if home.is_dir()), HOMES[0])
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="no ../shared/real beside the checkout")
 
 LOOKS = {
-    "emdat/4Ctest.csv": None,
+    "emdat/4Ctest.csv": "tobii",
     "emdat/P61-Fixation-Data.tsv": "tobii",
     "emdat/SMI_Events_head60.txt": "begaze",
     "gp3_far_chinrest.csv": None,
@@ -28,7 +28,7 @@ LOOKS = {
     "pymovements/eyelink_binocular_example.asc": "eyelink",
     "pymovements/eyelink_monocular_example.asc": "eyelink",
     "pymovements/raccoons.asc": "eyelink",
-    "tobii-tx300-i2mc.tsv": None,
+    "tobii-tx300-i2mc.tsv": "tobii",
 }
 """Which format a real file is of."""
 
@@ -297,3 +297,84 @@ def test_a_place_on_no_screen_is_named_by_its_row(x: str) -> None:
     table = f"begin,end,x,y\n0,1,5,5\n1,2,{x},5\n".encode()
     with pytest.raises(BadInputError, match="row 2"):
         tracked_gaze(table, "fixations.csv", GazeFile())
+
+
+# -- samples --------------------------------------------------------------------------------------
+
+REAL_SAMPLES = {
+    "tobii-tx300-i2mc.tsv": (
+        1206,
+        39,  # of which both eyes were lost
+        [
+            (0, 2640.808332, (0.4735 + 0.4699) / 2, (0.4912 + 0.4629) / 2),
+            (1, 2640.811685, (0.4807 + 0.4630) / 2, (0.4849 + 0.4867) / 2),
+            (598, 2642.801378, (0.7459 + 0.7433) / 2, (0.7894 + 0.8230) / 2),
+            (1205, 2644.824448, (0.3496 + 0.3323) / 2, (0.8109 + 0.8153) / 2),
+        ],
+    ),
+    "pymovements/eyelink_binocular_example.asc": (
+        368,
+        80,
+        [(0, 1408.660, 960.5, 538.8), (1, 1408.661, 960.4, 539.5)],
+    ),
+    "pymovements/eyelink_monocular_example.asc": (
+        16,
+        0,
+        [(2, 2154.560, 137.9, 131.6), (4, 2154.596, 139.6, 132.1), (7, 2154.695, 147.2, 134.4)],
+    ),
+    "pymovements/raccoons.asc": (
+        433,
+        85,
+        [(7, 147.953, 1004.7, 1187.6), (10, 147.956, 1009.1, 1187.1)],
+    ),
+}
+
+
+@needs_real
+@pytest.mark.parametrize("name", REAL_SAMPLES)
+def test_samples_of_a_real_file_are_what_it_says(name: str) -> None:
+    count, lost, rows = REAL_SAMPLES[name]
+    gaze = read(name, from_="samples")
+    assert len(gaze.begin_s) == count
+    assert int(np.isnan(gaze.x).sum()) == lost
+    for at, *row in rows:
+        assert [gaze.begin_s[at], gaze.x[at], gaze.y[at]] == pytest.approx(row, abs=1e-6)
+
+
+@needs_real
+def test_pairs_of_tobiis_sdk_are_read_until_the_row_in_which_the_file_was_cut() -> None:
+    with pytest.raises(BadInputError, match="row 454 has 11 cells"):
+        read("emdat/4Ctest.csv", from_="samples")
+    whole = (REAL / "gaze" / "emdat/4Ctest.csv").read_bytes().rpartition(b"\r\n")[0]
+    gaze = tracked_gaze(whole, "4C.csv", GazeFile(format="tobii", from_="samples"))
+    assert (len(gaze.x), gaze.frame) == (453, "screen_share")
+    expected = [
+        (0, 491.999899, (0.10997918 + 0.13755353) / 2, (0.64418060 + 0.63654298) / 2),
+        (1, 492.011002, (0.10899146 + 0.13900353) / 2, (0.64836454 + 0.63598228) / 2),
+        (199, 494.209420, (0.39053982 + 0.41722929) / 2, (1.87245405 + 2.15999269) / 2),
+        (451, 497.007408, (0.08000418 + 0.11039071) / 2, (0.76242590 + 0.76259850) / 2),
+    ]
+    for at, *row in expected:
+        assert [gaze.begin_s[at], gaze.x[at], gaze.y[at]] == pytest.approx(row, abs=1e-6)
+
+
+@needs_real
+@pytest.mark.parametrize("name", ["emdat/4Ctest.csv", "tobii-tx300-i2mc.tsv"])
+def test_a_file_of_samples_alone_asks_for_them(name: str) -> None:
+    with pytest.raises(BadInputError, match='from = "samples"'):
+        read(name)
+
+
+def test_the_wanted_eye_of_samples_is_taken() -> None:
+    header = "\t".join(f"{eye}{name}" for eye in "LR" for name in ("GazePos2dx", "GazePos2dy"))
+    data = f"Time\t{header}\n1000\t0.1\t0.2\t0.3\t0.4\n2000\t0.1\t0.2\t0.3\t0.4\n".encode()
+    told = GazeFile(format="tobii", from_="samples")
+    found = [tracked_gaze(data, "a", told._replace(eye=eye)).x[0] for eye in ("left", "right", "")]
+    assert found == pytest.approx([0.1, 0.3, 0.2])
+
+
+def test_two_samples_of_one_millisecond_are_half_a_millisecond_apart() -> None:
+    lines = [f"{at // 2}\t100.0\t50.0\t300.0" for at in range(2000, 2006)]
+    data = asc("START\t1000 \tRIGHT\tSAMPLES\tEVENTS", *lines)
+    gaze = tracked_gaze(data, "a.asc", GazeFile(format="eyelink", from_="samples"))
+    np.testing.assert_allclose(np.diff(gaze.begin_s), 0.0005)

@@ -70,6 +70,7 @@ def scan_tree(
     source_name: str | None,
     comparison: Comparison | None = None,
     figures: Path | None = None,
+    options: Options | None = None,
 ) -> Iterator[str]:
     """Look at a tree; yield lines that hold no rows and no ids, those about a comparison excepted.
 
@@ -85,7 +86,10 @@ def scan_tree(
         Of the files with their releases; it is summed up, and those named that readings lack.
     figures : Path, optional
         A folder for figures of the two readings whose gaze, image and words fit least.
+    options : Options, optional
+        How the files are understood.
     """
+    options = options or Options()
     files = open_tree(data, images)
     source = choose_source(files, source_name)
     subjects = planned_subjects(source, files)
@@ -95,10 +99,9 @@ def scan_tree(
         found.planned.update(reading.dataset for reading in subject.readings)
         found.planned.update(reject.dataset or "unknown" for reject in subject.rejects)
         found.rejects.update(reject.reason for reject in subject.rejects)
-    usable = _check_readings(chosen, files, source, found)
+    usable = _check_readings(chosen, files, source, options, found)
     with tempfile.TemporaryDirectory() as folder:
-        options = with_defaults_of(source, Options())
-        job = Job(data, images, Path(folder), source.name, options)
+        job = Job(data, images, Path(folder), source.name, with_defaults_of(source, options))
         _measure(_spread(usable, _TIMED), job, found)
     yield from _lines(source, found, told(files.remarks, with_paths=False))
     if figures is not None:
@@ -117,7 +120,11 @@ def _spread(readings: list[PlannedReading], number: int) -> list[PlannedReading]
 
 
 def _check_readings(
-    chosen: list[PlannedReading], files: InputFiles, source: Source, found: Scan
+    chosen: list[PlannedReading],
+    files: InputFiles,
+    source: Source,
+    options: Options,
+    found: Scan,
 ) -> list[PlannedReading]:
     """Load every chosen reading and look at its image; return those that would be written."""
     usable, sizes, roots = [], {}, set()
@@ -129,7 +136,7 @@ def _check_readings(
                 subject = planned.subject_id
             found.checked += 1
             progress.advance(1)
-            raw, size, notes = _load(planned, files, source, found)
+            raw, size, notes = _load(planned, files, source, options, found)
             found.notes.update(notes or {})
             if raw is not None:
                 first_contact.tally_reading(raw, size, found.tally)
@@ -168,12 +175,12 @@ def _check_files(
 
 
 def _load(
-    planned: PlannedReading, files: InputFiles, source: Source, found: Scan
+    planned: PlannedReading, files: InputFiles, source: Source, options: Options, found: Scan
 ) -> tuple[RawReading | None, Size | None, Mapping[str, int] | None]:
     """Load a reading as its source has it, its image's size, and what a run would note of it."""
     raw = size = None
     try:
-        raw = typed_reading(source.load(planned, files, Options().source), planned)
+        raw = typed_reading(source.load(planned, files, options.source), planned)
         size = image_size(files.read(raw.image_path), raw.image_path)
         return raw, size, check_reading(raw, size).notes
     except BadInputError as error:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from egma_prep.errors import BadUsageError, unknown_name
+from egma_prep.options import GAZE_FROM
 from egma_prep.sources.recognisers import WordsFile, recognisers
 from egma_prep.sources.screens import Screen
 from egma_prep.sources.trackers import EYES, FRAMES, SECONDS, GazeFile, trackers
@@ -62,6 +63,7 @@ def dataset_facts(data: bytes) -> DatasetFacts:
         _check_known(f"{name}.time_unit", unit, SECONDS)
     _check_columns("gaze.columns", facts.gaze.columns, ("begin", "end", "duration", "x", "y"))
     _check_columns("words.columns", facts.words.columns, ("text", "begin", "end", "duration"))
+    _check_known("gaze.from", facts.gaze.from_, GAZE_FROM)
     if facts.gaze.eye:
         _check_known("gaze.eye", facts.gaze.eye, EYES)
     if facts.gaze.frame:
@@ -75,9 +77,11 @@ def _table(document: dict[str, Any], name: str, kind: type[Table]) -> Table:
     if not isinstance(entries, dict):
         raise BadUsageError(f"{DATASET_TOML}: {name} is no table; write [{name}] and its entries")
     made: dict[str, Any] = {}
+    known = {field.rstrip("_"): field for field in kind._fields}  # `from` is Python's own word
     for key, value in entries.items():
-        if key not in kind._fields:
-            raise unknown_name(f"entry of [{name}] in {DATASET_TOML}", key, kind._fields)
+        if key not in known:
+            raise unknown_name(f"entry of [{name}] in {DATASET_TOML}", key, known)
+        key = known[key]
         default = kind._field_defaults[key]
         if default is None:
             made[key] = _size(value, f"{name}.{key}")

@@ -16,6 +16,7 @@ from egma_prep.sources.planning import MetadataTable, by_subject, plan_tables
 from egma_prep.sources.reading import PlannedReading, RawReading, Region
 from egma_prep.sources.recognisers import dictated
 from egma_prep.sources.registry import SubjectPlan
+from egma_prep.sources.samples import detected
 from egma_prep.sources.screens import Rectangle, fixations_on_image
 from egma_prep.sources.trackers import tracked_gaze
 from egma_prep.sources.values import LONGEST_S, is_blank, number, optional_text, safe_id
@@ -106,7 +107,9 @@ class Recordings:
         size = image_size(files.read(row["image"]), row["image"])
         said_path, gaze_path = f"{folder}/{facts.words.file}", f"{folder}/{facts.gaze.file}"
         said = dictated(files.read(said_path), said_path, facts.words)
-        gaze = tracked_gaze(files.read(gaze_path), gaze_path, facts.gaze)
+        from_ = "samples" if options.gaze_from == "samples" else facts.gaze.from_
+        told = facts.gaze._replace(from_=from_)
+        gaze = tracked_gaze(files.read(gaze_path), gaze_path, told)
         # A tracker's clock may have begun long before the audio, which is that of the words.
         offset_s = _number(row, "audio_offset_s")
         if offset_s is None:
@@ -116,6 +119,10 @@ class Recordings:
                 raise BadInputError("no_clock", gaze_path, what)
         shown = _shown(row)
         fixations, notes = fixations_on_image(gaze, facts.screen, shown, size, offset_s)
+        rows = gaze.rows
+        if from_ == "samples":
+            fixations, rows, outside = detected(fixations, rows, options)
+            notes |= outside
         labels, damaged = _labels(row)
         regions, left_out = _regions(files, f"{folder}/{REGIONS}")
         return RawReading(
@@ -133,7 +140,7 @@ class Recordings:
             labels=labels,
             regions=regions,
             notes=Counter(gaze.notes) + Counter(notes) + Counter(said.notes) + damaged + left_out,
-            fixation_rows=gaze.rows,
+            fixation_rows=rows,
             word_rows=said.rows,
         )
 

@@ -10,7 +10,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from egma_prep.errors import BadInputError
+from egma_prep.sources.csv_table import Table
 from egma_prep.sources.reading import FloatArray, RowsOfFile
+from egma_prep.sources.values import is_blank
 
 SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 """Of a unit of time."""
@@ -36,8 +38,11 @@ class GazeFile(NamedTuple):
         Of `FRAMES`; empty where the format says it.
     eye : str
         Of `EYES`, where each has fixations of its own; empty: the one that has more of them.
+    from_ : {"fixations", "samples"}
+        ``from`` in ``dataset.toml``: which of them the file has, or which to take.
     columns : mapping
-        Our names (``begin``, ``end`` or ``duration``, ``x``, ``y``) to a table's columns.
+        Our names (``begin``, ``end`` or ``duration``, of samples ``t``; ``x``, ``y``) to a table's
+        columns.
     """
 
     file: str = "fixations.csv"
@@ -45,18 +50,19 @@ class GazeFile(NamedTuple):
     time_unit: str = "s"
     frame: str = ""
     eye: str = ""
+    from_: str = "fixations"
     columns: Mapping[str, str] = {}
 
 
 class TrackedGaze(NamedTuple):
-    """Fixations as a tracker's software found them, in file order; arrays are ``(n,)``.
+    """Fixations as a tracker's software found them, or samples, in file order; ``(n,)`` arrays.
 
     Attributes
     ----------
     begin_s, end_s : ndarray
-        Seconds of the tracker's own clock.
+        Seconds of the tracker's own clock; a sample ends when it begins.
     x, y : ndarray
-        In what `frame` says, origin top left.
+        In what `frame` says, origin top left; NaN where samples lost the eye.
     screen_px : tuple, optional
         Width and height of the screen, where the file tells them.
     zero_s : float, optional
@@ -93,7 +99,10 @@ class Tracker(Protocol):
     EXPECTED: str
 
     def fixations(self, data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
-        """Read an export."""
+        """Read the fixations of an export."""
+
+    def samples(self, data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
+        """Read its samples, one a row."""
 
     def looks_like(self, data: bytes) -> bool:
         """Tell, by its beginning, a file that is surely one of these."""
@@ -108,7 +117,7 @@ def trackers() -> dict[str, Tracker]:
 
 
 def tracked_gaze(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
-    """Read a tracker's export.
+    """Read the fixations or samples of a tracker's export.
 
     Raises
     ------
@@ -118,7 +127,10 @@ def tracked_gaze(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
     known = trackers()
     tracker = known[gaze_file.format]
     try:
-        gaze = tracker.fixations(data, path, gaze_file)
+        if gaze_file.from_ == "samples":
+            gaze = tracker.samples(data, path, gaze_file)
+        else:
+            gaze = tracker.fixations(data, path, gaze_file)
     except BadInputError as error:
         others = [name for name, other in known.items() if other.looks_like(data)]
         is_named = gaze_file.format in others or (gaze_file.format == "csv" and not others)
@@ -128,8 +140,9 @@ def tracked_gaze(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
         what = f"{path} is no {gaze_file.format!r} file ({tracker.EXPECTED}), but {seems}"
         raise BadInputError("wrong_format", path, what) from None
     if not gaze.begin_s.size:
-        raise BadInputError("no_fixations", path, f"{path} has no fixation")
-    far = np.flatnonzero(~(np.maximum(np.abs(gaze.x), np.abs(gaze.y)) <= _FARTHEST))
+        what = f"{path} has no {gaze_file.from_.removesuffix('s')}"
+        raise BadInputError("no_fixations", path, what)
+    far = np.flatnonzero(np.maximum(np.abs(gaze.x), np.abs(gaze.y)) > _FARTHEST)
     if far.size:
         at = int(far[0])
         what = f"{path}, {gaze.rows.place(at)} lies at {gaze.x[at]:g}, {gaze.y[at]:g}: on no screen"
@@ -173,6 +186,15 @@ def lines_of_file(path: str, found: Sequence[EyeFixation]) -> RowsOfFile:
     """Name fixations by their lines."""
     lines = [one.line for one in found]
     return RowsOfFile(path, lambda at: f"line {lines[at]}")
+
+
+def numbers_or_nan(table: Table, name: str) -> FloatArray:
+    """Parse a column of samples' positions, of which blank ones were lost."""
+    cells = table.columns[name]
+    seen = [row for row, cell in enumerate(cells) if not is_blank(cell)]
+    found = np.full(len(cells), np.nan)
+    found[seen] = table.numbers(name, seen)
+    return found
 
 
 def readable(data: bytes) -> bytes:

@@ -51,6 +51,36 @@ def fixations(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
         raise BadInputError("no_fixations", path, f"{path} has no fixation")
     notes["rows_that_are_no_fixations"] = len(found) - len(seen)
     notes["several_trials"] = max(len(trials) - 1, 0)
+    return _of_screen(kept, lines, path, gaze_file)._replace(notes=notes)
+
+
+def samples(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
+    """Read one eye's samples: the wanted one's, or that which is seen more often."""
+    lines = decoded(readable(data), path).splitlines()
+    names, rows = _sample_rows(lines, path)
+    eyes = {eye: (f"{eye} POR X [px]", f"{eye} POR Y [px]") for eye in "LR"}
+    eyes = {eye: place for eye, place in eyes.items() if all(name in names for name in place)}
+    wanted = gaze_file.eye[:1].upper()
+    if not eyes or (wanted and wanted not in eyes):
+        eye = wanted or "L"
+        raise BadInputError("missing_column", path, f"{path} has no column '{eye} POR X [px]'")
+    found: dict[str, list[EyeFixation]] = {eye: [] for eye in eyes}
+    for at, cells in rows:
+        time = number(cells[0], path, f"{path}, line {at}")
+        for eye, place in eyes.items():
+            x, y = (number(cells[names.index(n)], path, f"{path}, line {at}") for n in place)
+            x, y = (x, y) if x or y else (math.nan, math.nan)  # so BeGaze writes a lost eye
+            found[eye].append(EyeFixation(eye, time, time, x, y, at))
+    seen = {eye: sum(one.x == one.x for one in of_eye) for eye, of_eye in found.items()}
+    chosen = wanted or max(sorted(seen), key=seen.__getitem__)
+    if not found[chosen]:
+        raise BadInputError("no_fixations", path, f"{path} has no sample")
+    return _of_screen(found[chosen], lines, path, gaze_file)
+
+
+def _of_screen(
+    kept: list[EyeFixation], lines: list[str], path: str, gaze_file: GazeFile
+) -> TrackedGaze:
     begin_us, end_us, x, y = np.array([one[1:5] for one in kept]).T
     return TrackedGaze(
         begin_us * _US,
@@ -61,7 +91,6 @@ def fixations(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
         screen_px=_screen(lines),
         zero_s=_zero_s(lines),
         rows=lines_of_file(path, kept),
-        notes=notes,
     )
 
 
@@ -90,10 +119,7 @@ def _of_events(lines: list[str], header: int, path: str) -> tuple[list[EyeFixati
 
 def _of_samples(lines: list[str], path: str) -> tuple[list[EyeFixation], set[str]]:
     """Join the samples of which the file says that they are one fixation, eye by eye."""
-    header = next((at for at, line in enumerate(lines) if line.startswith("Time\tType\t")), None)
-    if header is None:
-        raise BadInputError("missing_column", path, f"{path} has no header of fixations or samples")
-    names, separator = _header(lines, header, path)
+    names, rows = _sample_rows(lines, path)
     eyes = {}
     for eye in "LR":
         label = next((one for one in (f"{eye} Event Info", "Info") if one in names), None)
@@ -106,9 +132,7 @@ def _of_samples(lines: list[str], path: str) -> tuple[list[EyeFixation], set[str
     found: list[EyeFixation] = []
     trials, trial_at = set[str](), names.index("Trial") if "Trial" in names else None
     runs: dict[str, list[EyeFixation]] = {eye: [] for eye in eyes}
-    for at, cells in _cells(lines, header + 1, separator, path):
-        if len(cells) != len(names) or cells[1] != "SMP":
-            continue  # messages have fewer
+    for at, cells in rows:
         time = number(cells[0], path, f"{path}, line {at}")
         for eye, (label_at, *place) in eyes.items():
             if cells[label_at].strip() == "Fixation":
@@ -121,6 +145,20 @@ def _of_samples(lines: list[str], path: str) -> tuple[list[EyeFixation], set[str
             trials.add(cells[trial_at].strip())
     found += [_joined(run) for run in runs.values() if run]
     return sorted(found, key=lambda one: one.line), trials
+
+
+def _sample_rows(lines: list[str], path: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Return the names of samples' columns, and the numbers and cells of their lines."""
+    header = next((at for at, line in enumerate(lines) if line.startswith("Time\tType\t")), None)
+    if header is None:
+        raise BadInputError("missing_column", path, f"{path} has no header of fixations or samples")
+    names, separator = _header(lines, header, path)
+    rows = [row for row in _cells(lines, header + 1, separator, path) if row[1][1:2] == ["SMP"]]
+    for at, cells in rows:
+        if len(cells) != len(names):
+            what = f"{path}, line {at} has {len(cells)} cells for {len(names)} columns"
+            raise BadInputError("bad_csv", path, what)
+    return names, rows
 
 
 def _joined(run: list[EyeFixation]) -> EyeFixation:

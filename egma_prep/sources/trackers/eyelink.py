@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -44,9 +45,32 @@ def fixations(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
     seen = [one for one in found if not math.isnan(one.x + one.y)]
     kept, notes = of_one_eye(seen, gaze_file.eye, path)
     if not kept:
+        if looks_like(data) and any(line[:1].isdecimal() for line in lines):
+            what = f'{path} has samples, and no line EFIX: from = "samples" finds fixations'
+            raise BadInputError("wrong_format", path, what)
         raise BadInputError("no_fixations", path, f"{path} has no line EFIX of a fixation")
     notes["rows_that_are_no_fixations"] = len(found) - len(seen)
     notes["several_trials"] = max(sum(map(bool, map(_TRIAL.match, lines))) - 1, 0)
+    return _of_screen(kept, lines, path, gaze_file)._replace(notes=notes)
+
+
+def samples(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
+    """Read one eye's samples: the wanted one's, or that which is seen more often."""
+    lines = decoded(readable(data), path).splitlines()
+    _check_frame(lines, path)
+    found = list(_samples(lines, path))
+    seen = Counter(one.eye for one in found if not math.isnan(one.x + one.y))
+    eye = gaze_file.eye[:1].upper() or max(sorted(seen), key=seen.__getitem__, default="")
+    kept = [one for one in found if one.eye == eye]
+    if not kept:
+        what = f"{path} has no sample" + f" of the {gaze_file.eye} eye" * bool(gaze_file.eye)
+        raise BadInputError("no_fixations", path, what)
+    return _of_screen(kept, lines, path, gaze_file)
+
+
+def _of_screen(
+    kept: list[EyeFixation], lines: list[str], path: str, gaze_file: GazeFile
+) -> TrackedGaze:
     begin_s, end_s, x, y = np.array([one[1:5] for one in kept]).T
     left, top, *screen_px = _screen(lines) or (0.0, 0.0)
     return TrackedGaze(
@@ -58,8 +82,32 @@ def fixations(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
         screen_px=(screen_px[0], screen_px[1]) if screen_px else None,
         zero_s=_zero_s(lines),
         rows=lines_of_file(path, kept),
-        notes=notes,
     )
+
+
+def _samples(lines: list[str], path: str) -> Iterator[EyeFixation]:
+    """Read ``time x y pupil`` of the eyes that the block's START names, the left one first."""
+    eyes, before = ["L"], -math.inf
+    for at, line in enumerate(lines, 1):
+        cells = line.split()
+        if cells[:1] in (["START"], ["SAMPLES"]):
+            eyes = [eye for eye, name in (("L", "LEFT"), ("R", "RIGHT")) if name in cells] or eyes
+        if not line[:1].isdecimal():
+            continue
+        if len(cells) < 1 + 3 * len(eyes):
+            raise BadInputError("bad_csv", path, f"{path}, line {at} is no whole sample")
+        told = [
+            math.nan if cell == _MISSING else number(cell, path, f"{path}, line {at}")
+            for cell in cells[: 3 * len(eyes)]
+        ]
+        if math.isnan(told[0]):
+            raise BadInputError("bad_number", path, f"{path}, line {at} has no time")
+        # Of 2,000 samples a second two each have one time, and the second is half a ms later.
+        time = told[0] + 0.5 if told[0] == before else told[0]
+        before = told[0]
+        for number_of_eye, eye in enumerate(eyes):
+            x, y = told[1 + 3 * number_of_eye : 3 + 3 * number_of_eye]
+            yield EyeFixation(eye, time, time, x, y, at)
 
 
 def _efix(lines: list[str], path: str) -> Iterator[EyeFixation]:
@@ -83,7 +131,7 @@ def _efix(lines: list[str], path: str) -> Iterator[EyeFixation]:
 def _check_frame(lines: list[str], path: str) -> None:
     """Refuse positions that are angles of the head's frame, not pixels."""
     for line in lines:
-        if line.startswith("EVENTS") and line.split()[1:2] in (["HREF"], ["RAW"]):
+        if line.startswith(("EVENTS", "SAMPLES")) and line.split()[1:2] in (["HREF"], ["RAW"]):
             what = f"{path} has {line.split()[1]} positions, not those of gaze on the screen"
             raise BadInputError("wrong_format", path, what)
 

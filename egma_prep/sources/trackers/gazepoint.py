@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from egma_prep.errors import BadInputError
 from egma_prep.sources.csv_table import parse_csv
 from egma_prep.sources.reading import RowsOfFile
 from egma_prep.sources.trackers import GazeFile, TrackedGaze, head_of, readable
@@ -10,13 +11,14 @@ FORMATS = ("gazepoint",)
 EXPECTED = "columns FPOGX, FPOGY, FPOGS, FPOGD, FPOGID and FPOGV"
 
 _NEEDED = ("FPOGX", "FPOGY", "FPOGS", "FPOGD", "FPOGID", "FPOGV")
+_SAMPLED = ("BPOGX", "BPOGY", "BPOGV")
 _MEDIA = "MEDIA_ID"
 
 
 def looks_like(data: bytes) -> bool:
     """Look for the columns of fixations."""
     names = {name.strip(' "') for name in "".join(head_of(data)[:1]).replace(";", ",").split(",")}
-    return names.issuperset(_NEEDED)
+    return names.issuperset(_NEEDED) or names.issuperset(_SAMPLED)
 
 
 def fixations(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
@@ -38,3 +40,17 @@ def fixations(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
     frame = gaze_file.frame or "screen_share"
     where = RowsOfFile.of(table, rows)
     return TrackedGaze(begin_s, begin_s + lasted_s, x, y, frame, rows=where, notes=notes)
+
+
+def samples(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
+    """Read the best point of gaze of both eyes, sample by sample; FPOG is of fixations."""
+    table = parse_csv(readable(data), path, _SAMPLED)
+    # The column has the date in its name: TIME(2023/07/18 14:56:48.120).
+    times = [one for one in table.columns if one.upper().startswith("TIME") and "TICK" not in one]
+    if not times:
+        raise BadInputError("missing_column", path, f"{path} has no column TIME")
+    time_s = table.numbers(times[0])
+    lost = table.numbers("BPOGV") == 0
+    x, y = (np.where(lost, np.nan, table.numbers(name)) for name in _SAMPLED[:2])
+    frame = gaze_file.frame or "screen_share"
+    return TrackedGaze(time_s, time_s, x, y, frame, rows=RowsOfFile.of(table))

@@ -4,13 +4,14 @@ import re
 
 from egma_prep.sources.csv_table import parse_csv
 from egma_prep.sources.reading import RowsOfFile
-from egma_prep.sources.trackers import SECONDS, GazeFile, TrackedGaze, head_of
+from egma_prep.sources.trackers import SECONDS, GazeFile, TrackedGaze, head_of, numbers_or_nan
 
 FORMATS = ("csv",)
 EXPECTED = "columns begin, end or duration, x and y, or as [gaze] columns names them"
 
 # What cannot be another program's: ours, REFLACX's own, and EyeLink Data Viewer's reports.
 _SURE = (
+    {"t", "x", "y"},
     {"begin", "x", "y"},
     {"timestamp_start_fixation", "timestamp_end_fixation", "x_position", "y_position"},
     {"CURRENT_FIX_X", "CURRENT_FIX_Y", "CURRENT_FIX_DURATION"},
@@ -36,3 +37,13 @@ def fixations(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
         end_s = begin_s + end_s
     frame = gaze_file.frame or "image_px"
     return TrackedGaze(begin_s, end_s, x, y, frame, rows=RowsOfFile.of(table))
+
+
+def samples(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
+    """Read a row a sample, ``t, x, y``; a blank position is a lost eye."""
+    columns = [gaze_file.columns.get(name, name) for name in ("t", "x", "y")]
+    table = parse_csv(data, path, columns)
+    time_s = table.numbers(columns[0]) * SECONDS[gaze_file.time_unit]
+    x, y = (numbers_or_nan(table, column) for column in columns[1:])
+    frame = gaze_file.frame or "image_px"
+    return TrackedGaze(time_s, time_s, x, y, frame, rows=RowsOfFile.of(table))

@@ -14,12 +14,14 @@ _NEEDED = ("start_timestamp", "duration", "norm_pos_x", "norm_pos_y")
 _IDS = ("id", "fixation_id")
 _ON_SURFACE = "on_surf"
 _MS = 1e-3
+_SAMPLED = (("gaze_timestamp", "norm_pos_x", "norm_pos_y"), ("gaze_timestamp", "x_norm", "y_norm"))
+_CONFIDENCE, _SURE = "confidence", 0.6  # below it Pupil Labs calls its data useless
 
 
 def looks_like(data: bytes) -> bool:
     """Look for the columns of fixations."""
     names = {name.strip(' "') for name in "".join(head_of(data)[:1]).replace(";", ",").split(",")}
-    return names.issuperset(_NEEDED)
+    return any(names.issuperset(some) for some in (_NEEDED, *_SAMPLED))
 
 
 def fixations(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
@@ -57,4 +59,27 @@ def fixations(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
         gaze_file.frame or "screen_share",
         rows=rows,
         notes=notes,
+    )
+
+
+def samples(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
+    """Read ``gaze_positions.csv``, of the scene or on a surface; doubtful samples are lost."""
+    table = parse_csv(readable(data), path, ())
+    is_mapped = _ON_SURFACE in table.columns
+    names = _SAMPLED[is_mapped]
+    table.require((*names, _CONFIDENCE))
+    time_s, x, y = (table.numbers(name) for name in names)
+    lost = table.numbers(_CONFIDENCE) < _SURE
+    if is_mapped:
+        cells = table.columns[_ON_SURFACE]
+        on = [flag(cell, path, table.place(row, _ON_SURFACE)) for row, cell in enumerate(cells)]
+        lost |= ~np.array(on, dtype=bool)
+    return TrackedGaze(
+        time_s,
+        time_s,
+        np.where(lost, np.nan, x),
+        np.where(lost, np.nan, 1 - y),
+        gaze_file.frame or "screen_share",
+        rows=RowsOfFile.of(table),
+        notes={"gaze_of_the_scene": int(not is_mapped and not gaze_file.frame)},
     )
