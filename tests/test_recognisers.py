@@ -778,10 +778,21 @@ def test_a_cue_that_cannot_be_read_is_not_left_out() -> None:
         read(text, "vtt")
 
 
+def test_a_cue_without_text_says_nothing() -> None:
+    text = highlighted("a", "", "c")
+    assert rows(read(text, "vtt")) == [("a", 0.0, 1.0), ("c", 2.0, 3.0)]
+
+
+def test_a_cue_that_runs_backwards_is_not_mended() -> None:
+    text = highlighted("a b").replace("00:00:00", "00:00:09")
+    assert rows(read(text, "vtt")) == [("a", 9.0, 5.0), ("b", 5.0, 1.0)]  # for check_reading
+
+
 # -- hostile inputs -------------------------------------------------------------------------------
 
 HOSTILE: list[Any] = [
-    None, True, 0, -1, 1e308, -1e308, math.nan, math.inf, 10**400, "", " ", "x", "1_0", "\ud800",
+    None, True, 0, -1, 1e308, -1e308, math.nan, math.inf, 10**400, "", " ", "x", "1_0", "\0",
+    "\ud800",
     "1.5s", "s", [], {}, [[]], [{}], [None], {"seconds": []}, {"nanos": "x"}, "12,5",
 ]  # fmt: skip
 

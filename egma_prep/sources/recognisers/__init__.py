@@ -172,8 +172,8 @@ def _heard(data: bytes, path: str, words_file: WordsFile) -> list[TimedWord]:
 
 def _pieces(heard: TimedWord, path: str) -> list[TimedWord]:
     """Divide a phrase into its words; nothing where it is blank."""
-    if HALF_CHARACTER.search(heard.text):
-        what = f"{path}, {heard.place} has half a character"
+    if HALF_CHARACTER.search(heard.text) or "\0" in heard.text:
+        what = f"{path}, {heard.place} has a character that is none"
         raise BadInputError("bad_words_file", path, what)
     if math.isnan(heard.begin_s) != math.isnan(heard.end_s):
         what = f"{path}, {heard.place} has only one of its two times"

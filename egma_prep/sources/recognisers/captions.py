@@ -9,7 +9,7 @@ import html
 import io
 import re
 from collections.abc import Iterator
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import NamedTuple
 
 import webvtt
@@ -22,7 +22,7 @@ FORMATS = ("vtt",)
 EXPECTED = "WEBVTT as its first line, or the numbered cues of SRT, hh:mm:ss,mmm --> hh:mm:ss,mmm"
 _TIME = re.compile(r"<((?:\d+:)?\d\d:\d\d\.\d{3})>")
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
-_UNDERLINED = re.compile(r"<u>(.*?)</u>")
+_UNDERLINED = re.compile(r"<u>([^<]*)</u>")
 _SRT = re.compile(r"\d+\s*\n\s*\d+:\d+:\d+[,.]\d+\s*-->")
 
 
@@ -66,11 +66,13 @@ def _cues(text: str, path: str) -> list[_Cue]:
             for at, one in enumerate(read.captions)
         ]
     except Exception as error:  # the library's own, and whatever else a damaged file makes it raise
-        what = f"{path} cannot be read ({type(error).__name__}: {error})"
+        what = f"{path} cannot be read ({type(error).__name__}, {str(error)[:60]!r})"
         raise BadInputError("bad_words_file", path, what) from None
-    there = sum("-->" in line for line in text.split("\n"))
-    if there != len(cues):  # the library leaves out what it cannot read
-        what = f"{path} has {there} cues, of which {len(cues)} can be read"
+    lines = [*text.split("\n"), ""]
+    there = sum("-->" in line and bool(after.strip()) for line, after in pairwise(lines))
+    read_there = sum(bool(cue.text) for cue in cues)
+    if read_there < there:  # the library leaves out what it cannot read
+        what = f"{path} has {there} cues, of which {read_there} can be read"
         raise BadInputError("bad_words_file", path, what)
     return cues
 
@@ -106,7 +108,8 @@ def _timed(cue: _Cue) -> Iterator[TimedWord]:
     """Cut a cue where times stand in it: each is when what follows begins."""
     parts = _TIME.split(" ".join(cue.lines))
     begins = [cue.begin_s, *map(_seconds, parts[1::2])]
-    ends = [*begins[1:], max(cue.end_s, begins[-1])]
+    last_s = max(cue.end_s, begins[-1]) if len(begins) > 1 else cue.end_s
+    ends = [*begins[1:], last_s]
     for text, begin_s, end_s in zip(parts[::2], begins, ends, strict=True):
         yield TimedWord(_plain(text), begin_s, end_s, cue.place)
 

@@ -37,7 +37,7 @@ def words(data: bytes, path: str, words_file: WordsFile) -> Iterator[TimedWord]:
         if label.strip().lower() not in _SILENCES:
             yield TimedWord(label, begin_s, end_s, place)
     if abs(tier["xmax"] - end_s) > _ROUNDING_S:
-        what = f"{path}: the tier {tier['name']!r} ends at {end_s:g} of {tier['xmax']:g} s"
+        what = f"{path}: the tier {tier['name'][:40]!r} ends at {end_s:g} of {tier['xmax']:g} s"
         raise BadInputError("bad_words_file", path, what)
 
 
@@ -49,7 +49,7 @@ def _tiers(text: str, path: str) -> list[Mapping[str, Any]]:
     try:
         grid = parseTextgridStr(f"{text}\n", includeEmptyIntervals=True)
     except Exception as error:  # the library's own, and whatever else a damaged file makes it raise
-        what = f"{path} is no whole TextGrid ({type(error).__name__}: {error})"
+        what = f"{path} is no whole TextGrid ({type(error).__name__}, {str(error)[:60]!r})"
         raise BadInputError("bad_words_file", path, what) from None
     return [tier for tier in grid["tiers"] if tier["class"] == "IntervalTier"]
 
@@ -62,7 +62,7 @@ def _tier(tiers: list[Mapping[str, Any]], wanted: str, path: str) -> Mapping[str
             named = tiers
     if len(named) == 1:
         return named[0]
-    there = ", ".join(repr(tier["name"]) for tier in tiers) or "none"
+    there = ", ".join(repr(tier["name"][:40]) for tier in tiers[:9]) or "none"
     what = f"{path} has not one tier {wanted or 'words'!r} of intervals, but: {there}"
     raise BadInputError("no_tier", path, what)
 
