@@ -100,7 +100,6 @@ def _of_run(
     """Find the fixations of samples ``(n, 2)`` in equal steps."""
     # Imported here: it takes seconds, and pymovements sets filters of warnings.
     from pymovements.events import idt, ivt
-    from scipy.signal import savgol_filter
 
     fewest = max(int(np.ceil(detector.shortest_s / step_s - 1e-6)), _FEWEST)
     if len(position_deg) <= fewest:
@@ -110,9 +109,7 @@ def _of_run(
             position_deg, minimum_duration=fewest, dispersion_threshold=detector.dispersion_deg
         )
     else:
-        window = 2 * int(_VELOCITY_S / step_s / 2) + 1
-        window = min(max(window, 3), len(position_deg) - 1 + len(position_deg) % 2)
-        velocity = savgol_filter(position_deg, window, 2, deriv=1, delta=step_s, axis=0)
+        velocity = _velocity(position_deg, step_s)
         events = ivt(
             velocity, minimum_duration=fewest, velocity_threshold=detector.velocity_deg_per_s
         )
@@ -120,3 +117,12 @@ def _of_run(
         # I-DT's last sample is the first beyond its threshold, unless the run ends there.
         is_beyond = detector.kind == "idt" and last < len(position_deg) - 1
         yield int(first), int(last) - is_beyond
+
+
+def _velocity(position_deg: FloatArray, step_s: float) -> FloatArray:
+    """Fit a slope (degrees a second) to the samples around each; at the ends they stand still."""
+    half = max(int(_VELOCITY_S / step_s / 2), 1)
+    way = np.arange(-half, half + 1)
+    padded = np.pad(position_deg, [(half, half), (0, 0)], mode="edge")
+    slopes = [np.correlate(column, way, mode="valid") for column in padded.T]
+    return np.stack(slopes, axis=1) / (way @ way * step_s)
