@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -106,6 +107,19 @@ def test_samples_without_degrees_ask_for_the_screen() -> None:
     samples = Fixations(time, time, x, y, nobody, nobody)
     with pytest.raises(BadInputError, match="width_mm"):
         detected(samples, RowsOfFile("gaze.csv"), SourceOptions())
+
+
+def test_a_detector_comes_where_torch_is_hidden_and_leaves_it_hidden() -> None:
+    program = (
+        "import sys; sys.modules['torch'] = None; import numpy as np\n"
+        "from egma_prep.gaze.detect import Detector, fixations_in\n"
+        "assert 'pymovements' not in sys.modules\n"
+        "still = np.zeros(50)\n"
+        "print(fixations_in(still.cumsum() + np.arange(50) / 60, still, still,"
+        " Detector('idt', 1.0, 30.0, 0.1)), sys.modules['torch'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "[[ 0 49]] None", done.stderr
 
 
 def test_a_missing_detector_is_asked_for_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,7 +73,7 @@ class InputFiles:
         self.remarks: dict[Remark, None] = {}
         self.fingerprints: dict[str, Fingerprint] = {}
         self._tables: dict[str, Table | BadInputError] = {}
-        self._indexes: dict[str, Index] = {}
+        self._indexes: dict[tuple[str, str], Index] = {}
         self._is_ahead = False
         self.as_published, self.differing = as_published, set[str]()
         self._releases: dict[str, Release] | None = None
@@ -258,10 +258,10 @@ class InputFiles:
         self.fingerprints.setdefault(path, {"size": -1})
         try:
             known = self.fingerprints[path] = {**self.stamp(path)}
-            if path not in self._indexes:
+            if (path, column) not in self._indexes:
                 with self.place(path).open("rb") as file:
-                    self._indexes[path] = index_of(file, path, column)
-            index = self._indexes[path]
+                    self._indexes[path, column] = index_of(file, path, column)
+            index = self._indexes[path, column]
             known["sha256"] = index.sha256
             spans = index.spans.get(value, [])
             rows = [index.header]
