@@ -1,5 +1,8 @@
 """Fixations that are found in samples of gaze: known ones come out of every format again."""
 
+import csv
+import hashlib
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,14 +12,16 @@ import numpy as np
 import pytest
 from conftest import egma_prep, run_etl
 from numpy.typing import NDArray
-from tables import contents
+from tables import contents, rejects
 
 from egma_prep.errors import BadInputError, BadUsageError
 from egma_prep.gaze.detect import DETECTORS, Detector, fixations_in, require_detectors
 from egma_prep.options import SourceOptions
+from egma_prep.sources.files import InputFiles
 from egma_prep.sources.reading import Fixations, RowsOfFile
 from egma_prep.sources.samples import detected
 from egma_prep.sources.trackers import GazeFile, tracked_gaze
+from egma_prep.synth import write_tree
 
 Samples = NDArray[np.float64]
 
@@ -102,6 +107,19 @@ def test_samples_without_degrees_ask_for_the_screen() -> None:
     samples = Fixations(time, time, x, y, nobody, nobody)
     with pytest.raises(BadInputError, match="width_mm"):
         detected(samples, RowsOfFile("gaze.csv"), SourceOptions())
+
+
+def test_a_detector_comes_where_torch_is_hidden_and_leaves_it_hidden() -> None:
+    program = (
+        "import sys; sys.modules['torch'] = None; import numpy as np\n"
+        "from egma_prep.gaze.detect import Detector, fixations_in\n"
+        "assert 'pymovements' not in sys.modules\n"
+        "still = np.zeros(50)\n"
+        "print(fixations_in(still.cumsum() + np.arange(50) / 60, still, still,"
+        " Detector('idt', 1.0, 30.0, 0.1)), sys.modules['torch'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "[[ 0 49]] None", done.stderr
 
 
 def test_a_missing_detector_is_asked_for_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,3 +281,123 @@ def test_an_unknown_kind_of_gaze_lists_the_known_ones(tmp_path: Path) -> None:
     result = run_etl(data, tmp_path / "out")
     assert result.exit_code == 2
     assert "there are: fixations, samples" in result.output
+
+
+# -- of the published datasets --------------------------------------------------------------------
+
+HZ = {"reflacx": 250, "eye_gaze": 60}
+
+
+def cells_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def save(path: Path, rows: list[dict[str, str]]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def sample_reflacx(folder: Path, reading_id: str) -> None:
+    """Write a reading's samples as its fixations are; between them the eye is lost."""
+    looks = cells_of(folder / "main_data" / reading_id / "fixations.csv")
+    eye = [name for name in looks[0] if not name.startswith("timestamp")]
+    lost = {**{name: looks[0][name] for name in eye}, **dict.fromkeys(eye[:5], "")}
+    spans = [tuple(float(look[name]) for name in list(look)[:2]) for look in looks]
+    rows, at = [], 0
+    for time in np.arange(0, spans[-1][1] + 0.1, 1 / HZ["reflacx"]):
+        while at < len(spans) - 1 and spans[at][1] <= time:
+            at += 1
+        inside = spans[at][0] <= time < spans[at][1]
+        cells = {name: looks[at][name] for name in eye} if inside else lost
+        rows.append({"timestamp_sample": f"{time:.3f}", **cells})
+    save(folder / "gaze_data" / reading_id / "gaze.csv", rows)
+
+
+def sample_eye_gaze(folder: Path) -> None:
+    """Write all readings' samples as their fixations are; between them the eye is lost."""
+    looks = cells_of(folder / "fixations.csv")
+    rows = []
+    for image in dict.fromkeys(look["DICOM_ID"] for look in looks):
+        own = [one for one in looks if one["DICOM_ID"] == image and one["FPOGV"].startswith("1")]
+        spans = [(float(one["FPOGS"]), float(one["FPOGS"]) + float(one["FPOGD"])) for one in own]
+        at = 0
+        for time in np.arange(0, spans[-1][1] + 0.1, 1 / HZ["eye_gaze"]):
+            while at < len(spans) - 1 and spans[at][1] <= time:
+                at += 1
+            seen = int(spans[at][0] <= time < spans[at][1])
+            place = {"BPOGX": own[at]["FPOGX"], "BPOGY": own[at]["FPOGY"], "BPOGV": str(seen)}
+            rows.append({**own[at], "Time (in secs)": f"{time:.5f}", **place})
+    save(folder / "eye_gaze.csv", rows)
+
+
+def sample_all(root: Path) -> None:
+    """Give every reading of a tree whole samples."""
+    for path in [*root.rglob("main_data/*/fixations.csv")]:
+        sample_reflacx(path.parents[2], path.parent.name)
+    for path in [*root.rglob("eye_gaze.csv")]:
+        if path.parent.name != "EyeGaze" or "patient" in path.parent.parent.name:
+            sample_eye_gaze(path.parent)
+
+
+@pytest.mark.parametrize("layout", ["mimic_eye", "reflacx", "eye_gaze"])
+def test_fixations_found_in_published_samples_are_those_that_were_sampled(
+    layout: str, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    write_tree(data, 8, small=True, layout=layout)
+    sample_all(data)
+    images = () if layout == "mimic_eye" else ("--images", data / "images")
+    for out, more in (("told", ()), ("found", ("--from", "samples"))):
+        result = run_etl(data, tmp_path / out, *images, *more, "--set", "source.detector=ivt")
+        assert result.exit_code in (0, 1), result.output
+    told, found = (contents(tmp_path / out)["fixations"] for out in ("told", "found"))
+    assert found.keys() == told.keys()
+    assert {dataset for dataset, _ in found} == ({*HZ} if layout == "mimic_eye" else {layout})
+    compared = 0
+    for one, rows in found.items():
+        step = 1 / HZ[one[0]]
+        begins = np.array([row["begin"] for row in rows])
+        for look in told[one]:
+            if look["end"] - look["begin"] < 0.1 + 3 * step or not look["on_image"]:
+                continue
+            row = rows[int(np.abs(begins - look["begin"]).argmin())]
+            assert row["begin"] == pytest.approx(look["begin"], abs=step)
+            assert row["end"] == pytest.approx(look["end"], abs=1.01 * step)
+            assert (row["x"], row["y"]) == pytest.approx((look["x"], look["y"]), abs=1)
+            assert row["px_per_deg_x"] == pytest.approx(look["px_per_deg_x"])
+            compared += 1
+    assert compared > 50
+
+
+def test_a_table_of_samples_is_read_row_by_row_where_its_ids_are(tmp_path: Path) -> None:
+    rows = [("a", 1), ("b", 2), ("b", 3), ("a", 4), ("c", "x")]
+    text = "\ufeffid,value,other\r\n" + "".join(f"{one},{number},9\r\n" for one, number in rows)
+    (tmp_path / "t.csv").write_text(text, newline="")
+    files = InputFiles(tmp_path)
+    table = files.excerpt("t.csv", "id", "a", ["value"])
+    assert table.columns["value"] == ["1", "4"]
+    assert [table.row_in_file(row) for row in range(2)] == [1, 4]
+    assert files.fingerprints["t.csv"]["sha256"] == hashlib.sha256(text.encode()).hexdigest()
+    with pytest.raises(BadInputError, match="row 5, value"):
+        files.excerpt("t.csv", "id", "c", ["value"]).numbers("value")
+    for name, column, value, reason in (
+        ("t.csv", "id", "d", "no_gaze_rows"),
+        ("t.csv", "ID", "a", "missing_column"),
+        ("u.csv", "id", "a", "missing_file"),
+    ):
+        with pytest.raises(BadInputError) as refusal:
+            files.excerpt(name, column, value, ["value"])
+        assert refusal.value.reason == reason
+
+
+def test_without_samples_a_reading_is_rejected_by_the_missing_file(tmp_path: Path) -> None:
+    write_tree(tmp_path / "data", 4, small=True, layout="reflacx")
+    for path in (tmp_path / "data").rglob("gaze.csv"):
+        path.unlink()
+    images = ("--images", tmp_path / "data" / "images")
+    result = run_etl(tmp_path / "data", tmp_path / "out", *images, "--from", "samples")
+    assert result.exit_code == 2
+    assert {row["reason"] for row in rejects(tmp_path / "out")} <= {"missing_file", "discarded"}

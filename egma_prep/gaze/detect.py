@@ -4,9 +4,11 @@ Salvucci and Goldberg, "Identifying fixations and saccades in eye-tracking proto
 """
 
 import importlib.util
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from functools import cache
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,10 +100,7 @@ def _of_run(
     position_deg: FloatArray, step_s: float, detector: Detector
 ) -> Iterator[tuple[int, int]]:
     """Find the fixations of samples ``(n, 2)`` in equal steps."""
-    # Imported here: it takes seconds, and pymovements sets filters of warnings.
-    from pymovements.events import idt, ivt
-    from scipy.signal import savgol_filter
-
+    idt, ivt = _detectors()
     fewest = max(int(np.ceil(detector.shortest_s / step_s - 1e-6)), _FEWEST)
     if len(position_deg) <= fewest:
         return
@@ -110,9 +109,7 @@ def _of_run(
             position_deg, minimum_duration=fewest, dispersion_threshold=detector.dispersion_deg
         )
     else:
-        window = 2 * int(_VELOCITY_S / step_s / 2) + 1
-        window = min(max(window, 3), len(position_deg) - 1 + len(position_deg) % 2)
-        velocity = savgol_filter(position_deg, window, 2, deriv=1, delta=step_s, axis=0)
+        velocity = _velocity(position_deg, step_s)
         events = ivt(
             velocity, minimum_duration=fewest, velocity_threshold=detector.velocity_deg_per_s
         )
@@ -120,3 +117,29 @@ def _of_run(
         # I-DT's last sample is the first beyond its threshold, unless the run ends there.
         is_beyond = detector.kind == "idt" and last < len(position_deg) - 1
         yield int(first), int(last) - is_beyond
+
+
+@cache
+def _detectors() -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Import pymovements, which takes seconds and sets filters of warnings, when it is needed.
+
+    It imports scipy.stats, which asks `sys.modules` for torch and cannot do with a hidden one.
+    """
+    hidden = sys.modules.get("torch", sys) is None
+    if hidden:
+        del sys.modules["torch"]
+    try:
+        from pymovements.events import idt, ivt
+    finally:
+        if hidden:
+            sys.modules["torch"] = None  # type: ignore[assignment]
+    return idt, ivt
+
+
+def _velocity(position_deg: FloatArray, step_s: float) -> FloatArray:
+    """Fit a slope (degrees a second) to the samples around each; at the ends they stand still."""
+    half = max(int(_VELOCITY_S / step_s / 2), 1)
+    way = np.arange(-half, half + 1)
+    padded = np.pad(position_deg, [(half, half), (0, 0)], mode="edge")
+    slopes = [np.correlate(column, way, mode="valid") for column in padded.T]
+    return np.stack(slopes, axis=1) / (way @ way * step_s)

@@ -138,6 +138,14 @@ class Table:
         values = [number(cells[row], self.path, self.place(row, name)) for row in chosen]
         return np.array(values, dtype=np.float64)
 
+    def numbers_or_nan(self, name: str) -> NDArray[np.float64]:
+        """Parse a column of finite numbers ``(n,)``, of which blank ones are NaN."""
+        cells = self.columns[name]
+        known = [row for row, cell in enumerate(cells) if not is_blank(cell)]
+        found = np.full(len(cells), np.nan)
+        found[known] = self.numbers(name, known)
+        return found
+
     def place(self, row: int, name: str) -> str:
         """Name a cell as a user would look for it (row 1 follows the header)."""
         return f"{self.place_of_row(row)}, {name}"

@@ -28,6 +28,7 @@ from egma_prep.sources.reading import (
     Size,
 )
 from egma_prep.sources.registry import SubjectPlan
+from egma_prep.sources.samples import detected
 from egma_prep.sources.transcripts import phrases_of, words
 from egma_prep.sources.values import (
     check_intervals,
@@ -86,6 +87,7 @@ def raw_reading(
     image_path: str,
     measured: Callable[[], tuple[int, int]],
     options: SourceOptions,
+    sampled: Table | None = None,
 ) -> RawReading:
     """Read one reading's rows and transcript.
 
@@ -103,6 +105,8 @@ def raw_reading(
         For the reading; not opened here.
     measured : callable
         Reads the image's own size, where no table tells it.
+    sampled : Table, optional
+        Its rows of ``eye_gaze.csv``, where fixations are to be found in them.
     """
     row, sheet = planned.row, planned.metadata_path
     image = planned.dicom_id
@@ -112,6 +116,10 @@ def raw_reading(
     table, border = tables["fixations"], pads(row, sheet)
     size = _size(cxr.size, seen_size(table, image, border), image_path, measured, notes)
     gaze, mended = fixations(table, image, *size, border, options.eye_gaze_vertical)
+    rows = RowsOfFile.of(table, valid_rows(table, image))
+    if sampled is not None:
+        looks = samples(sampled, image, *size, border, options.eye_gaze_vertical)
+        gaze, rows, mended = detected(looks, RowsOfFile.of(sampled), options)
     notes.update(mended)
     if size != cxr.size:
         _check_reach(table, valid_rows(table, image), size, image_path)
@@ -130,7 +138,7 @@ def raw_reading(
         labels=dict(cxr.labels) | found,
         regions=boxes(tables.get("boxes"), image, notes),
         notes=notes,
-        fixation_rows=RowsOfFile.of(table, valid_rows(table, image)),
+        fixation_rows=rows,
         word_rows=phrases_of(*transcript),
         shown_px=None if size == cxr.size else shown_px(border),
     )
@@ -293,6 +301,42 @@ def fixations(
     return Fixations(begin_s, end_s, x_px, y_px, degree * scale_x, degree * scale_y), mended
 
 
+def samples(
+    table: Table, image: str, width: int, height: int, border: Pads, vertical: str
+) -> Fixations:
+    """Map one image's samples from the screen to it, as the release maps fixations (FORMATS 2.1).
+
+    The release has such positions of fixations alone; its whole numbers are pixels' own.
+    """
+    names, screen = columns("samples"), manifest("eye-gaze")["screen"]
+    _check_sessions(table, range(len(table)), image)
+    time_s = table.numbers(names["time"])
+    check_intervals(time_s, time_s, table.path, table.place_of_row)
+    lost = table.numbers(names["valid"]) == 0
+    x, y = (np.where(lost, np.nan, table.numbers_or_nan(names[name])) for name in "xy")
+    across, down = (
+        screen["width"] - border.left - border.right,
+        screen["height"] - border.top - border.bottom,
+    )
+    even_width, even_height = width + width % 2, height + height % 2
+    x_px = (x * screen["width"] - border.left) * even_width / across - 0.5
+    y_px = (y * screen["height"] - border.top) * even_height / down - 0.5
+    y_px = remap_vertical(y_px, height, border, vertical)
+    degree = np.full(len(table), screen["px_per_degree"])
+    scale_x, scale_y = px_per_screen_px(width, height, border)
+    return Fixations(time_s, time_s, x_px, y_px, degree * scale_x, degree * scale_y)
+
+
+def samples_of(
+    planned: PlannedReading, files: InputFiles, home: str, options: SourceOptions
+) -> Table | None:
+    """Read a reading's rows of the table of samples in a folder, if they are to be read."""
+    if options.gaze_from != "samples":
+        return None
+    names, path = columns("samples"), f"{home}{_TABLES['samples']['file']}"
+    return files.excerpt(path, names["dicom_id"], planned.dicom_id, [*names.values()])
+
+
 def valid_rows(table: Table, image: str) -> list[int]:
     """Find one image's fixations among the table's rows: blinks and saccades have FPOGV = 0."""
     names = columns("fixations")
@@ -373,6 +417,10 @@ def _check_one_session(table: Table, rows: list[int], image: str) -> None:
     if not rows:
         what = f"{table.path} has no valid fixation of {image}"
         raise BadInputError("no_fixations", table.path, what)
+    _check_sessions(table, rows, image)
+
+
+def _check_sessions(table: Table, rows: Sequence[int], image: str) -> None:
     said = table.columns[columns("fixations")["session"]]
     sessions = sorted({said[row].strip().removesuffix(".0") for row in rows})
     if len(sessions) > 1:
@@ -414,6 +462,7 @@ class EyeGaze:
             path,
             lambda: image_size(files, path),
             options,
+            samples_of(planned, files, "", options),
         )
 
 

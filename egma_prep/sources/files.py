@@ -7,12 +7,14 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from itertools import chain, count
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from egma_prep.errors import BadInputError, BadUsageError, remembered, unreadable
+from egma_prep.sources.csv_index import Index, index_of
 from egma_prep.sources.csv_table import MAX_TABLE_BYTES, Table, parse_csv
 from egma_prep.sources.manifests import manifest
 from egma_prep.sources.published import LIST, Release, release
@@ -86,6 +88,7 @@ class InputFiles:
         self.remarks: dict[Remark, None] = {}
         self.fingerprints: dict[str, Fingerprint] = {}
         self._tables: dict[str, Table | BadInputError] = {}
+        self._indexes: dict[tuple[str, str], Index] = {}
         self._is_ahead = False
         self.as_published, self.differing = as_published, set[str]()
         self._releases: dict[str, Release] | None = None
@@ -314,6 +317,44 @@ class InputFiles:
         table = parse_csv(self.read(path), path, needed, names)
         self._remark_copies(table)
         return table
+
+    def excerpt(self, path: str, column: str, value: str, required: Iterable[str]) -> Table:
+        """Parse the rows of one id of a CSV that may be too large to be read whole.
+
+        Where each id's rows stand is looked up once; they follow each other, mostly.
+
+        Raises
+        ------
+        BadInputError
+            If the table is missing or unreadable, lacks a column, or has no row of the id.
+        """
+        self.fingerprints.setdefault(path, {"size": -1})
+        try:
+            known = self.fingerprints[path] = {**self.stamp(path)}
+            if (path, column) not in self._indexes:
+                with self.place(path).open("rb") as file:
+                    self._indexes[path, column] = index_of(file, path, column)
+            index = self._indexes[path, column]
+            known["sha256"] = index.sha256
+            spans = index.spans.get(value, [])
+            rows = [index.header]
+            with self.place(path).open("rb") as file:
+                for span in spans:
+                    file.seek(span.begin)
+                    rows.append(file.read(span.size))
+        except FileNotFoundError:
+            raise BadInputError("missing_file", path, f"{path} is missing") from None
+        except OSError as error:
+            what = f"{path} cannot be read ({error.strerror or error})"
+            raise BadInputError("unreadable_file", path, what) from None
+        if self.as_published:
+            self._compare(path, index.sha256)
+        if not spans:
+            raise BadInputError("no_gaze_rows", path, f"{path} has no row of {value}")
+        names = {*required}
+        table = parse_csv(b"".join(rows), path, names, names)
+        numbers = [number for span in spans for number in range(span.row, span.row + span.rows)]
+        return replace(table, numbers_in_file=numbers) if len(numbers) == len(table) else table
 
     def forget_tables(self) -> None:
         """Free the parsed tables, before the next patient."""

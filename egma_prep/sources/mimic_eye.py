@@ -46,7 +46,7 @@ class MimicEye:
         """Read one reading of either dataset."""
         patient = f"{_PREFIX}{planned.subject_id}"
         if planned.dataset == reflacx.DATASET:
-            return _load_reflacx(planned, files, patient)
+            return _load_reflacx(planned, files, patient, options)
         return _load_eye_gaze(planned, files, patient, options)
 
 
@@ -132,7 +132,9 @@ def _image_facts(files: InputFiles, patient: str, planned: PlannedReading) -> Im
     return ImageTables(tables).facts(planned.dicom_id, planned.study_id)
 
 
-def _load_reflacx(planned: PlannedReading, files: InputFiles, patient: str) -> RawReading:
+def _load_reflacx(
+    planned: PlannedReading, files: InputFiles, patient: str, options: SourceOptions
+) -> RawReading:
     folder = f"{_reflacx_home(files, patient)}/{planned.reading_id}"
     return reflacx.raw_reading(
         planned,
@@ -140,6 +142,8 @@ def _load_reflacx(planned: PlannedReading, files: InputFiles, patient: str) -> R
         _image_facts(files, patient, planned),
         path := _image_path(files, planned),
         lambda: image_size(files, path),
+        reflacx.samples_of(planned, files, f"{_root(patient, 'reflacx')}/", options),
+        options,
     )
 
 
@@ -155,6 +159,7 @@ def _load_eye_gaze(
     tables = {"fixations": table("fixations")}
     with contextlib.suppress(BadInputError):  # an extra; that it is missing is counted
         tables["boxes"] = table("boxes")
+    samples = eye_gaze.samples_of(planned, files, f"{root}/", options)
     transcript = f"{root}/{_TRANSCRIPTS['folder']}/{planned.dicom_id}/{_TRANSCRIPTS['file']}"
     return eye_gaze.raw_reading(
         planned,
@@ -164,6 +169,7 @@ def _load_eye_gaze(
         path := _image_path(files, planned),
         lambda: image_size(files, path),
         options,
+        samples,
     )
 
 

@@ -29,6 +29,7 @@ from egma_prep.sources.reading import (
     Words,
 )
 from egma_prep.sources.registry import SubjectPlan
+from egma_prep.sources.samples import detected
 from egma_prep.sources.values import (
     MOST_PX,
     check_intervals,
@@ -49,6 +50,7 @@ _LAYOUT = manifest("reflacx")["layout"]
 # zooming by up to 70 makes it less. No screen is so narrow that an image has ten times as many.
 _MOST_PX_PER_DEG = 1000.0
 _ENLARGED = 1.01
+_DEFAULTS = SourceOptions()
 _STUDY = re.compile(r"/s(\d+)/[^/]*$")
 
 
@@ -82,6 +84,8 @@ def raw_reading(
     cxr: ImageFacts,
     image_path: str,
     measured: Callable[[], Size],
+    read_samples: Callable[[list[str]], Table] | None = None,
+    options: SourceOptions = _DEFAULTS,
 ) -> RawReading:
     """Read one reading's four tables; those of ellipses and of the chest box are extras.
 
@@ -97,6 +101,8 @@ def raw_reading(
         For the reading; not opened here.
     measured : callable
         Reads the image's own size, where no table tells it.
+    read_samples : callable, optional
+        Takes the columns that ``gaze.csv`` must have, where fixations are to be found in it.
     """
     names, row, metadata = columns("metadata"), planned.row, planned.metadata_path
     split = extras.known_split(row.get(names["split"], "")) or cxr.split
@@ -108,7 +114,11 @@ def raw_reading(
         return read_table(manifest("reflacx")["tables"][kind]["file"], required(kind))
 
     gaze, spoken = table("fixations"), table("words")
-    looks = fixations(gaze)
+    looks, rows = fixations(gaze), RowsOfFile.of(gaze)
+    if read_samples is not None:
+        sampled = read_samples(required("samples"))
+        looks, rows, outside = detected(samples(sampled), RowsOfFile.of(sampled), options)
+        notes.update(outside)
     size = _size([_size_told(row, metadata), cxr.size], shown(gaze), image_path, measured, notes)
     return RawReading(
         *planned.key,
@@ -125,7 +135,7 @@ def raw_reading(
         labels=dict(cxr.labels) | found,
         regions=regions(table, notes),
         notes=notes,
-        fixation_rows=RowsOfFile.of(gaze),
+        fixation_rows=rows,
         word_rows=RowsOfFile.of(spoken),
     )
 
@@ -244,14 +254,29 @@ def fixations(table: Table) -> Fixations:
         px_per_deg_y=table.numbers(names["px_per_deg_y"]),
     )
     check_intervals(found.begin_s, found.end_s, table.path, table.place_of_row)
+    _check_degrees(found, table, names)
+    return found
+
+
+def samples(table: Table) -> Fixations:
+    """Read ``gaze.csv``: positions and degrees are blank where the eye was lost."""
+    names = columns("samples")
+    time_s = table.numbers(names["time"])
+    check_intervals(time_s, time_s, table.path, table.place_of_row)
+    seen = ("x", "y", "px_per_deg_x", "px_per_deg_y")
+    found = Fixations(time_s, time_s, *(table.numbers_or_nan(names[name]) for name in seen))
+    _check_degrees(found, table, names)
+    return found
+
+
+def _check_degrees(found: Fixations, table: Table, names: Mapping[str, str]) -> None:
     for name in ("px_per_deg_x", "px_per_deg_y"):
         px = getattr(found, name)
-        wrong = np.flatnonzero(~((px > 0) & (px <= _MOST_PX_PER_DEG)))
+        wrong = np.flatnonzero((px <= 0) | (px > _MOST_PX_PER_DEG))
         if wrong.size:
             at = int(wrong[0])
             what = f"{table.place(at, names[name])} is {px[at]:g}, no image pixels per degree"
             raise BadInputError("bad_number", table.path, what)
-    return found
 
 
 def words(table: Table) -> Words:
@@ -339,6 +364,17 @@ def _is_false(cell: str) -> bool:
 # -- the tree -------------------------------------------------------------------------------------
 
 
+def samples_of(
+    planned: PlannedReading, files: InputFiles, home: str, options: SourceOptions
+) -> Callable[[list[str]], Table] | None:
+    """Return what reads a reading's samples below a folder, if they are to be read."""
+    if options.gaze_from != "samples":
+        return None
+    file = manifest("reflacx")["tables"]["samples"]["file"]
+    path = f"{home}{_LAYOUT['samples']}/{planned.reading_id}/{file}"
+    return lambda names: files.columns(path, names)
+
+
 class Reflacx:
     """The native REFLACX tree."""
 
@@ -368,6 +404,8 @@ class Reflacx:
             planned.facts,
             path := cxr_tree(files).image(files, planned),
             lambda: image_size(files, path),
+            samples_of(planned, files, "", options),
+            options,
         )
 
 

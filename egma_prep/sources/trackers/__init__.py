@@ -10,9 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from egma_prep.errors import BadInputError
-from egma_prep.sources.csv_table import Table
 from egma_prep.sources.reading import FloatArray, RowsOfFile
-from egma_prep.sources.values import is_blank
 
 SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 """Of a unit of time."""
@@ -186,15 +184,6 @@ def lines_of_file(path: str, found: Sequence[EyeFixation]) -> RowsOfFile:
     """Name fixations by their lines."""
     lines = [one.line for one in found]
     return RowsOfFile(path, lambda at: f"line {lines[at]}")
-
-
-def numbers_or_nan(table: Table, name: str) -> FloatArray:
-    """Parse a column of samples' positions, of which blank ones were lost."""
-    cells = table.columns[name]
-    seen = [row for row, cell in enumerate(cells) if not is_blank(cell)]
-    found = np.full(len(cells), np.nan)
-    found[seen] = table.numbers(name, seen)
-    return found
 
 
 def readable(data: bytes) -> bytes:

@@ -4,7 +4,7 @@ import re
 
 from egma_prep.sources.csv_table import parse_csv
 from egma_prep.sources.reading import RowsOfFile
-from egma_prep.sources.trackers import SECONDS, GazeFile, TrackedGaze, head_of, numbers_or_nan
+from egma_prep.sources.trackers import SECONDS, GazeFile, TrackedGaze, head_of
 
 FORMATS = ("csv",)
 EXPECTED = "columns begin, end or duration, x and y, or as [gaze] columns names them"
@@ -44,6 +44,6 @@ def samples(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
     columns = [gaze_file.columns.get(name, name) for name in ("t", "x", "y")]
     table = parse_csv(data, path, columns)
     time_s = table.numbers(columns[0]) * SECONDS[gaze_file.time_unit]
-    x, y = (numbers_or_nan(table, column) for column in columns[1:])
+    x, y = (table.numbers_or_nan(column) for column in columns[1:])
     frame = gaze_file.frame or "image_px"
     return TrackedGaze(time_s, time_s, x, y, frame, rows=RowsOfFile.of(table))

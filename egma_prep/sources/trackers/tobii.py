@@ -16,7 +16,6 @@ from egma_prep.sources.trackers import (
     GazeFile,
     TrackedGaze,
     head_of,
-    numbers_or_nan,
     readable,
 )
 from egma_prep.sources.values import decoded, is_blank
@@ -147,9 +146,9 @@ def _eye(table: Table, rows: list[int], x: str, y: str, valid: str = "") -> Floa
             raise BadInputError("bad_csv", table.path, f"{table.path} has no pairs in {across[0]}")
         columns = {"x": [pair[0] for pair in pairs], "y": [pair[1] for pair in pairs]}
         pair = replace(table, columns=columns)
-        place = np.stack([numbers_or_nan(pair, "x"), numbers_or_nan(pair, "y")])
+        place = np.stack([pair.numbers_or_nan("x"), pair.numbers_or_nan("y")])
     else:
-        place = np.stack([numbers_or_nan(table, across[0]), numbers_or_nan(table, down[0])])
+        place = np.stack([table.numbers_or_nan(name) for name in (across[0], down[0])])
     for column in _named(table, (valid,)):
         is_lost = [cell.strip().lower() in _LOST[valid] for cell in table.columns[column]]
         place = np.where(is_lost, np.nan, place)
