@@ -352,7 +352,7 @@ def test_a_recording_of_silence_has_no_words(name: str) -> None:
 
 SPOKEN = st.lists(
     st.tuples(
-        st.text("abcdefghijklmnop", min_size=3, max_size=12),
+        st.text("abcdefgijklmnop", min_size=3, max_size=12),
         st.integers(0, 2_000),  # ms of silence before
         st.integers(1, 3_000),  # ms long
     ),
