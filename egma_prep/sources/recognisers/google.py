@@ -62,6 +62,6 @@ def _seconds(word: JsonPart, names: tuple[str, ...]) -> float:
     if isinstance(found, str) and found.endswith("s"):
         return number(found[:-1], word.path, f"{word.path}, {word.where}, {name}")
     if not isinstance(found, dict):
-        return word.seconds(name)
-    time = JsonPart({"seconds": 0, "nanos": 0, **found}, word.path, f"{word.where}, {name}")
-    return time.seconds("seconds") + time.seconds("nanos", 1e-9)
+        return word.time(name)
+    parts = JsonPart({"seconds": 0, "nanos": 0, **found}, word.path, f"{word.where}, {name}")
+    return parts.time("seconds") + parts.time("nanos", 1e-9)

@@ -13,7 +13,7 @@ from egma_prep.sources.recognisers import TimedWord, WordsFile
 from egma_prep.sources.values import decoded
 
 FORMATS = ("vosk",)
-EXPECTED = "result[] or words[] with word, start and end"
+EXPECTED = "result[] or words[] with word, start and end (SetWords)"
 _SHAPES = ("result[].word", "words[].word", "retval.words[].word", "monologues[].terms[].text")
 _WHISPER = ("segments", "task", "duration")  # OpenAI's answers have words[].word, too
 
@@ -60,4 +60,4 @@ def _words(document: JsonPart) -> Iterator[TimedWord]:
 
 
 def _timed(word: JsonPart, key: str) -> TimedWord:
-    return TimedWord(word.text(key), word.seconds("start"), word.seconds("end"), word.where)
+    return TimedWord(word.text(key), word.time("start"), word.time("end"), word.where)
