@@ -636,6 +636,12 @@ def test_speechmatics_new_results() -> None:
     assert rows(said) == [("clear", 1.0, 2.0), (".", 2.0, 2.0)]
 
 
+def test_the_times_of_assemblyai_are_whole_milliseconds() -> None:
+    words = spans(("heart", 1, 2), ("clear", 2.5, 3), text="text")
+    with pytest.raises(BadInputError, match=r"word 2 runs from 2.5 to 3, which are no whole ms"):
+        read({"words": words}, "assemblyai")
+
+
 VOSK = spans(("heart", 1, 2), ("clear", 2, 3))
 SHAPES = {
     "one document": json.dumps({"result": VOSK, "text": "heart clear"}),

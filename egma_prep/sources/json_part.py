@@ -48,7 +48,7 @@ class JsonPart(NamedTuple):
             raise self.unlike(f"has no text {key!r}")
         return found
 
-    def seconds(self, key: str | int, unit_s: float = 1.0) -> float:
+    def time(self, key: str | int, unit_s: float = 1.0) -> float:
         """Take a time; NaN where there is none."""
         found = self.get(key)
         if found is None or found != found:  # Python's json writes and reads NaN

@@ -19,6 +19,6 @@ def words(data: bytes, path: str, _: WordsFile) -> Iterator[TimedWord]:
     document = json_part(data, path)
     results = JsonPart(document.get("results"), path)
     for item in results.each("items"):
-        begin_s, end_s = item.seconds("start_time"), item.seconds("end_time")
+        begin_s, end_s = item.time("start_time"), item.time("end_time")
         text = item.first("alternatives").text("content")
         yield TimedWord(text, begin_s, end_s, item.where)

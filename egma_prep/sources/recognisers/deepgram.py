@@ -23,4 +23,4 @@ def words(data: bytes, path: str, _: WordsFile) -> Iterator[TimedWord]:
         raise results.unlike(f"has words on {len(spoken)} channels; keep one")
     for word in (word for channel in spoken for word in channel):
         key = "word" if word.get("punctuated_word") is None else "punctuated_word"
-        yield TimedWord(word.text(key), word.seconds("start"), word.seconds("end"), word.where)
+        yield TimedWord(word.text(key), word.time("start"), word.time("end"), word.where)

@@ -5,6 +5,7 @@ Punctuation is glued. Some words have no length. With speakers told apart, the l
 all words of the others.
 """
 
+import math
 from collections.abc import Iterator
 
 from egma_prep.sources.json_part import JsonPart, has_shape, json_part
@@ -52,18 +53,15 @@ def _tagged(words_: list[JsonPart]) -> bool:
 
 
 def _seconds(word: JsonPart, names: tuple[str, ...]) -> float:
-    """Read a duration as Protocol Buffers write it."""
-    both = [name for name in (*_BEGIN, *_END) if word.get(name) is not None]
-    name = next((name for name in names if name in both), names[0])
+    """Read a duration as Protocol Buffers write it; NaN where the word has no times."""
+    told = [name for name in (*_BEGIN, *_END) if word.get(name) is not None]
+    name = next((one for one in told if one in names), None)
+    if name is None:
+        return 0.0 if told else math.nan  # zero is left out
     found = word.get(name)
-    if isinstance(found, dict):
-        time = JsonPart(found, word.path, f"{word.where}, {name}")
-        whole, part = (
-            0.0 if found.get(one) is None else time.seconds(one) for one in ("seconds", "nanos")
-        )
-        return whole + part * 1e-9
     if isinstance(found, str) and found.endswith("s"):
         return number(found[:-1], word.path, f"{word.path}, {word.where}, {name}")
-    if found is None and both:  # zero, as the other time is there
-        return 0.0
-    return word.seconds(name)
+    if not isinstance(found, dict):
+        return word.time(name)
+    parts = JsonPart({"seconds": 0, "nanos": 0, **found}, word.path, f"{word.where}, {name}")
+    return parts.time("seconds") + parts.time("nanos", 1e-9)

@@ -26,10 +26,10 @@ def words(data: bytes, path: str, _: WordsFile) -> Iterator[TimedWord]:
     document = json_part(data, path)
     if document.get("results") is None:
         for word in document.each("words"):
-            begin_s, length_s = word.seconds("time"), word.seconds("duration")
+            begin_s, length_s = word.time("time"), word.time("duration")
             yield TimedWord(word.text("name"), begin_s, begin_s + length_s, word.where)
         return
     for result in document.each("results"):
         text = result.first("alternatives").text("content")
-        begin_s, end_s = result.seconds("start_time"), result.seconds("end_time")
+        begin_s, end_s = result.time("start_time"), result.time("end_time")
         yield TimedWord(text, begin_s, end_s, result.where)

@@ -13,7 +13,7 @@ from egma_prep.sources.recognisers import TimedWord, WordsFile
 from egma_prep.sources.values import decoded
 
 FORMATS = ("vosk",)
-EXPECTED = "result[] or words[] with word, start and end"
+EXPECTED = "result[] or words[] with word, start and end (SetWords)"
 _SHAPES = ("result[].word", "words[].word", "retval.words[].word", "monologues[].terms[].text")
 _WHISPER = ("segments", "task", "duration")  # OpenAI's answers have words[].word, too
 
@@ -35,26 +35,29 @@ def looks_like(content: object) -> bool:
 def words(data: bytes, path: str, _: WordsFile) -> Iterator[TimedWord]:
     """Read one document, several that follow each other, or a list of them."""
     for document in json_parts(decoded(data, path), path):
-        many = isinstance(document.value, list)
-        whole = document._replace(value={"results": document.value}) if many else document
-        for one in whole.each("results") if many else [whole]:
-            yield from _words(one)
+        if isinstance(document.value, list):
+            listed = document._replace(value={"documents": document.value}, where="")
+            for one in listed.each("documents"):
+                yield from _words(one)
+        else:
+            yield from _words(document)
 
 
 def _words(document: JsonPart) -> Iterator[TimedWord]:
     if document.get("monologues") is not None:
         for monologue in document.each("monologues"):
             for term in monologue.each("terms"):
-                yield TimedWord(
-                    term.text("text"), term.seconds("start"), term.seconds("end"), term.where
-                )
+                yield _timed(term, "text")
         return
     if isinstance(document.get("retval"), dict):
         document = document._replace(value=document.get("retval"))
     key = "result" if document.get("result") is not None else "words"
-    silent = document.get("text") == "" or document.get("partial") is not None
-    if document.get(key) is None and silent:
+    is_silent = document.get("text") == "" or document.get("partial") is not None
+    if document.get(key) is None and is_silent:
         return
     for word in document.each(key):
-        key = "word" if word.get("punct") is None else "punct"
-        yield TimedWord(word.text(key), word.seconds("start"), word.seconds("end"), word.where)
+        yield _timed(word, "word" if word.get("punct") is None else "punct")
+
+
+def _timed(word: JsonPart, key: str) -> TimedWord:
+    return TimedWord(word.text(key), word.time("start"), word.time("end"), word.where)

@@ -23,7 +23,7 @@ def words(data: bytes, path: str, _: WordsFile) -> Iterator[TimedWord]:
     """Read the best alternative of each final result."""
     for result in _final(json_part(data, path)):
         for word in result.first("alternatives").each("timestamps"):
-            yield TimedWord(word.text(0), word.seconds(1), word.seconds(2), word.where)
+            yield TimedWord(word.text(0), word.time(1), word.time(2), word.where)
 
 
 def _final(document: JsonPart) -> Iterator[JsonPart]:

@@ -40,7 +40,7 @@ def words(data: bytes, path: str, _: WordsFile) -> Iterator[TimedWord]:
 
 
 def _timed(part: JsonPart, key: str) -> TimedWord:
-    return TimedWord(part.text(key), part.seconds("start"), part.seconds("end"), part.where)
+    return TimedWord(part.text(key), part.time("start"), part.time("end"), part.where)
 
 
 def _joined(heard: list[TimedWord]) -> list[TimedWord]:

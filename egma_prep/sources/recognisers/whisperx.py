@@ -21,4 +21,4 @@ def words(data: bytes, path: str, words_file: WordsFile) -> Iterator[TimedWord]:
         yield from whisper.words(data, path, words_file)
         return
     for word in document.each("word_segments"):
-        yield TimedWord(word.text("word"), word.seconds("start"), word.seconds("end"), word.where)
+        yield TimedWord(word.text("word"), word.time("start"), word.time("end"), word.where)
