@@ -6,7 +6,7 @@ import io
 import json
 import os
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -251,16 +251,23 @@ def model_card(record: dict[str, Any]) -> str:
 def _terms_of(datasets: Iterable[str]) -> list[str]:
     """Say under which terms a model is that was trained on some datasets, by their declarations."""
     known = {name: _declared(name) for name in sorted(datasets)}
-    told = [
-        f"{markdown(name)}: {one['licence']} ({one['access']}). {one.get('terms', '')}. Cite:"
-        f" {one.get('citation', one['name'])}."
-        if one
-        else f"{markdown(name)}: no declaration says under which terms its readings are."
-        for name, one in known.items()
-        if not one.get("licence", "").startswith(_CREDENTIALED)
-    ]
-    credentialed = [_TERMS_OF_USE] if len(told) < len(known) or not known else []
-    return [*credentialed, *([_OTHERS, *told] if told else [])]
+    apart = [name for name in known if not _is_credentialed(known[name])]
+    credentialed = [_TERMS_OF_USE] if len(apart) < len(known) or not known else []
+    others = [_OTHERS, *(_terms_of_one(name, known[name]) for name in apart)] if apart else []
+    return [*credentialed, *others]
+
+
+def _is_credentialed(declared: Mapping[str, Any]) -> bool:
+    return declared.get("licence", "").startswith(_CREDENTIALED)
+
+
+def _terms_of_one(dataset: str, declared: Mapping[str, Any]) -> str:
+    if not declared:
+        return f"{markdown(dataset)}: no declaration says under which terms its readings are."
+    told = [f"{markdown(dataset)}: {declared['licence']} ({declared['access']})"]
+    told += [declared["terms"]] if "terms" in declared else []
+    told += [f"Cite: {declared['citation']}"] if "citation" in declared else []
+    return f"{'. '.join(told)}."
 
 
 def _declared(dataset: str) -> dict[str, Any]:

@@ -270,6 +270,12 @@ NEEDED = {
     ),
     "an absolute path": ("image_path=", "image", "'/etc/passwd'", "image_path", "not below DATA"),
     "a path that leads out": ("image_path=", "image", "'../x'", "image_path", "not below DATA"),
+    "a path that leads out of the images": (
+        "image_path=", "image", "'images:../x'", "image_path", "not below DATA",
+    ),
+    "an absolute path below the images": (
+        "image_path=", "image", "'images:/etc/passwd'", "image_path", "not below DATA",
+    ),
     "an id that no file can have": (
         "dicom_id=", "planned.dicom_id", "'my bear'", "", "",
     ),

@@ -51,9 +51,10 @@ def _terms_of_one(dataset: str) -> str:
     told = declared(dataset)
     if not told:
         return f"{_text(dataset)}: no declaration says under which."
-    more = [told.get("terms"), f"Cite: {told['citation']}" if "citation" in told else None]
-    lines = [f"{_text(dataset)}: {_text(told['licence'])} ({told['access']})", *filter(None, more)]
-    return "".join(f"{line}. " for line in lines).rstrip()
+    said = [f"{_text(dataset)}: {_text(told['licence'])} ({told['access']})"]
+    said += [told["terms"]] if "terms" in told else []
+    said += [f"Cite: {told['citation']}"] if "citation" in told else []
+    return f"{'. '.join(said)}."
 
 
 def data_card(run: dict[str, Any]) -> str:

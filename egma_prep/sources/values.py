@@ -17,6 +17,7 @@ _SAFE_ID = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,128}")
 MOST_PX = 2**16 - 1
 """No image is wider: DICOM's Rows and Columns have 16 bits."""
 _DICOM_ID_LENGTH = 44
+_MOST_XML_BYTES = 4 * 2**20  # a report has 20 kB; parsed, it takes thirty times its size
 _LONGEST_S = 3600.0
 _FLAGS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 _BLANKS = frozenset(["", "nan", "na", "n/a", "#n/a", "<na>", "null", "none"])
@@ -73,8 +74,10 @@ def xml_document(data: bytes, path: str) -> ElementTree.Element:
     Raises
     ------
     BadInputError
-        If it is none, or has a document type.
+        If it is none, has a document type, or is far too large.
     """
+    if len(data) > _MOST_XML_BYTES:
+        raise BadInputError("oversized", path, f"{path} has {len(data):,} bytes")
     text = decoded(data, path)
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         raise BadInputError("bad_xml", path, f"{path} declares a document type")
