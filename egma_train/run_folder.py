@@ -254,21 +254,23 @@ def _terms_of(record: dict[str, Any]) -> list[str]:
     own = record.get("declared", {})
     safe = {one: {key: markdown(text) for key, text in own.get(one, {}).items()} for one in names}
     known = {name: {**_declared(name), **safe[name]} for name in names}
-    told = [
-        _terms_of_one(name, one)
-        for name, one in known.items()
-        if not one.get("licence", "").startswith(_CREDENTIALED)
-    ]
-    credentialed = [_TERMS_OF_USE] if len(told) < len(known) or not known else []
-    return [*credentialed, *([_OTHERS, *told] if told else [])]
+    apart = [name for name in known if not _is_credentialed(known[name])]
+    credentialed = [_TERMS_OF_USE] if len(apart) < len(known) or not known else []
+    others = [_OTHERS, *(_terms_of_one(name, known[name]) for name in apart)] if apart else []
+    return [*credentialed, *others]
 
 
-def _terms_of_one(name: str, told: Mapping[str, str]) -> str:
-    if not told:
-        return f"{markdown(name)}: no declaration says under which terms its readings are."
-    terms = [f"{told['licence']} ({told['access']})", told.get("terms", "")]
-    cited = f"Cite: {told.get('citation', told['name'])}"
-    return f"{markdown(name)}: " + " ".join(f"{one}." for one in (*terms, cited) if one)
+def _is_credentialed(declared: Mapping[str, Any]) -> bool:
+    return declared.get("licence", "").startswith(_CREDENTIALED)
+
+
+def _terms_of_one(dataset: str, declared: Mapping[str, Any]) -> str:
+    if not declared:
+        return f"{markdown(dataset)}: no declaration says under which terms its readings are."
+    told = [f"{markdown(dataset)}: {declared['licence']} ({declared['access']})"]
+    told += [declared["terms"]] if "terms" in declared else []
+    told += [f"Cite: {declared['citation']}"] if "citation" in declared else []
+    return f"{'. '.join(told)}."
 
 
 def _declared(dataset: str) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Localized Narratives and those of videos: what is read, what is rejected, what cannot harm."""
 
 import json
+import re
 import shutil
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -14,11 +15,13 @@ import pytest
 from conftest import egma_prep, run_etl
 from tables import by_reading, rejects, table
 
-from egma_prep.errors import BadUsageError
+from egma_prep.errors import BadInputError, BadUsageError
 from egma_prep.options import SourceOptions
 from egma_prep.sources import files as input_files
+from egma_prep.sources.check_reading import check_reading
 from egma_prep.sources.files import InputFiles
 from egma_prep.sources.narratives import safe
+from egma_prep.sources.reading import typed_reading
 from egma_prep.sources.registry import sources
 from egma_prep.synth import write_tree
 
@@ -173,6 +176,12 @@ BROKEN: dict[str, tuple[Any, str]] = {
     "a line that is a list": ("[1, 2]", "bad_json"),
     "a line of a number": ("7", "bad_json"),
     "a line of brackets without end": ("[" * 100_000, "bad_json"),
+    "a line that is cut amid its trace": (
+        json.dumps(NARRATIVE | {"annotator_id": 104})[:-40], "bad_json",
+    ),
+    "an id twice": (
+        json.dumps(NARRATIVE | {"annotator_id": 105})[:-1] + ', "image_id": "43"}', "bad_json",
+    ),
     "no annotator": (changed(annotator_id=None), "bad_json"),
     "an image that is a list": (changed(image_id=["42"]), "bad_json"),
     "no trace": ({k: v for k, v in NARRATIVE.items() if k != "traces"}, "bad_json"),
@@ -245,7 +254,7 @@ def test_a_broken_narrative_is_rejected_and_the_run_goes_on(
     own = [
         row
         for row in rejects(broken[1])
-        if f"line {at + 1} " in f"{row['message']} ".replace(",", " ").replace(":", " ")
+        if re.search(rf"jsonl, line {at + 1}\b", row["message"])
         or (row["reading_id"] or "").split("-")[-1] == str(100 + at)
         or (row["reading_id"] or "").split("-")[-2:-1] == [str(100 + at)]
         or ("4444" in (row["reading_id"] or "") and what == "an image of a name without end")
@@ -528,6 +537,24 @@ def test_a_broken_story_costs_no_other(tmp_path: Path, what: str) -> None:
     assert f"({reason})" in result.output
 
 
+def test_words_of_a_story_do_without_their_places_in_the_caption(tmp_path: Path) -> None:
+    from example_trees import video_localized_narratives as example
+
+    picture = tmp_path / "picture.jpg"
+    cv2.imwrite(str(picture), np.full((90, 160, 3), 80, np.uint8))
+    example.write(tmp_path / "data", picture)
+    video = json.loads(json.dumps(example.VIDEO))
+    stories = video["actor_narratives"]
+    stories[0]["time_alignment"][2]["referenced_word_start_idx"] = 1
+    stories[1].pop("caption")
+    (tmp_path / "data" / "PHANTOM_train.jsonl").write_text(
+        f"{json.dumps(video)}\n{json.dumps(video | {'actor_narratives': []})}\n"
+    )
+    raws = load(tmp_path / "data", source="video_localized_narratives")
+    said = {tuple(raw.words.text) for raw in raws}
+    assert said == {("The", "heart", "which", "large"), ("No", "effusion")}
+
+
 def test_words_of_a_story_have_its_punctuation_and_those_no_sound_matched(tmp_path: Path) -> None:
     from example_trees import video_localized_narratives as example
 
@@ -539,3 +566,52 @@ def test_words_of_a_story_have_its_punctuation_and_those_no_sound_matched(tmp_pa
     first = next(raw for raw in raws if len(raw.words.text) == 5)
     assert first.words.text == ["The", "heart,", "which", "is", "large."]  # "is" has no time
     np.testing.assert_allclose(first.words.begin_s, [0.5, 0.7, 1.0, 1.0 + 0.2 * 5 / 7, 1.5])
+
+
+# -- damaged at random ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", ["localized_narratives", "video_localized_narratives"])
+def test_damaged_lines_are_read_as_they_are_or_rejected(
+    tmp_path: Path, campaign: Any, source: str
+) -> None:
+    from example_trees import video_localized_narratives as example
+
+    data = write(tmp_path / "data", NARRATIVE)
+    file = data / "coco_val_localized_narratives.jsonl"
+    if source != "localized_narratives":
+        shutil.rmtree(data)
+        picture = tmp_path / "picture.png"
+        cv2.imwrite(str(picture), np.full((90, 160, 3), 80, np.uint8))
+        example.write(data, picture)
+        file = data / "PHANTOM_train.jsonl"
+    sound, layout, draw = file.read_bytes(), sources()[source], np.random.default_rng(1)
+    seen: Counter[str] = Counter()
+    for _ in range(campaign.inputs):
+        damaged = bytearray(sound)
+        for _ in range(int(draw.integers(1, 4))):
+            at = int(draw.integers(len(damaged)))
+            kind = int(draw.integers(4))
+            if kind == 0:
+                damaged[at] = int(draw.integers(256))
+            elif kind == 1:
+                del damaged[at : at + int(draw.integers(1, 30))]
+            elif kind == 2:
+                damaged[at:at] = damaged[at : at + int(draw.integers(1, 60))]
+            else:
+                damaged[at:at] = str(
+                    draw.choice(["1e999", "-", "null", "[", '"', "9" * 400])
+                ).encode()
+        file.write_bytes(damaged)
+        files = InputFiles(data)
+        for subject in layout.plan(files):
+            seen.update(reject.reason for reject in subject.rejects)
+            for planned in subject.readings:
+                try:
+                    raw = typed_reading(layout.load(planned, files, SourceOptions()), planned)
+                    check_reading(raw, (raw.width, raw.height))
+                    seen["read"] += 1
+                except BadInputError as error:
+                    seen[error.reason] += 1
+    assert seen["read"] and seen["bad_json"] and "wrong_type" not in seen
+    campaign.say(f"{source}: {campaign.inputs} damaged files", seen)

@@ -109,6 +109,7 @@ BAD_REPORTS = {
     "XML that is cut": ("<eCitation><MeSH>", "bad_xml"),
     "an entity of nobody's": ("<eCitation>&b;</eCitation>", "bad_xml"),
     "nothing": ("", "empty_file"),
+    "five megabytes": ("<a>" + " " * 5_000_000 + "</a>", "oversized"),
     "bytes": (b"\xff\xfe\xff", "not_utf8"),
     "an image that leads out": (
         '<e><AbstractText Label="FINDINGS">Clear.</AbstractText><parentImage id="../x"/></e>',
@@ -167,3 +168,27 @@ def test_kaggles_tables_that_contradict_each_other_reject_the_images_in_question
     (data / "indiana_projections.csv").write_text("uid,projection\n1,Frontal\n")
     broken = run_etl(data, tmp_path / "out", "--max-reject-share", 1)
     assert broken.exit_code == 2 and "has no column 'filename'" in broken.stderr
+
+
+@pytest.mark.parametrize(
+    ("datasets", "named", "unnamed"),
+    [
+        (["localized_narratives"], ["CC BY 4.0", "J. Pont-Tuset"], ["PhysioNet", "REFLACX"]),
+        (["open_i"], ["CC BY-NC-ND 4.0", "D. Demner-Fushman"], ["PhysioNet", "REFLACX"]),
+        (["reflacx"], ["PhysioNet Credentialed Health Data"], ["CC BY"]),
+        (["reflacx", "open_i"], ["PhysioNet Credentialed", "CC BY-NC-ND 4.0"], ["CC BY 4.0"]),
+        (["nobody_s"], ["no declaration says under which terms"], ["PhysioNet"]),
+    ],
+)
+def test_a_models_card_has_the_terms_of_what_it_was_trained_on(
+    datasets: list[str], named: list[str], unnamed: list[str]
+) -> None:
+    from egma_train.run_folder import model_card  # torch, which the others do without
+
+    counts = {"readings": 1, "images": 1, "readings_with_used_gaze": 0, "datasets": datasets}
+    options = {"loss": {"objective": "clip"}}
+    record = {"preset": "tiny", "options": options, "counts": counts, "epochs_done": 1}
+    record |= {"started_from": "x", "shards_fingerprint": "x", "versions": {}}
+    card = model_card(record)
+    assert all(text in card for text in [*named, "not for clinical decisions"])
+    assert not any(text in card for text in unnamed)

@@ -59,9 +59,10 @@ def _terms_of_one(dataset: str, own: Mapping[str, str]) -> str:
     if not told:
         return f"{_text(dataset)}: no declaration says under which."
     place = f" ({told['access']})" if "licence" not in own else f" ({_text(own.get('name', ''))})"
-    more = [told.get("terms"), f"Cite: {told['citation']}" if "citation" in told else None]
-    lines = [_text(told["licence"]) + place, *(_text(one) for one in more if one)]
-    return f"{_text(dataset)}: " + "".join(f"{line}. " for line in lines).rstrip()
+    said = [f"{_text(dataset)}: {_text(told['licence'])}{place}"]
+    said += [_text(told["terms"])] if "terms" in told else []
+    said += [f"Cite: {_text(told['citation'])}"] if "citation" in told else []
+    return f"{'. '.join(said)}."
 
 
 def data_card(run: dict[str, Any]) -> str:

@@ -234,9 +234,7 @@ class InputFiles:
         """
         tree, inside = self._at(line.path)
         try:
-            with tree.opened(inside) as file:
-                file.seek(line.begin)
-                data = file.read(line.size)
+            data = tree.piece(inside, line.begin, line.size)
         except OSError as error:
             raise unreadable(line.path, error) from None
         if hashlib.sha256(data.strip()).hexdigest() != line.sha256:

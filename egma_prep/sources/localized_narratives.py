@@ -1,5 +1,6 @@
 """Localized Narratives: pictures described aloud, with a pointer's trace (FORMATS, section 12)."""
 
+import re
 from collections.abc import Iterable
 
 from egma_prep.errors import BadInputError, Reject
@@ -23,6 +24,11 @@ from egma_prep.sources.transcripts import timed_words
 
 NAME = "localized_narratives"
 _LAYOUT = manifest("localized-narratives")["layout"]
+_IDS = ("dataset_id", "image_id", "annotator_id")
+# How a released line begins. Parsing all of a million lines to list them would take ten minutes.
+_BEGIN = re.compile(
+    rb'\s*\{\s*"dataset_id":\s*"([\w.-]+)",\s*"image_id":\s*"([\w.-]+)",\s*"annotator_id":\s*(\d+),'
+)
 
 
 class LocalizedNarratives:
@@ -46,6 +52,8 @@ class LocalizedNarratives:
     ) -> RawReading:
         """Read a line's words and trace."""
         record, where = record_of(planned, files)
+        if safe(*_ids(record, where)) != planned.reading_id:
+            raise BadInputError("bad_json", where, f"{where} has other ids further on")
         said = value(record, "timed_caption", list, where)
         times = ("utterance", "start_time", "end_time")
         phrases = [[value(one, name, object, where) for name in times] for one in said]
@@ -58,14 +66,20 @@ SOURCE = LocalizedNarratives()
 
 
 def _plan(line: Line, text: bytes) -> PlannedReading | Reject:
-    where = str(line)
     try:
-        record = parsed(line, text)
-        names = ("dataset_id", "image_id", "annotator_id")
-        dataset, image, annotator = (str(value(record, one, str | int, where)) for one in names)
-        row = {"dataset": dataset, "image": image, "sha256": line.sha256}
-        shown, reading = safe(dataset, image), safe(dataset, image, annotator)
-        # All that is known of an image's origin is the image: what it shows stays in one split.
-        return PlannedReading(NAME, reading, shown, reading, shown, line.path, row, line=line)
+        begin = _BEGIN.match(text)
+        dataset, image, annotator = (
+            [one.decode() for one in begin.groups()]
+            if begin
+            else _ids(parsed(line, text), str(line))
+        )
     except BadInputError as error:
         return Reject.of(error, NAME, "", "plan")
+    row = {"dataset": dataset, "image": image, "sha256": line.sha256}
+    shown, reading = safe(dataset, image), safe(dataset, image, annotator)
+    # All that is known of an image's origin is the image: what it shows stays in one split.
+    return PlannedReading(NAME, reading, shown, reading, shown, line.path, row, line=line)
+
+
+def _ids(record: object, where: str) -> list[str]:
+    return [str(value(record, name, str | int, where)) for name in _IDS]

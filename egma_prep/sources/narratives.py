@@ -41,7 +41,7 @@ def parsed(line: Line, text: bytes) -> Any:
     """Read a line's JSON."""
     if not text:
         raise BadInputError("oversized", str(line), f"{line} has {line.size:,} bytes")
-    return json_document(text, str(line))
+    return json_document(text.strip(), str(line))
 
 
 def record_of(planned: PlannedReading, files: InputFiles) -> tuple[Any, str]:

@@ -19,6 +19,7 @@ MOST_PX = 2**16 - 1
 _DICOM_ID_LENGTH = 44
 LONGEST_S = 3600.0
 """No reading is longer."""
+_MOST_XML_BYTES = 4 * 2**20  # a report has 20 kB; parsed, it takes thirty times its size
 _FLAGS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 _BLANKS = frozenset(["", "nan", "na", "n/a", "#n/a", "<na>", "null", "none"])
 """How spreadsheets, pandas, R and databases write nothing, in small letters."""
@@ -74,8 +75,10 @@ def xml_document(data: bytes, path: str) -> ElementTree.Element:
     Raises
     ------
     BadInputError
-        If it is none, or has a document type.
+        If it is none, has a document type, or is far too large.
     """
+    if len(data) > _MOST_XML_BYTES:
+        raise BadInputError("oversized", path, f"{path} has {len(data):,} bytes")
     text = decoded(data, path)
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         raise BadInputError("bad_xml", path, f"{path} declares a document type")

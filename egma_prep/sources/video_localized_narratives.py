@@ -83,6 +83,8 @@ def _plans(line: Line, text: bytes) -> Iterator[PlannedReading | Reject]:
         dataset, video, annotator = (str(value(record, one, str | int, where)) for one in names)
         frames = value(record, "keyframe_names", list, where)
         stories = value(record, "actor_narratives", list, where)
+        if not stories:
+            raise BadInputError("empty_transcript", where, f"{where} has no story")
     except BadInputError as error:
         yield Reject.of(error, NAME, "", "plan")
         return
@@ -120,15 +122,15 @@ def _pointer(story: object, where: str) -> FloatArray:
     return samples
 
 
-def _said(story: object, where: str) -> list[tuple[Any, float, float]]:
+def _said(story: dict[str, Any], where: str) -> list[tuple[Any, float, float]]:
     """Give each word the caption up to the next: the words that have times lack punctuation."""
     timed = value(story, "time_alignment", list, where)
-    caption = value(story, "caption", str, where)
     words = [value(one, "referenced_word", str, where) for one in timed]
-    begins = [value(one, "referenced_word_start_idx", int, where) for one in timed]
-    found = [caption[at : at + len(word)] for at, word in zip(begins, words, strict=True)]
-    if words and found == words and all(a < b for a, b in pairwise([-1, *begins])):
-        words = [caption[a:b] for a, b in pairwise([0, *begins[1:], len(caption)])]
+    caption, begins = story.get("caption"), [one.get("referenced_word_start_idx") for one in timed]
+    if isinstance(caption, str) and all(isinstance(at, int) for at in begins):
+        found = [caption[at : at + len(word)] for at, word in zip(begins, words, strict=True)]
+        if words and found == words and all(a < b for a, b in pairwise([-1, *begins])):
+            words = [caption[a:b] for a, b in pairwise([0, *begins[1:], len(caption)])]
     times_s = [
         [number(value(one, name, object, where), where, where) / 1000 for name in _TIMES]
         for one in timed

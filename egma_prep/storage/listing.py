@@ -40,7 +40,10 @@ class Tree(Protocol):
         """Read a file; `OSError` where it cannot be."""
 
     def opened(self, path: str) -> IO[bytes]:
-        """Open a file to read it piece by piece; `OSError` where it cannot be."""
+        """Open a file to read it from its begin on; `OSError` where it cannot be."""
+
+    def piece(self, path: str, begin: int, size: int) -> bytes:
+        """Read some bytes of a file; `OSError` where it cannot be."""
 
     def digest(self, path: str) -> str:
         """Hash a file, however large; `OSError` where it cannot be read."""
@@ -90,6 +93,11 @@ class _LocalTree:
 
     def opened(self, path: str) -> IO[bytes]:
         return BufferedReader(self._opened(path), _BUFFER_BYTES)
+
+    def piece(self, path: str, begin: int, size: int) -> bytes:
+        with self._opened(path) as file:
+            file.seek(begin)
+            return file.read(size)
 
     def digest(self, path: str) -> str:
         with self._opened(path) as file:
@@ -166,6 +174,9 @@ class _StoreTree:
 
     def opened(self, path: str) -> IO[bytes]:
         return self._asked(self.fs.open, self._full(path), "rb")
+
+    def piece(self, path: str, begin: int, size: int) -> bytes:
+        return self._asked(self.fs.cat_file, self._full(path), begin, begin + size)
 
     def digest(self, path: str) -> str:
         return hashlib.sha256(self.read(path)).hexdigest()
