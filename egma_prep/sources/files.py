@@ -12,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from egma_prep.errors import BadInputError, remembered
+from egma_prep.errors import BadInputError
 from egma_prep.sources.csv_table import MAX_TABLE_BYTES, Table, parse_csv
 from egma_prep.sources.manifests import manifest
 from egma_prep.sources.published import LIST, Release, release
@@ -74,6 +74,7 @@ class InputFiles:
         self._is_ahead = False
         self.as_published, self.differing = as_published, set[str]()
         self._releases: dict[str, Release] | None = None
+        self._published: dict[str, Fingerprint] = {}
 
     def place(self, path: str) -> Path:
         """Tell where a path lies."""
@@ -132,21 +133,21 @@ class InputFiles:
         found = path
         try:
             try:
-                seen = self._look(path)
+                tree, inside, seen = self._look(path)
             except (FileNotFoundError, NotADirectoryError):
                 found = self.spelled(path)
                 if found == path and path.endswith(".csv") and self.has(f"{path}.gz"):
                     found = f"{path}.gz"
-                seen = self._look(found)
+                tree, inside, seen = self._look(found)
             if not seen.regular and self.has(inner := _inside(found)):
                 self.fingerprints.pop(path)  # a folder has no content to compare later
-                found, seen = inner, self._look(inner)
+                found = inner
+                tree, inside, seen = self._look(inner)
             known = self.fingerprints[found] = seen.stamp.copy()
             if not seen.regular:
                 raise BadInputError("unreadable_file", path, f"{path} is not a file")
             if known["size"] > (_MOST_BYTES_AHEAD if self._is_ahead else MAX_TABLE_BYTES):
                 raise BadInputError("oversized", path, f"{path} has {known['size']:,} bytes")
-            tree, inside = self._at(found)
             data = tree.fetch(inside) if self._is_ahead else tree.read(inside)
         except (FileNotFoundError, NotADirectoryError):
             what = "is missing"
@@ -164,7 +165,15 @@ class InputFiles:
         if data.startswith(_LFS_POINTER):
             raise BadInputError("git_lfs_pointer", path, f"{path} is a pointer of git LFS")
         if self.as_published:
-            self._compare(found, known["sha256"])
+            # The lists decide what is rejected, so they count among the inputs, and where DATA or
+            # the folder of images has none its absence does.
+            if not self._published:
+                roots = [""] if self.images is None else ["", IMAGES]
+                self._published = {f"{root}{LIST}": {"size": -1} for root in roots}
+                self._published |= {at: one.fingerprint for at, one in self.releases().items()}
+            self.fingerprints |= self._published
+            if self._releases:
+                self._compare(found, known["sha256"])
         return data
 
     def releases(self) -> dict[str, Release]:
@@ -172,30 +181,20 @@ class InputFiles:
         if self._releases is None:
             homes = manifest("mimic-cxr")["layout"]["homes"]
             lists = [LIST if home == "." else f"{home}/{LIST}" for home in homes]
-            pairs = [(root, one) for root in self._roots() for one in lists]
+            roots = [""] if self.images is None else ["", IMAGES]
+            pairs = [(root, one) for root in roots for one in lists]
             found = {path for pair in pairs for path in self.matching(*pair)}
             deepest_first = sorted(found, key=lambda path: (-len(path), path))
             self._releases = {path: self._release(path) for path in deepest_first}
         return self._releases
 
-    def _roots(self) -> list[str]:
-        return [""] if self.images is None else ["", IMAGES]
-
     def _release(self, path: str) -> Release:
         inside = path.removeprefix(IMAGES)
         root = self.root if inside == path or self.images is None else self.images
-        return release(str(root), inside, tuple(self._look(path).stamp.items()))
+        return release(str(root), inside, tuple(self._look(path)[-1].stamp.items()))
 
     def _compare(self, path: str, sha256: str) -> None:
-        """Refuse a file that its release lists with another digest.
-
-        The lists decide what is rejected, so they count among the inputs, and where DATA or the
-        folder of images has none its absence does.
-        """
-        for root in self._roots():
-            self.fingerprints.setdefault(f"{root}{LIST}", {"size": -1})
-        for place, one in self.releases().items():
-            self.fingerprints[place] = one.fingerprint
+        """Refuse a file that its release lists with another digest."""
         for place, one in self.releases().items():
             home = place.removesuffix(LIST)
             if path.startswith(home):
@@ -205,13 +204,13 @@ class InputFiles:
                     raise BadInputError("not_as_published", path, what)
                 return
 
-    def _look(self, path: str) -> Seen:
+    def _look(self, path: str) -> tuple[Tree, str, Seen]:
         tree, inside = self._at(path)
-        return tree.look(inside)
+        return tree, inside, tree.look(inside)
 
     def stamp(self, path: str) -> Fingerprint:
         """Tell size and time stamp of an ordinary file; `OSError` where there is none."""
-        seen = self._look(path)
+        *_, seen = self._look(path)
         if not seen.regular:
             raise IsADirectoryError(path)
         return seen.stamp
@@ -223,10 +222,18 @@ class InputFiles:
 
     def table(self, path: str, required: Iterable[str]) -> Table:
         """Parse a CSV; the readings of one patient share its tables."""
-        table = remembered(self._tables, path, lambda: parse_csv(self.read(path), path, ()))
-        table.require(required)
-        self._remark_copies(table)
-        return table
+        if path not in self._tables:
+            try:
+                self._tables[path] = parse_csv(self.read(path), path, ())
+            except BadInputError as error:
+                self._tables[path] = error
+        found = self._tables[path]
+        if isinstance(found, BadInputError):
+            raise found
+        found.require(required)
+        if found.copied:
+            self._remark_copies(found)
+        return found
 
     def _remark_copies(self, table: Table) -> None:
         for name in sorted(table.copied):
@@ -409,9 +416,8 @@ class InputFiles:
 
     def unchanged(self, path: str, known: Fingerprint) -> bool:
         """Compare a file with its fingerprint; another stamp alone means hashing it again."""
-        tree, inside = self._at(path)
         try:
-            seen = tree.look(inside)
+            tree, inside, seen = self._look(path)
             if seen.stamp["size"] != known["size"]:
                 return False
             same_stamp = seen.stamp.items() <= known.items()
