@@ -1,10 +1,11 @@
 """One reading's gaze, words and image to its columns: align, cut, render. Pure; no files."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from egma_prep.gaze.align import overlap_seconds, window_starts
@@ -40,6 +41,12 @@ class Gaze:
     on_image: NDArray[np.bool_]
     px_per_deg_x: FloatArray
     px_per_deg_y: FloatArray
+
+    @classmethod
+    def of(cls, fixations: pa.Table) -> "Gaze":
+        """Take it from a reading's rows of the table of fixations."""
+        names = {one.name: _STORED.get(one.name, one.name) for one in fields(cls)}
+        return cls(**{name: fixations[stored].to_numpy() for name, stored in names.items()})
 
 
 def reading_columns(raw: RawReading, image: FramedImage, options: Options) -> dict[str, Columns]:

@@ -107,7 +107,8 @@ def _gather(
                     key = reading.dataset, reading.reading_id
                     texts = [one.text for one in reading.sentences]
                     index.append([reading.reading_id, reading.dataset, reading.split, texts])
-                    cards.append(card_of(reading, {name: rows[name][key] for name in tables}))
+                    own = {name: rows[name][key].to_pylist() for name in tables}
+                    cards.append(card_of(reading, own))
             if with_cards:
                 parts.append((_json(cards), len(cards)))
     return _json(index), parts
