@@ -20,7 +20,6 @@ from egma_prep.sources.values import (
     dicom_id,
     flag,
     is_blank,
-    label,
     number,
     optional_text,
     pixels,
@@ -313,13 +312,6 @@ def test_a_blank_is_a_blank_however_it_was_saved(text: str) -> None:
     assert is_blank(text)
     assert flag(text, PATH, "x") is None
     assert optional_text(text) is None
-
-
-def test_a_label_is_one_of_its_values() -> None:
-    assert label("-1.0", (1, 0, -1), PATH, "x") == -1
-    with _rejected("bad_number") as caught:
-        label("2", (1, 0, -1), PATH, f"{PATH}, x")
-    assert "none of 1, 0, -1" in str(caught.value)
 
 
 @pytest.mark.parametrize(("text", "size"), [("2544", 2544), ("2544.0", 2544), (" 1 ", 1)])

@@ -187,7 +187,8 @@ def _files(
     numbers = (part_number(path.name) for path in out.state.glob("part-*"))
     for part in sorted(number for number in numbers if number is not None):
         record, record_file = out.record(part), out.record_file(part)
-        expected |= {record_file} | _paths(out, part, options)
+        expected |= {out.part_table(part, name) for name in part_tables(options.output.privacy)}
+        expected |= {record_file, out.shard(part, options.render.format), out.image_part(part)}
         if record is None:
             verdict.findings.append(Finding(out.relative(record_file), _damage(record_file), part))
             continue
@@ -217,11 +218,6 @@ def _is_ours(out: OutFolder, path: Path) -> bool:
 
 def _damage(path: Path) -> str:
     return "not as it was written" if path.exists() else "missing"
-
-
-def _paths(out: OutFolder, part: int, options: Options) -> set[Path]:
-    tables = {out.part_table(part, name) for name in part_tables(options.output.privacy)}
-    return tables | {out.shard(part, options.render.format), out.image_part(part)}
 
 
 def _orphans(out: OutFolder, expected: set[Path]) -> list[Path]:
@@ -262,7 +258,12 @@ def _part(out: OutFolder, part: int, options: Options, stored: dict[Key, int]) -
         except BadUsageError as error:  # its checksum fits: whoever wrote it meant it so
             yield Finding(out.relative(path), str(error).removeprefix(f"{path} "), part)
             return
-    others = [path for path, table in contents.items() if not _is_of(table, schemas[path])]
+    others = [
+        path
+        for path, table in contents.items()
+        if not table.schema.equals(schemas[path])
+        or schemas[path].metadata not in (None, table.schema.metadata)
+    ]
     for path in others:
         yield Finding(out.relative(path), "columns or file metadata are others", part)
     if others:
@@ -285,11 +286,6 @@ def _part(out: OutFolder, part: int, options: Options, stored: dict[Key, int]) -
     if rows and contents[image_path].column("dicom_id").to_pylist() != shown:
         what = "the images are not those of the readings"
         yield Finding(out.relative(image_path), what, part)
-
-
-def _is_of(table: pa.Table, schema: pa.Schema) -> bool:
-    described_alike = not schema.metadata or table.schema.metadata == schema.metadata
-    return table.schema.equals(schema) and described_alike
 
 
 def _accounts(

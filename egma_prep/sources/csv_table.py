@@ -7,7 +7,7 @@ import io
 import math
 import re
 import zlib
-from collections import ChainMap
+from collections import ChainMap, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
@@ -61,6 +61,7 @@ class Table:
     copied: frozenset[str] = frozenset()
     header: Sequence[str] = field(default=(), compare=False)
     is_cut: bool = field(default=False, compare=False)
+    _rows: dict[str, dict[str, list[int]]] = field(default_factory=dict, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), ()))
@@ -86,8 +87,11 @@ class Table:
 
     def rows_where(self, name: str, value: str) -> list[int]:
         """Find the rows of an id, however it is written there."""
-        key = id_key(value)
-        return [index for index, cell in enumerate(self.columns[name]) if id_key(cell) == key]
+        if name not in self._rows:  # a patient's table is asked several times for each image
+            rows = self._rows[name] = defaultdict[str, list[int]](list)
+            for row, cell in enumerate(self.columns[name]):
+                rows[id_key(cell)].append(row)
+        return self._rows[name].get(id_key(value), [])
 
     def excerpts(self, name: str, wanted: Collection[str]) -> dict[str, "Table"]:
         """Group the rows by a column of ids; wanted ones without rows get none."""

@@ -74,7 +74,7 @@ class InputFiles:
         self._is_ahead = False
         self.as_published, self.differing = as_published, set[str]()
         self._releases: dict[str, Release] | None = None
-        self._published: dict[str, Fingerprint] = {}
+        self._lists: dict[str, Fingerprint] = {}
 
     def place(self, path: str) -> Path:
         """Tell where a path lies."""
@@ -132,17 +132,19 @@ class InputFiles:
         self.fingerprints[path] = {"size": -1}
         found = path
         try:
+            tree, inside = self._at(path)
             try:
-                tree, inside, seen = self._look(path)
+                seen = tree.look(inside)
             except (FileNotFoundError, NotADirectoryError):
                 found = self.spelled(path)
                 if found == path and path.endswith(".csv") and self.has(f"{path}.gz"):
                     found = f"{path}.gz"
-                tree, inside, seen = self._look(found)
+                tree, inside = self._at(found)
+                seen = tree.look(inside)
             if not seen.regular and self.has(inner := _inside(found)):
                 self.fingerprints.pop(path)  # a folder has no content to compare later
-                found = inner
-                tree, inside, seen = self._look(inner)
+                found, (tree, inside) = inner, self._at(inner)
+                seen = tree.look(inside)
             known = self.fingerprints[found] = seen.stamp.copy()
             if not seen.regular:
                 raise BadInputError("unreadable_file", path, f"{path} is not a file")
@@ -165,15 +167,7 @@ class InputFiles:
         if data.startswith(_LFS_POINTER):
             raise BadInputError("git_lfs_pointer", path, f"{path} is a pointer of git LFS")
         if self.as_published:
-            # The lists decide what is rejected, so they count among the inputs, and where DATA or
-            # the folder of images has none its absence does.
-            if not self._published:
-                roots = [""] if self.images is None else ["", IMAGES]
-                self._published = {f"{root}{LIST}": {"size": -1} for root in roots}
-                self._published |= {at: one.fingerprint for at, one in self.releases().items()}
-            self.fingerprints |= self._published
-            if self._releases:
-                self._compare(found, known["sha256"])
+            self._compare(found, known["sha256"])
         return data
 
     def releases(self) -> dict[str, Release]:
@@ -191,10 +185,19 @@ class InputFiles:
     def _release(self, path: str) -> Release:
         inside = path.removeprefix(IMAGES)
         root = self.root if inside == path or self.images is None else self.images
-        return release(str(root), inside, tuple(self._look(path)[-1].stamp.items()))
+        return release(str(root), inside, tuple(self._look(path).stamp.items()))
 
     def _compare(self, path: str, sha256: str) -> None:
-        """Refuse a file that its release lists with another digest."""
+        """Refuse a file that its release lists with another digest.
+
+        The lists decide what is rejected, so they count among the inputs, and where DATA or the
+        folder of images has none its absence does.
+        """
+        if not self._lists:
+            roots = [""] if self.images is None else ["", IMAGES]
+            self._lists = {f"{root}{LIST}": {"size": -1} for root in roots}
+            self._lists |= {place: one.fingerprint for place, one in self.releases().items()}
+        self.fingerprints |= self._lists
         for place, one in self.releases().items():
             home = place.removesuffix(LIST)
             if path.startswith(home):
@@ -204,13 +207,13 @@ class InputFiles:
                     raise BadInputError("not_as_published", path, what)
                 return
 
-    def _look(self, path: str) -> tuple[Tree, str, Seen]:
+    def _look(self, path: str) -> Seen:
         tree, inside = self._at(path)
-        return tree, inside, tree.look(inside)
+        return tree.look(inside)
 
     def stamp(self, path: str) -> Fingerprint:
         """Tell size and time stamp of an ordinary file; `OSError` where there is none."""
-        *_, seen = self._look(path)
+        seen = self._look(path)
         if not seen.regular:
             raise IsADirectoryError(path)
         return seen.stamp
@@ -416,8 +419,9 @@ class InputFiles:
 
     def unchanged(self, path: str, known: Fingerprint) -> bool:
         """Compare a file with its fingerprint; another stamp alone means hashing it again."""
+        tree, inside = self._at(path)
         try:
-            tree, inside, seen = self._look(path)
+            seen = tree.look(inside)
             if seen.stamp["size"] != known["size"]:
                 return False
             same_stamp = seen.stamp.items() <= known.items()

@@ -4,7 +4,7 @@ import codecs
 import json
 import math
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -105,15 +105,6 @@ def _finite(text: object) -> float:
     except (TypeError, ValueError, OverflowError):
         return math.nan
     return value if math.isfinite(value) else math.nan
-
-
-def label(text: str, values: Collection[float], path: str, where: str) -> float:
-    """Parse one of a label's values."""
-    value = number(text, path, where)
-    if value not in values:
-        listed = ", ".join(f"{one:g}" for one in values)
-        raise BadInputError("bad_number", path, f"{where} is {_shown(text)}, none of {listed}")
-    return value
 
 
 def pixels(text: str, path: str, where: str) -> int:
