@@ -1,8 +1,7 @@
 """The two ways to fail: a user's mistake stops the command, bad data is a listed result."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 REASONS = {
     "discarded": "the authors discarded this reading's eye tracking; nothing to mend",
@@ -188,24 +187,6 @@ class Reject:
     def without_values(self) -> "Reject":
         """Leave out of the message what was found in the file: it may be gaze."""
         return replace(self, message=f"{self.path or self.reading_id}; {REASONS[self.reason]}")
-
-
-Value = TypeVar("Value")
-
-
-def remembered(
-    known: "dict[str, Value | BadInputError]", path: str, make: Callable[[], Value]
-) -> Value:
-    """Make a file's value once; who asks again gets the same value, or the same error."""
-    if path not in known:
-        try:
-            known[path] = make()
-        except BadInputError as error:
-            known[path] = error
-    found = known[path]
-    if isinstance(found, BadInputError):
-        raise found
-    return found
 
 
 def unreadable(path: object, error: OSError) -> BadUsageError:

@@ -4,6 +4,7 @@ import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ class RenderOptions:
     """How shards are stored."""
 
     def __post_init__(self) -> None:
-        _number("render.sigma", self.sigma_value, above=0)
+        _number("render.sigma", self.sigma_and_unit[0], above=0)
         _number("render.truncate", self.truncate, above=0)
         _choice("render.window", self.window, WINDOWS)
         _number("render.lead", self.lead, at_least=0)
@@ -117,16 +118,12 @@ class RenderOptions:
         _choice("render.empty_sentence", self.empty_sentence, EMPTY_SENTENCES)
         _choice("render.format", self.format, FORMATS)
 
-    @property
-    def sigma_in_degrees(self) -> bool:
-        """Whether sigma is a visual angle rather than frame pixels."""
-        return isinstance(self.sigma, str) and self.sigma.strip().endswith("deg")
-
-    @property
-    def sigma_value(self) -> float:
-        """Sigma as a number, in frame pixels or degrees."""
+    @cached_property
+    def sigma_and_unit(self) -> tuple[float, bool]:
+        """Sigma as a number, and whether it is a visual angle rather than frame pixels."""
+        text = str(self.sigma).strip()
         try:
-            return float(str(self.sigma).strip().removesuffix("deg"))
+            return float(text.removesuffix("deg")), text.endswith("deg")
         except ValueError:
             raise BadUsageError(
                 f"render.sigma is {self.sigma!r}; give frame pixels (16) or degrees (1deg)"

@@ -276,7 +276,8 @@ def _begin(
             "datasets": sorted(set(cache.dataset[readings].tolist())),
         },
         "declared": own_terms,
-        "versions": _versions(),
+        "versions": {"egma": __version__, "python": platform.python_version()}
+        | {name: version(name) for name in _SOFTWARE},
     }
 
     def begin() -> None:
@@ -321,8 +322,3 @@ def _told(counts: Mapping[str, Any], options: Options) -> str:
         f" {counts['readings_with_used_gaze']} with gaze; objective {options.loss.objective},"
         f" {options.train.epochs} epochs, batches of {options.train.batch_size}"
     )
-
-
-def _versions() -> dict[str, str]:
-    own = {"egma": __version__, "python": platform.python_version()}
-    return own | {name: version(name) for name in _SOFTWARE}

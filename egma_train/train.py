@@ -70,7 +70,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         # Dropout repeats itself after a resume, and differs between processes.
-        torch.manual_seed(_step_seed(self.options.train.seed, at.step, self.processes.rank))
+        of_step = self.options.train.seed * 1_000_003 + at.step
+        torch.manual_seed(of_step * 4099 + self.processes.rank)
         features, loss = self._loss(batch.to(self.device), draws)
         norm = self._update(loss.total)
         terms = loss._asdict() | {"scale": features.scale, "gradient_norm": norm}
@@ -321,10 +322,6 @@ def precision_of(name: str, device: torch.device) -> torch.dtype:
     if device.type != "cuda":
         return torch.float32
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-
-
-def _step_seed(seed: int, step: int, rank: int) -> int:
-    return (seed * 1_000_003 + step) * 4099 + rank
 
 
 @contextmanager

@@ -657,8 +657,8 @@ def test_verify_is_content_with_whatever_is_written(
         columns = without_raw_gaze(columns)
     columns["readings"]["part"] = [0]
     (shard,) = pa.Table.from_pydict(columns.pop("shard"), SHARD).to_pylist()
-    rows = {name: pa.Table.from_pydict(columns[name], TABLES[name]).to_pylist() for name in columns}
-    assert list(broken_rules(shard, rows, options)) == []
+    tables = {name: pa.Table.from_pydict(columns[name], TABLES[name]) for name in columns}
+    assert list(broken_rules(shard, tables, options)) == []
 
 
 # -- the commands ---------------------------------------------------------------------------------

@@ -20,7 +20,6 @@ from egma_prep.sources.values import (
     dicom_id,
     flag,
     is_blank,
-    label,
     number,
     optional_text,
     pixels,
@@ -315,13 +314,6 @@ def test_a_blank_is_a_blank_however_it_was_saved(text: str) -> None:
     assert optional_text(text) is None
 
 
-def test_a_label_is_one_of_its_values() -> None:
-    assert label("-1.0", (1, 0, -1), PATH, "x") == -1
-    with _rejected("bad_number") as caught:
-        label("2", (1, 0, -1), PATH, f"{PATH}, x")
-    assert "none of 1, 0, -1" in str(caught.value)
-
-
 @pytest.mark.parametrize(("text", "size"), [("2544", 2544), ("2544.0", 2544), (" 1 ", 1)])
 def test_sizes_may_be_written_as_floats(text: str, size: int) -> None:
     assert pixels(text, PATH, "width") == size
@@ -565,7 +557,7 @@ def test_reflacx_labels_are_the_filled_cells() -> None:
         "id": "P300R012345", "Consolidation": "3.0", "Fracture": "0", "Mass": "", "Nodule": " ",
         "Quality issue": "FALSE", "Support devices": "True", "Other": "azygos fissure|scoliosis",
     }  # fmt: skip
-    found, notes = reflacx.labels(row, PATH)
+    found, notes = reflacx.labels(row)
     assert found == {
         "reflacx:Consolidation": 3, "reflacx:Fracture": 0, "reflacx:Quality issue": 0,
         "reflacx:Support devices": 1,
@@ -579,13 +571,13 @@ def test_reflacx_labels_are_the_filled_cells() -> None:
      ("Consolidation", "-1"), ("Consolidation", "1,5"), ("Support devices", "maybe")],
 )  # fmt: skip
 def test_a_label_that_cannot_be_read_is_left_out_and_counted(name: str, cell: str) -> None:
-    found, notes = reflacx.labels({name: cell, "Fracture": "4"}, PATH)
+    found, notes = reflacx.labels({name: cell, "Fracture": "4"})
     assert found == {"reflacx:Fracture": 4}
     assert +notes == Counter(labels_left_out=1)
 
 
 def test_metadata_without_a_column_of_labels_are_counted() -> None:
-    assert reflacx.labels({"id": "P300R012345"}, PATH) == ({}, Counter(without_labels=1))
+    assert reflacx.labels({"id": "P300R012345"}) == ({}, Counter(without_labels=1))
 
 
 def _regions(ellipses: Table, chest_box: Table) -> tuple[list[Region], Counter[str]]:
@@ -655,7 +647,7 @@ def test_names_that_r_changed_are_read_as_released() -> None:
     found, notes = _regions(ellipses, _table(CHEST))
     assert [one.name for one in found] == ["Pulmonary edema", "chest"] and not +notes
     name = "High.lung.volume...emphysema"
-    labels, _ = reflacx.labels(_table(f"id,{name}\nP300R912345,3\n").row(0), PATH)
+    labels, _ = reflacx.labels(_table(f"id,{name}\nP300R912345,3\n").row(0))
     assert labels == {"reflacx:High lung volume / emphysema": 3}
     assert set(_table("Time..in.secs.,X_ORIGINAL\n1,2\n").columns) == {
         "Time (in secs)",
@@ -911,7 +903,7 @@ def test_the_time_of_writing_rejects_nothing(time: str) -> None:
     found, notes = _eye_gaze(damaged, late)
     assert found.x_px.tolist() == [2, 1] and notes["time_is_not_fixation_end"] == 1
     rows = "SESSION_ID,DICOM_ID,FPOGS,FPOGD,FPOGV,X_ORIGINAL,Y_ORIGINAL"
-    table = _table(f"{rows}\n7,{DICOM},1,0.5,1,3,4\n", *eye_gaze.required("fixations"))
+    table = _table(f"{rows}\n7,{DICOM},1,0.5,1,3,4\n", *eye_gaze.REQUIRED["fixations"])
     assert eye_gaze.fixations(table, DICOM, *PORTRAIT, "released")[0].end_s.tolist() == [1.5]
 
 
@@ -1012,11 +1004,11 @@ def test_pads_that_leave_no_image_are_refused(pad: str) -> None:
 
 def test_eye_gaze_labels_are_the_filled_cells() -> None:
     row = {"Normal": "0", "CHF": "1.0", "pneumonia": "", "edema__chx": "-1.0", "dx1": "Phantom"}
-    found, notes = eye_gaze.labels(row, PATH)
+    found, notes = eye_gaze.labels(row)
     assert found == {"eye_gaze:Normal": 0, "eye_gaze:CHF": 1, "eye_gaze:edema__chx": -1}
     assert +notes == Counter(labels_left_out=28 - 4)  # those without a column
-    assert eye_gaze.labels({"Normal": "2"}, PATH)[0] == {}
-    assert eye_gaze.labels({"dx1": "Phantom"}, PATH) == ({}, Counter(without_labels=1))
+    assert eye_gaze.labels({"Normal": "2"})[0] == {}
+    assert eye_gaze.labels({"dx1": "Phantom"}) == ({}, Counter(without_labels=1))
 
 
 def test_boxes_are_read_in_the_files_order_of_corners() -> None:

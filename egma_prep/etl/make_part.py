@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from egma_prep.errors import BadInputError, BadUsageError, Reject, remembered
+from egma_prep.errors import BadInputError, BadUsageError, Reject
 from egma_prep.etl.out_folder import OutFolder
 from egma_prep.etl.parts import Job, PartPlan
 from egma_prep.gaze.frame import FRAME_PX, frame_of
@@ -149,7 +149,7 @@ def _load_all(
         table: {name: [] for name in schema.names} for table, schema in schemas.items()
     }
     rejects, notes = list(plan.rejects), Counter[str]()
-    images: dict[str, FramedImage | BadInputError] = {}  # decoded once for all their readings
+    images: dict[str, FramedImage] = {}  # decoded once for all their readings
     subject = None
     note = job.folder.last_reading_file(plan.part)
     make_folder(note.parent)
@@ -196,7 +196,7 @@ def load_reading(
     planned: PlannedReading,
     job: Job,
     files: InputFiles,
-    images: dict[str, FramedImage | BadInputError],
+    images: dict[str, FramedImage],
 ) -> tuple[dict[str, Columns], Counter[str]] | Reject:
     """Make one reading's columns, as `reading_columns` does, from its files; count its notes.
 
@@ -209,8 +209,12 @@ def load_reading(
     try:
         raw = typed_reading(job.layout.load(planned, files, job.options.source), planned)
         stage = "image"
-        path = raw.image_path
-        image = remembered(images, path, lambda: _framed(path, files, job.options.image))
+        path, options = raw.image_path, job.options.image
+        if path not in images:
+            data, size = read_image(path, files, options)
+            frame = frame_of(*size, options.fit)
+            images[path] = FramedImage(frame, *framed(data, path, frame, options))
+        image = images[path]
         stage = "check"
         raw = check_reading(raw, (image.frame.width, image.frame.height))
         stage = "render"
@@ -245,9 +249,3 @@ def read_image(path: str, files: InputFiles, options: ImageOptions) -> tuple[byt
         what = f"{path} has {width} x {height} pixels"
         raise BadInputError("oversized_image", path, what)
     return data, (width, height)
-
-
-def _framed(path: str, files: InputFiles, options: ImageOptions) -> FramedImage:
-    data, size = read_image(path, files, options)
-    frame = frame_of(*size, options.fit)
-    return FramedImage(frame, *framed(data, path, frame, options))

@@ -13,7 +13,7 @@ import pyarrow as pa
 from egma_prep.errors import BadUsageError
 from egma_prep.etl.card import REPORTS, data_card, shareable
 from egma_prep.shards.formats import formats
-from egma_prep.shards.schema import SCHEMA_VERSION, TABLES, Key, rows_by_reading
+from egma_prep.shards.schema import SCHEMA_VERSION, TABLES, Key, by_reading
 from egma_prep.shards.tables import read_parquet, read_table
 from egma_prep.storage.atomic import (
     TEMPORARY,
@@ -236,10 +236,10 @@ class OutFolder:
         """Path of one part's share of a table."""
         return self.state / part_name(part) / f"{table}.parquet"
 
-    def part_rows(self, part: int, tables: Iterable[str]) -> dict[str, dict[Key, Any]]:
-        """Read one part's share of some tables, grouped by reading."""
+    def part_rows(self, part: int, tables: Iterable[str]) -> dict[str, dict[Key, pa.Table]]:
+        """Read one part's share of some tables, sliced by reading."""
         paths = {name: self.part_table(part, name) for name in tables}
-        return {name: rows_by_reading(read_table(paths[name], TABLES[name])) for name in paths}
+        return {name: by_reading(read_table(paths[name], TABLES[name])) for name in paths}
 
     def read(self, table: str) -> pa.Table:
         """Read a table of all parts."""

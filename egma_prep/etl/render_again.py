@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from egma_prep.errors import BadInputError, BadUsageError
@@ -17,7 +16,7 @@ from egma_prep.gaze.sentences import SentenceSpan
 from egma_prep.options import Changes, Options, differences, in_order, with_changes
 from egma_prep.shards.assemble import Gaze, rendered
 from egma_prep.shards.formats import load_shard
-from egma_prep.shards.schema import SHARD, Rows, described, key_of
+from egma_prep.shards.schema import SHARD, described, key_of
 from egma_prep.shards.tables import write_table
 from egma_prep.sources.reading import Words
 from egma_prep.sources.registry import check_degrees, sources
@@ -27,7 +26,8 @@ from egma_prep.storage.progress import Progress, tell
 
 Say = Callable[[str], object]
 
-_FROM_GAZE = ("heatmap", "sentences")
+FROM_GAZE = ("heatmap", "sentences")
+RENDERED_FROM = ("words", "fixations", "sentences")
 
 
 def render_heatmaps(out: str | Path = "out", options: Changes = (), *, say: Say = tell) -> int:
@@ -128,17 +128,15 @@ def written_by_part(out: OutFolder) -> dict[int, int]:
 def render_part(part: int, out: OutFolder, old_format: str, options: Options) -> Fingerprint:
     """Render one part's shard into the folder of new shards."""
     old = load_shard(out.shard(part, old_format))
-    by_table = out.part_rows(part, ("words", "fixations", "sentences"))
+    tables = out.part_rows(part, RENDERED_FROM)
     made = [
-        render_reading(
-            facts, {name: rows[key_of(facts)] for name, rows in by_table.items()}, options
-        )
+        render_reading(facts, {name: tables[name][key_of(facts)] for name in tables}, options)
         for facts in old.select(["dataset", "reading_id", "width", "height"]).to_pylist()
     ]
     schema = described(SHARD, shard_options(options))
     columns = [
         pa.array([one[name] for one in made], schema.field(name).type)
-        if name in _FROM_GAZE
+        if name in FROM_GAZE
         else old.column(name)
         for name in schema.names
     ]
@@ -148,36 +146,20 @@ def render_part(part: int, out: OutFolder, old_format: str, options: Options) ->
 
 
 def render_reading(
-    facts: dict[str, Any], rows: dict[str, Rows], options: Options
+    facts: Mapping[str, Any], tables: Mapping[str, pa.Table], options: Options
 ) -> dict[str, Any]:
     """Render one reading's maps from its rows of the tables, in the frame of its image."""
-    frame = frame_of(facts["width"], facts["height"], options.image.fit)
-    words, spans = rows["words"], rows["sentences"]
+    words, sentences = tables["words"], tables["sentences"]
+    spans = zip(
+        sentences["first_word"].to_pylist(), sentences["last_word"].to_pylist(), strict=True
+    )
     try:
         return rendered(
-            _gaze(rows["fixations"]),
-            Words([row["text"] for row in words], _floats(words, "begin"), _floats(words, "end")),
-            [SentenceSpan(row["first_word"], row["last_word"]) for row in spans],
-            frame,
+            Gaze.of(tables["fixations"]),
+            Words(words["text"].to_pylist(), words["begin"].to_numpy(), words["end"].to_numpy()),
+            [SentenceSpan(*span) for span in spans],
+            frame_of(facts["width"], facts["height"], options.image.fit),
             options.render,
         )
     except BadInputError as error:  # it would be lost, though it is written
         raise BadUsageError(f"{facts['reading_id']} cannot be rendered so: {error}") from None
-
-
-def _gaze(rows: Rows) -> Gaze:
-    return Gaze(
-        begin_s=_floats(rows, "begin"),
-        end_s=_floats(rows, "end"),
-        x_px=_floats(rows, "x"),
-        y_px=_floats(rows, "y"),
-        x_224=_floats(rows, "x_224"),
-        y_224=_floats(rows, "y_224"),
-        on_image=np.array([row["on_image"] for row in rows], dtype=np.bool_),
-        px_per_deg_x=_floats(rows, "px_per_deg_x"),
-        px_per_deg_y=_floats(rows, "px_per_deg_y"),
-    )
-
-
-def _floats(rows: Rows, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
-    return np.array([row[name] for row in rows], dtype=np.float64)

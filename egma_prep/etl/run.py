@@ -208,7 +208,9 @@ def _bring_up_to_date(
     if options.render != job.options.render:
         say(f"rendering again: {differences(job.options, options)}")
         render_parts(out, job.options, options, written_by_part(out))
-    return _summary(out, did_work=not complete or options.render != job.options.render)
+    did_work = not complete or options.render != job.options.render
+    rejects = read_parquet(out.rejects).to_pylist()
+    return Summary(out.finished_run()["counts"], did_work, out.root, rejects)
 
 
 def _is_merged(out: OutFolder, run: dict[str, Any], stamps: Stamps | None) -> bool:
@@ -454,8 +456,3 @@ def counted(
         "rejected_by_reason": dict(Counter(reject["reason"] for reject in rejects)),
         "notes": dict(notes),
     }
-
-
-def _summary(out: OutFolder, did_work: bool) -> Summary:
-    rejects = read_parquet(out.rejects).to_pylist()
-    return Summary(out.finished_run()["counts"], did_work, out.root, rejects)

@@ -15,7 +15,7 @@ from egma_prep.etl.invariants import broken_rules
 from egma_prep.etl.make_part import load_reading, shard_options
 from egma_prep.etl.out_folder import OutFolder, part_number
 from egma_prep.etl.parts import Job, damaged_files, part_of
-from egma_prep.etl.render_again import render_reading
+from egma_prep.etl.render_again import FROM_GAZE, RENDERED_FROM, render_reading
 from egma_prep.etl.run import counted, open_tree, planned_subjects, run_etl
 from egma_prep.options import Options, with_changes
 from egma_prep.shards.formats import formats, load_shard
@@ -24,12 +24,10 @@ from egma_prep.shards.schema import (
     SHARD,
     TABLES,
     Key,
-    Rows,
+    by_reading,
     described,
     key_of,
     part_tables,
-    rows_by_reading,
-    table_of,
 )
 from egma_prep.shards.tables import read_parquet
 from egma_prep.sources.registry import choose_source
@@ -189,7 +187,8 @@ def _files(
     numbers = (part_number(path.name) for path in out.state.glob("part-*"))
     for part in sorted(number for number in numbers if number is not None):
         record, record_file = out.record(part), out.record_file(part)
-        expected |= {record_file} | _paths(out, part, options)
+        expected |= {out.part_table(part, name) for name in part_tables(options.output.privacy)}
+        expected |= {record_file, out.shard(part, options.render.format), out.image_part(part)}
         if record is None:
             verdict.findings.append(Finding(out.relative(record_file), _damage(record_file), part))
             continue
@@ -219,11 +218,6 @@ def _is_ours(out: OutFolder, path: Path) -> bool:
 
 def _damage(path: Path) -> str:
     return "not as it was written" if path.exists() else "missing"
-
-
-def _paths(out: OutFolder, part: int, options: Options) -> set[Path]:
-    tables = {out.part_table(part, name) for name in part_tables(options.output.privacy)}
-    return tables | {out.shard(part, options.render.format), out.image_part(part)}
 
 
 def _orphans(out: OutFolder, expected: set[Path]) -> list[Path]:
@@ -264,20 +258,27 @@ def _part(out: OutFolder, part: int, options: Options, stored: dict[Key, int]) -
         except BadUsageError as error:  # its checksum fits: whoever wrote it meant it so
             yield Finding(out.relative(path), str(error).removeprefix(f"{path} "), part)
             return
-    others = [path for path, table in contents.items() if not _is_of(table, schemas[path])]
+    others = [
+        path
+        for path, table in contents.items()
+        if not table.schema.equals(schemas[path])
+        or schemas[path].metadata not in (None, table.schema.metadata)
+    ]
     for path in others:
         yield Finding(out.relative(path), "columns or file metadata are others", part)
     if others:
         return
-    rows: Rows = contents[shard_path].to_pylist() if shard_path in contents else []
-    by_reading = {name: rows_by_reading(contents[out.part_table(part, name)]) for name in names}
-    for key, problem in _readings(rows, by_reading, options):
-        yield Finding(f"{out.relative(shard_path)}, {key[1]}", problem, part)
+    rows = contents[shard_path].to_pylist() if shard_path in contents else []
+    tables = {name: by_reading(contents[out.part_table(part, name)]) for name in names}
+    for row in rows:
+        own = {name: found[key_of(row)] for name, found in tables.items()}
+        for problem in broken_rules(row, own, options):
+            yield Finding(f"{out.relative(shard_path)}, {row['reading_id']}", problem, part)
     for row in rows:
         if key_of(row) in stored:
             yield Finding(out.relative(shard_path), f"{row['reading_id']} is there twice", part)
         stored[key_of(row)] = part
-    for name, found in by_reading.items():
+    for name, found in tables.items():
         if strays := set(found) - {key_of(row) for row in rows}:
             what = f"has rows of {len(strays)} readings that are not written"
             yield Finding(out.relative(out.part_table(part, name)), what, part)
@@ -285,20 +286,6 @@ def _part(out: OutFolder, part: int, options: Options, stored: dict[Key, int]) -
     if rows and contents[image_path].column("dicom_id").to_pylist() != shown:
         what = "the images are not those of the readings"
         yield Finding(out.relative(image_path), what, part)
-
-
-def _readings(
-    rows: Rows, by_reading: dict[str, dict[Key, Rows]], options: Options
-) -> Iterator[tuple[Key, str]]:
-    for row in rows:
-        own = {name: found.get(key_of(row), []) for name, found in by_reading.items()}
-        for problem in broken_rules(row, own, options):
-            yield key_of(row), problem
-
-
-def _is_of(table: pa.Table, schema: pa.Schema) -> bool:
-    described_alike = not schema.metadata or table.schema.metadata == schema.metadata
-    return table.schema.equals(schema) and described_alike
 
 
 def _accounts(
@@ -335,12 +322,13 @@ def _rendered_again(
     """Compare stored maps with maps made anew from the tables."""
     for part, keys in _by_part(chosen, stored).items():
         path = out.shard(part, options.render.format)
-        rows = {key_of(row): row for row in load_shard(path).to_pylist()}
-        tables = out.part_rows(part, ("words", "fixations", "sentences"))
+        shard, tables = by_reading(load_shard(path)), out.part_rows(part, RENDERED_FROM)
         for key in keys:
-            own = {name: found.get(key, []) for name, found in tables.items()}
-            made = rows[key] | render_reading(rows[key], own, options)
-            if table_of(SHARD, [made]).to_pylist() != [rows[key]]:
+            own = {name: found[key] for name, found in tables.items()}
+            (facts,) = shard[key].select(["width", "height"]).to_pylist()
+            made = render_reading(facts, own, options)
+            anew = [pa.array([made[name]], SHARD.field(name).type) for name in FROM_GAZE]
+            if pa.Table.from_arrays(anew, FROM_GAZE) != shard[key].select(FROM_GAZE):
                 yield Finding(
                     f"{out.relative(path)}, {key[1]}", "the tables render to other maps", part
                 )
@@ -364,7 +352,7 @@ def _derived_again(
     for part, keys in _by_part(chosen, stored).items():
         path = out.shard(part, job.options.render.format)
         kept = out.part_rows(part, part_tables(job.options.output.privacy))
-        kept["shard"] = rows_by_reading(load_shard(path))
+        kept["shard"] = by_reading(load_shard(path))
         for key in keys:
             made = load_reading(planned[key], job, files, {}) if key in planned else None
             if made is None or isinstance(made, Reject):
@@ -374,8 +362,7 @@ def _derived_again(
             tables["readings"]["part"] = [part]
             for name, columns in tables.items():
                 schema = SHARD if name == "shard" else TABLES[name]
-                rows = pa.Table.from_pydict(columns, schema).to_pylist()
-                if rows != kept[name].get(key, []):
+                if pa.Table.from_pydict(columns, schema) != kept[name][key]:
                     yield Finding(
                         f"{out.relative(path)}, {key[1]}", f"DATA gives other {name}", part
                     )

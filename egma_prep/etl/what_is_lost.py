@@ -4,7 +4,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from egma_prep.errors import BadInputError, BadUsageError, Reject, remembered
+from egma_prep.errors import BadInputError, BadUsageError, Reject
 from egma_prep.etl.make_part import read_image
 from egma_prep.etl.out_folder import OutFolder, part_number
 from egma_prep.etl.parts import Job, PartPlan
@@ -120,7 +120,7 @@ def _may_lose(out: OutFolder, plan: PartPlan, job: Job, files: InputFiles) -> bo
 def _loaded(plans: Sequence[PartPlan], wanted: set[Key], job: Job) -> Iterator[Reject | None]:
     """Load readings as far as is cheap, images to their header; yield why each fails, or None."""
     files, subject = job.files(), None
-    sizes: dict[str, Size | BadInputError] = {}
+    sizes: dict[str, Size] = {}
 
     def read(files: InputFiles, planned: PlannedReading) -> None:
         files.read(job.layout.load(planned, files, job.options.source).image_path)
@@ -137,13 +137,14 @@ def _fault(
     planned: PlannedReading,
     job: Job,
     files: InputFiles,
-    sizes: dict[str, Size | BadInputError],
+    sizes: dict[str, Size],
 ) -> Reject | None:
     try:
         raw = typed_reading(job.layout.load(planned, files, job.options.source), planned)
         path = raw.image_path
-        size = remembered(sizes, path, lambda: read_image(path, files, job.options.image)[1])
-        check_reading(raw, size)
+        if path not in sizes:
+            _, sizes[path] = read_image(path, files, job.options.image)
+        check_reading(raw, sizes[path])
     except BadInputError as error:
         return Reject.of(error, *planned.key, "read")
     except BadUsageError:  # a store that does not answer is no fault of the reading

@@ -26,22 +26,20 @@ class Heatmap:
         ``(FRAME_PX, FRAME_PX)`` uint8, row-major (row = y), peak 255.
     peak_seconds : float
         What 255 stood for before normalisation.
+    grid : ndarray
+        Area means of values/255 on 7 x 7 cells, row-major, ``(49,)`` float32.
     """
 
     values: NDArray[np.uint8]
     peak_seconds: float
-
-    @property
-    def grid(self) -> NDArray[np.float32]:
-        """Area means of values/255 on 7 x 7 cells, row-major, ``(49,)``."""
-        cell = FRAME_PX // GRID_CELLS
-        rows = self.values.reshape(GRID_CELLS, cell, FRAME_PX).sum(axis=1, dtype=np.uint32)
-        cells = rows.reshape(GRID_CELLS, GRID_CELLS, cell).sum(axis=2)  # exact, as sums of integers
-        return (cells / cell**2 / 255).astype(np.float32).ravel()
+    grid: NDArray[np.float32]
 
 
 def gaussian(centre_px: FloatArray, sigma_px: FloatArray, truncate: float) -> FloatArray:
     """Sample one axis of each fixation's kernel at the frame's pixel centres.
+
+    A sigma too narrow to reach a pixel centre is widened until it does, so that no gaze vanishes
+    between pixels (REFLACX zooms up to 70 times).
 
     Parameters
     ----------
@@ -55,6 +53,10 @@ def gaussian(centre_px: FloatArray, sigma_px: FloatArray, truncate: float) -> Fl
     ndarray
         ``(k, FRAME_PX)``, 1 at the centre.
     """
+    nearest = np.clip(np.round(centre_px), 0, FRAME_PX - 1)
+    reach = min(truncate, _FARTHEST_SIGMA)
+    least_px = np.abs(centre_px - nearest) / reach * (1 + 1e-9) + 1e-9
+    sigma_px = np.maximum(sigma_px, least_px)
     distance = (np.arange(FRAME_PX) - centre_px[:, None]) / sigma_px[:, None]  # (k, 224)
     return np.where(np.abs(distance) <= truncate, np.exp(-0.5 * distance**2), 0.0)
 
@@ -74,46 +76,41 @@ def kernels(
     sigma_y_px: FloatArray,
     truncate: float = 3.0,
 ) -> Kernels:
-    """Factor the Gaussians of k fixations; all arguments ``(k,)`` in frame pixels.
-
-    A sigma too narrow to reach a pixel centre is widened until it does, so that no gaze vanishes
-    between pixels (REFLACX zooms up to 70 times).
-    """
-    return Kernels(
-        rows=gaussian(y_px, np.maximum(sigma_y_px, _least_sigma(y_px, truncate)), truncate),
-        columns=gaussian(x_px, np.maximum(sigma_x_px, _least_sigma(x_px, truncate)), truncate),
-    )
+    """Factor the Gaussians of k fixations; all arguments ``(k,)`` in frame pixels."""
+    return Kernels(gaussian(y_px, sigma_y_px, truncate), gaussian(x_px, sigma_x_px, truncate))
 
 
-def _least_sigma(centre_px: FloatArray, truncate: float) -> FloatArray:
-    nearest = np.clip(np.round(centre_px), 0, FRAME_PX - 1)
-    reach = min(truncate, _FARTHEST_SIGMA)
-    return np.abs(centre_px - nearest) / reach * (1 + 1e-9) + 1e-9
-
-
-def rendered_map(kernel: Kernels, weight_s: FloatArray) -> Heatmap | None:
+def rendered_maps(kernel: Kernels, weights_s: FloatArray) -> list[Heatmap | None]:
     """Sum the weighted Gaussians, normalise by the peak, store as bytes.
 
     Parameters
     ----------
     kernel : Kernels
         Of k fixations.
-    weight_s : ndarray
-        ``(k,)`` seconds.
+    weights_s : ndarray
+        ``(m, k)`` seconds.
 
     Returns
     -------
-    Heatmap or None
-        None where no fixation carries weight.
+    list
+        m maps; None where no fixation carries weight.
     """
-    used = weight_s > 0
-    if not used.any():
-        return None
-    total = (kernel.rows[used] * weight_s[used, None]).T @ kernel.columns[used]  # (v, u)
-    peak = float(total.max())
-    total *= 255 / peak
-    total += 0.5 + _ROUNDING_SLACK
-    return Heatmap(total.astype(np.uint8), peak)
+    maps: list[Heatmap | None] = []
+    cell = FRAME_PX // GRID_CELLS
+    for weight_s in weights_s:
+        used = weight_s > 0
+        if not used.any():
+            maps.append(None)
+            continue
+        total = (kernel.rows[used] * weight_s[used, None]).T @ kernel.columns[used]  # (v, u)
+        peak = float(total.max())
+        total *= 255 / peak
+        total += 0.5 + _ROUNDING_SLACK
+        values = total.astype(np.uint8)
+        rows = values.reshape(GRID_CELLS, cell, FRAME_PX).sum(axis=1, dtype=np.uint32)
+        cells = rows.reshape(GRID_CELLS, GRID_CELLS, cell).sum(axis=2)  # exact, as sums of integers
+        maps.append(Heatmap(values, peak, (cells / cell**2 / 255).astype(np.float32).ravel()))
+    return maps
 
 
 def heatmap(
@@ -151,5 +148,5 @@ def heatmap(
     if not 0 < sigma_px < np.inf:
         raise BadUsageError(f"sigma_px is {sigma_px}; give frame pixels above 0")
     sigma = np.full(x.size, float(sigma_px))
-    made = rendered_map(kernels(x, y, sigma, sigma), weight)
+    (made,) = rendered_maps(kernels(x, y, sigma, sigma), weight[None])
     return None if made is None else made.values

@@ -89,23 +89,15 @@ def sentence_spans(
     paragraphs : sequence of int
         Tokens that begin a paragraph of a written report; no sentence runs across.
     """
-    edges = sorted({0, *paragraphs, len(tokens)})
-    return [
-        SentenceSpan(first + span.first_word, first + span.last_word)
-        for first, end in pairwise(edges)
-        for span in _spans(tokens[first:end], begin_s[first:end], end_s[first:end], pause_s)
-    ]
-
-
-def _spans(
-    tokens: Sequence[str], begin_s: Sequence[float], end_s: Sequence[float], pause_s: float
-) -> list[SentenceSpan]:
-    starts = _starts_at_punctuation([plain_punctuation(token) for token in tokens])
-    if starts is None:
-        silence_s = [after - before for after, before in zip(begin_s[1:], end_s[:-1], strict=True)]
-        starts = [True, *(silence >= pause_s - 1e-9 for silence in silence_s)]
-    doc = _document()(words=list(tokens), sent_starts=[*starts])
-    return [SentenceSpan(span.start, span.end - 1) for span in doc.sents]
+    spans: list[SentenceSpan] = []
+    for first, end in pairwise(sorted({0, *paragraphs, len(tokens)})):
+        starts = _starts_at_punctuation([plain_punctuation(token) for token in tokens[first:end]])
+        if starts is None:
+            pauses = zip(begin_s[first + 1 : end], end_s[first : end - 1], strict=True)
+            starts = [True, *(after - before >= pause_s - 1e-9 for after, before in pauses)]
+        doc = _document()(words=list(tokens[first:end]), sent_starts=[*starts])
+        spans += [SentenceSpan(first + one.start, first + one.end - 1) for one in doc.sents]
+    return spans
 
 
 @cache

@@ -117,15 +117,11 @@ def framed(
         notes += of_colours
     if pixels.shape != (-(-frame.height // reduction), -(-frame.width // reduction)):
         raise BadInputError("undecodable_image", path, f"{path} decodes to {pixels.shape}")
-    if _is_nearly_one_grey(pixels):
-        notes += ("tiny_grey_range",)
-    return to_frame(pixels, reduction, frame), notes
-
-
-def _is_nearly_one_grey(pixels: NDArray[np.uint8]) -> bool:
     counts = np.ravel(cv2.calcHist([pixels], [0], None, [256], [0, 256]))
     dark, bright = np.searchsorted(np.cumsum(counts) / pixels.size, _MIDDLE)
-    return bool(bright - dark < _TINY_RANGE or np.count_nonzero(counts) < _FEW_LEVELS)
+    if bright - dark < _TINY_RANGE or np.count_nonzero(counts) < _FEW_LEVELS:
+        notes += ("tiny_grey_range",)
+    return to_frame(pixels, reduction, frame), notes
 
 
 def to_frame(pixels: NDArray[np.uint8], reduction: int, frame: Frame) -> NDArray[np.uint8]:

@@ -62,7 +62,8 @@ def parse_jpeg(data: bytes, path: str) -> JpegHeader:
         at += 1 if data[at + 1] == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     if at + 9 > len(data) or data.rfind(_END, at) < 0:
         raise BadInputError("truncated_image", path, f"{path} has no JPEG end marker")
-    if _scans(data) > _MOST_SCANS:
+    values = np.frombuffer(data, np.uint8)  # bytes.count takes a tenth of the decoding
+    if np.count_nonzero((values[1:] == _SCAN) & (values[:-1] == 0xFF)) > _MOST_SCANS:
         what = f"{path} has more than {_MOST_SCANS} scans"
         raise BadInputError("undecodable_image", path, what)
     height, width = int.from_bytes(frame[4:6], "big"), int.from_bytes(frame[6:8], "big")
@@ -75,11 +76,6 @@ def parse_jpeg(data: bytes, path: str) -> JpegHeader:
         what = f"{path} is a {kind}JPEG of {of}: convert it to an 8-bit grey PNG or JPEG"
         raise BadInputError("unsupported_image", path, what)
     return JpegHeader(width, height, components == 3)
-
-
-def _scans(data: bytes) -> int:
-    values = np.frombuffer(data, np.uint8)  # bytes.count takes a tenth of the decoding
-    return int(np.count_nonzero((values[1:] == _SCAN) & (values[:-1] == 0xFF)))
 
 
 def decode_jpeg(data: bytes, header: JpegHeader, path: str) -> tuple[NDArray[np.uint8], int]:

@@ -175,7 +175,8 @@ def check_eye_gaze_tables(
         image = row.get(names["dicom_id"], "").strip()
         border = _attempt(lambda row=row: eye_gaze.pads(row, sheet.path))  # type: ignore[misc]
         if image in rows and image in sizes and border is not None:
-            tally.add("eye_gaze: an image was read in one session", [_sessions(rows[image]) == 1])
+            sessions = {cell.strip() for cell in rows[image].columns[_GAZE["session"]]}
+            tally.add("eye_gaze: an image was read in one session", [len(sessions) == 1])
             _check_image(rows[image], *sizes[image], border, tally)
 
 
@@ -280,10 +281,6 @@ def _check_image(rows: Table, width: int, height: int, border: Pads, tally: Tall
     tally.add("eye_gaze: Y_ORIGINAL follows from FPOGY over 1080 lines", y_as_said[on])
     inside = (x_px <= _even(width)) & (y_px <= _even(height))
     tally.add("eye_gaze: no gaze beyond the even width and height", inside)
-
-
-def _sessions(rows: Table) -> int:
-    return len({cell.strip() for cell in rows.columns[_GAZE["session"]]})
 
 
 def _even(px: int) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from egma_prep.errors import BadUsageError
 from egma_prep.etl.out_folder import OutFolder
-from egma_prep.etl.render_again import render_reading
+from egma_prep.etl.render_again import RENDERED_FROM, render_reading
 from egma_prep.options import Options, with_changes
 from egma_prep.shards.reader import Reading, Sentence, Shards, sentence_of
 from egma_prep.shards.schema import key_of
@@ -86,12 +86,13 @@ def _words_beside_sentences(out: OutFolder, reading: Reading, options: Options) 
 
     key = reading.dataset, reading.reading_id
     (facts,) = (row for row in out.read("readings").to_pylist() if key_of(row) == key)
-    tables = ("words", "fixations", "sentences")
-    rows = {name: found[key] for name, found in out.part_rows(facts["part"], tables).items()}
+    tables = {
+        name: found[key] for name, found in out.part_rows(facts["part"], RENDERED_FROM).items()
+    }
 
     def rendered(level: str) -> list[Sentence]:
         wanted = with_changes(options, {"render": {"level": level, "empty_sentence": "null"}})
-        return [sentence_of(row) for row in render_reading(facts, rows, wanted)["sentences"]]
+        return [sentence_of(row) for row in render_reading(facts, tables, wanted)["sentences"]]
 
     def passage(one: Sentence) -> Passage:
         return Passage(one.text, one.gaze_seconds, one.heatmap)

@@ -65,7 +65,11 @@ def figure_of_words(
     words = [word for _, some in sentences for word in some]
     missing = sum(word.heatmap is None for word in words)
     without = sum(sentence.heatmap is None for sentence, _ in sentences)
-    lines = [(one, some[i : i + _WORDS]) for one, some in sentences for i in _starts(some)]
+    lines = [
+        (one, some[i : i + _WORDS])
+        for one, some in sentences
+        for i in range(0, max(len(some), 1), _WORDS)
+    ]
     size = ((_WORDS + 1) * _WORD_INCHES, (len(lines) + 0.4) * (_WORD_INCHES + 0.35))
     figure = Figure(figsize=size, facecolor="white")
     figure.suptitle(
@@ -87,10 +91,6 @@ def figure_of_words(
         for axis, word in zip(row[1:], some, strict=False):
             _word_panel(axis, word, image, 18)
     return figure
-
-
-def _starts(words: list[Passage]) -> range:
-    return range(0, max(len(words), 1), _WORDS)
 
 
 def _word_panel(axis: Axes, one: Passage, image: Map, characters: int) -> None:

@@ -9,7 +9,6 @@ import pyarrow as pa
 
 Key = tuple[str, str]
 Columns = dict[str, list[Any]]
-Rows = list[dict[str, Any]]
 
 SCHEMA_VERSION = "1"
 """Raised when a reader of the old columns would be wrong; new columns alone do not raise it."""
@@ -128,9 +127,14 @@ def key_of(row: dict[str, Any]) -> Key:
     return row["dataset"], row["reading_id"]
 
 
-def rows_by_reading(table: pa.Table) -> dict[Key, Rows]:
-    """Group a table's rows by reading; a reading without rows has none."""
-    found: dict[Key, Rows] = defaultdict(list)
-    for row in table.to_pylist():
-        found[key_of(row)].append(row)
+def by_reading(table: pa.Table) -> dict[Key, pa.Table]:
+    """Slice a table by reading; a reading without rows has an empty slice."""
+    rows: dict[Key, list[int]] = defaultdict(list)
+    keys = (table[name].to_pylist() for name in ("dataset", "reading_id"))
+    for at, key in enumerate(zip(*keys, strict=True)):
+        rows[key].append(at)
+    found: dict[Key, pa.Table] = defaultdict(lambda: table.slice(0, 0))
+    for key, own in rows.items():
+        is_run = own[-1] - own[0] + 1 == len(own)  # as in any table that was not changed
+        found[key] = table.slice(own[0], len(own)) if is_run else table.take(own)
     return found

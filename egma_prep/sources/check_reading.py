@@ -87,10 +87,15 @@ def check_reading(raw: RawReading, image_px: Size) -> RawReading:
     regions, region_notes = _regions_once(raw)
     checked = replace(raw, fixations=fixations, words=words, regions=regions)
     _check_whole(checked)
+    # Shares of pixel areas, -0.5 to W - 0.5, are the same after an image was resized.
+    x = (fixations.x_px + 0.5) / raw.width
+    y = (fixations.y_px + 0.5) / raw.height
+    on_image = (x >= 0) & (x < 1) & (y >= 0) & (y < 1)
     if len(fixations.begin_s):  # an image without gaze needs no place for it
         _check_aspect(checked, image_px)
-        _check_corner(checked)
-    found = fixation_notes | word_notes | _odd(checked, image_px)
+        _check_corner(checked, x[on_image], y[on_image])
+    odd = _odd(checked, image_px, x[on_image], y[on_image])
+    found = fixation_notes | word_notes | odd
     region_notes |= {"tables_perhaps_cut": raw.fixation_rows.is_cut + raw.word_rows.is_cut}
     told = {name: raw.notes.get(name, 0) + more for name, more in region_notes.items()}
     return replace(checked, notes={**raw.notes, **found, **told})
@@ -143,7 +148,11 @@ def _once(fixations: Fixations) -> tuple[int, list[int]]:
     begin_s, end_s = fixations.begin_s, fixations.end_s
     last: list[int] = []
     for row in sorted(first.tolist()):
-        while last and end_s[last[-1]] < end_s[row] and _begin_together(fixations, last[-1], row):
+        while last and end_s[last[-1]] < end_s[row]:
+            drift_s = abs(begin_s[row] - begin_s[last[-1]])
+            is_neighbour = drift_s > _ROUNDING_S + 1e-9 or begin_s[row] >= end_s[last[-1]]
+            if drift_s and is_neighbour:  # begins later by more than a rounding
+                break
             last.pop()
         last.append(row)
     copies: set[int] = set()
@@ -157,13 +166,6 @@ def _once(fixations: Fixations) -> tuple[int, list[int]]:
                 copies.add(max(row, other))
     repeats = len(begin_s) - len(first) + len(copies)
     return repeats, [row for row in last if row not in copies]
-
-
-def _begin_together(fixations: Fixations, row: int, after: int) -> bool:
-    """Tell whether two rows begin at one time, to a rounding that would leave them apart."""
-    begin_s, end_s = fixations.begin_s, fixations.end_s
-    drift_s = abs(begin_s[after] - begin_s[row])
-    return bool(drift_s == 0 or (drift_s <= _ROUNDING_S + 1e-9 and begin_s[after] < end_s[row]))
 
 
 def _is_copy(fixations: Fixations, row: int, after: int) -> bool:
@@ -220,11 +222,8 @@ def _said_once(words: Words) -> list[int]:
     rows = list(zip(words.text, words.begin_s.tolist(), words.end_s.tolist(), strict=True))
     number = Counter(rows)
     texts = Counter((begin, end) for _, begin, end in number)  # different ones in an interval
-
-    def is_alone(row: tuple[str, float, float]) -> bool:
-        return row[2] > row[1] and texts[row[1:]] == 1
-
-    copies = min((n for row, n in number.items() if is_alone(row)), default=1)
+    alone = {row for row in number if row[2] > row[1] and texts[row[1:]] == 1}
+    copies = min((number[row] for row in alone), default=1)
     runs = [len(list(run)) for _, run in groupby(rows)]
     if copies > 1 and not any(length % copies for length in runs):  # each row is followed by itself
         begins = accumulate(runs, initial=0)
@@ -237,7 +236,7 @@ def _said_once(words: Words) -> list[int]:
         _, begin_s, end_s = row
         if end_s > begin_s and (begin_s, end_s) != latest:
             spoken, latest = spoken + 1, (begin_s, end_s)
-        once = is_alone(row) or first.setdefault(row, spoken) != spoken
+        once = row in alone or first.setdefault(row, spoken) != spoken
         if seen[row] < (1 if once else -(-number[row] // copies)):
             kept.append(index)
         seen[row] += 1
@@ -252,8 +251,13 @@ def _check_no_copy(words: Words, once: Words, rows: RowsOfFile, numbers: Sequenc
     Words of no length, corrections of which several may share a time, count for nothing.
     """
     said = np.flatnonzero(once.end_s > once.begin_s).tolist()
-    said.sort(key=lambda at: (_letters(once.text[at]), once.begin_s[at], once.end_s[at]))
-    pairs = [two for two in pairwise(said) if _are_twins(once, *two)]
+    letters = ["".join(filter(str.isalnum, text.casefold())) or text for text in once.text]
+    said.sort(key=lambda at: (letters[at], once.begin_s[at], once.end_s[at]))
+    pairs = [
+        (one, other)
+        for one, other in pairwise(said)
+        if letters[one] == letters[other] and _are_twins(once, one, other)
+    ]
     twins = {at for two in pairs for at in two}
     repeats = int((words.end_s > words.begin_s).sum()) - len(said)  # left out, each with a twin
     if len(twins) <= _ONE_PAIR or len(twins) + 2 * repeats < _TWINNED * (len(said) + repeats):
@@ -266,17 +270,11 @@ def _check_no_copy(words: Words, once: Words, rows: RowsOfFile, numbers: Sequenc
     raise BadInputError("repeated_words", rows.path, what)
 
 
-def _letters(text: str) -> str:
-    return "".join(filter(str.isalnum, text.casefold())) or text
-
-
 def _are_twins(words: Words, one: int, other: int) -> bool:
-    """Tell whether two words, the later one second, are copies of one; a phrase's words are not."""
+    """Tell whether two words of the same letters, the later one second, are copies of one."""
     (begin_s, end_s), (after_s, until_s) = (
         (words.begin_s[at], words.end_s[at]) for at in (one, other)
     )
-    if _letters(words.text[one]) != _letters(words.text[other]):
-        return False
     if (words.text[one], begin_s, end_s) == (words.text[other], after_s, until_s):
         return False  # a phrase may say a word twice
     shorter_s = min(end_s - begin_s, until_s - after_s)
@@ -371,8 +369,8 @@ def _check_aspect(raw: RawReading, image_px: Size) -> None:
     raise BadInputError("other_aspect", raw.image_path, what)
 
 
-def _check_corner(raw: RawReading) -> None:
-    x, y = _looked_at(raw)
+def _check_corner(raw: RawReading, x: FloatArray, y: FloatArray) -> None:
+    """Reject gaze of which all on the image, in shares of it ``(k,)``, is near one corner."""
     if not x.size:
         return
     strips = [_strip(x), _strip(y)]
@@ -388,30 +386,18 @@ def _check_corner(raw: RawReading) -> None:
     raise BadInputError("gaze_in_a_corner", rows.path, what)
 
 
-def _looked_at(raw: RawReading) -> tuple[FloatArray, FloatArray]:
-    """Place the fixations on the image in shares of it, ``(k,)`` each.
-
-    Shares of pixel areas, -0.5 to W - 0.5, are the same after an image was resized.
-    """
-    x = (raw.fixations.x_px + 0.5) / raw.width
-    y = (raw.fixations.y_px + 0.5) / raw.height
-    on_image = (x >= 0) & (x < 1) & (y >= 0) & (y < 1)
-    return x[on_image], y[on_image]
-
-
 def _strip(share: FloatArray) -> float:
     """Measure the strip along the nearer edge that holds all gaze, as a share of the image."""
     return float(min(share.max(), 1 - share.min()))
 
 
-def _odd(raw: RawReading, image_px: Size) -> dict[str, int]:
+def _odd(raw: RawReading, image_px: Size, x: FloatArray, y: FloatArray) -> dict[str, int]:
     """Count what a true reading may have, but few do."""
     gaze, words = raw.fixations, raw.words
     on_image = (gaze.x_px >= 0) & (gaze.x_px < raw.width)
     on_image &= (gaze.y_px >= 0) & (gaze.y_px < raw.height)
     length_s = gaze.end_s - gaze.begin_s
     seen_s, all_s = float(length_s[on_image].sum()), float(length_s.sum())
-    x, y = _looked_at(raw)
     small = len(x) >= _ENOUGH and (
         max(np.ptp(x), np.ptp(y)) < _PATCH or max(_strip(x), _strip(y)) < _QUARTER
     )

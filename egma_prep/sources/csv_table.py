@@ -6,12 +6,11 @@ import gzip
 import io
 import math
 import re
-import sys
 import zlib
-from collections import ChainMap
+from collections import ChainMap, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from itertools import chain, islice, pairwise
 
 import numpy as np
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from egma_prep.errors import BadInputError
 from egma_prep.sources.manifests import manifest, required_columns
-from egma_prep.sources.values import decoded, id_key, is_blank, number
+from egma_prep.sources.values import BLANKS, decoded, id_key, is_blank, number
 
 MAX_TABLE_BYTES = 256 * 2**20
 """Six times the largest table that is read whole."""
@@ -62,6 +61,7 @@ class Table:
     copied: frozenset[str] = frozenset()
     header: Sequence[str] = field(default=(), compare=False)
     is_cut: bool = field(default=False, compare=False)
+    _rows: dict[str, dict[str, list[int]]] = field(default_factory=dict, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), ()))
@@ -90,8 +90,11 @@ class Table:
 
     def rows_where(self, name: str, value: str) -> list[int]:
         """Find the rows of an id, however it is written there."""
-        key = id_key(value)
-        return [index for index, cell in enumerate(self.columns[name]) if id_key(cell) == key]
+        if name not in self._rows:  # a patient's table is asked several times for each image
+            rows = self._rows[name] = defaultdict[str, list[int]](list)
+            for row, cell in enumerate(self.columns[name]):
+                rows[id_key(cell)].append(row)
+        return self._rows[name].get(id_key(value), [])
 
     def excerpts(self, name: str, wanted: Collection[str]) -> dict[str, "Table"]:
         """Group the rows by a column of ids; wanted ones without rows get none."""
@@ -160,7 +163,8 @@ class Table:
 
 
 def _value(cell: str) -> object:
-    plain = "" if is_blank(cell) else cell.strip().lower()
+    plain = cell.strip().lower()
+    plain = "" if plain in BLANKS else plain
     with contextlib.suppress(ValueError):
         if "_" not in plain and math.isfinite(value := float(plain)):
             return value
@@ -199,29 +203,31 @@ def parse_csv(
     text = decoded(_unpacked(data, path), path)
     records = _records(text, path)
     first_row = [name.strip() for name in next(records, [])]
-    # Patients' tables are kept while a run is planned; the names of their columns are the same.
-    header = [sys.intern(name) for name in _as_released(first_row)]
-    header, records = _fitted(header, records, path)
+    header, records = _fitted([*_as_released(tuple(first_row))], records, path)
     named = [at for at, name in enumerate(header) if name and not name.startswith("Unnamed")]
     places = _places({at: header[at] for at in named}, keep)
     values: dict[int, list[str]] = {at: [] for same in places.values() for at in same}
     blank_rows: list[int] = []
-    first = 0
+    first, lead, last = 0, named[0] if named else 0, first_row[-1:]
     while rows := list(islice(records, _ROWS_AT_A_TIME)):
-        full = []
-        for row_in_file, row in enumerate(rows, first):
-            if _is_blank_row(row, named) or _is_header_again(row, first_row):
-                blank_rows.append(row_in_file)
-            elif len(row) != len(header):
-                what = (
-                    f"{path}, row {row_in_file + 1} has {len(row)} cells for {len(header)} columns"
-                )
+        odd = {  # of another length, or with a first or last cell as of a row that says nothing
+            at: row
+            for at, row in enumerate(rows)
+            if len(row) != len(header)
+            or row[lead].strip().lower() in BLANKS
+            or [row[-1].strip()] == last
+        }
+        empty = {at for at, row in odd.items() if not named or _says_nothing(row, named, first_row)}
+        for at, row in odd.items():
+            if len(row) != len(header) and at not in empty:
+                found = f"{len(row)} cells for {len(header)} columns"
+                what = f"{path}, row {first + at + 1} has {found}"
                 raise BadInputError("bad_csv", path, what)
-            else:
-                full.append(row)
+        full = [row for at, row in enumerate(rows) if at not in empty] if empty else rows
         cells = list(zip(*full, strict=True))
         for at, column in values.items():
             column += cells[at] if full else ()
+        blank_rows += [first + at for at in sorted(empty)]
         first += len(rows)
     numbers = sorted(set(range(first)) - set(blank_rows)) if blank_rows else None
     twice = {name for name, same in places.items() if len(same) > 1}
@@ -250,7 +256,8 @@ def _places(named: dict[int, str], keep: Collection[str] | None) -> dict[str, li
     return places
 
 
-def _as_released(header: list[str]) -> list[str]:
+@lru_cache(maxsize=256)  # patients' tables have the same few headers, and share their texts
+def _as_released(header: tuple[str, ...]) -> tuple[str, ...]:
     """Spell the names of a released table as they were, where capitals or R's dots were changed.
 
     The same name may have other capitals in another table: of those that have all they need in the
@@ -265,10 +272,10 @@ def _as_released(header: list[str]) -> list[str]:
     ]
     alike.sort(key=lambda names: -len(names.keys() & there))
     spelled = ChainMap(*alike)  # the first that has a name
-    return [
+    return tuple(
         spelled.get(fold) or _changed_by_r().get(name, name)
         for fold, name in zip(folded, header, strict=True)
-    ]
+    )
 
 
 def _folded(name: str) -> str:
@@ -312,22 +319,16 @@ def _texts(declared: object) -> Iterator[str]:
         yield declared
 
 
-def _is_blank_row(row: list[str], named: list[int]) -> bool:
-    """Tell a row in which nothing is written, but perhaps an index.
+def _says_nothing(row: list[str], named: list[int], first_row: list[str]) -> bool:
+    """Tell a row in which nothing is written, but perhaps an index, or the header again.
 
     A spreadsheet leaves empty cells, pandas and R one spelling of "nothing" in all of them. That a
     word is "none" and its times are empty is no such row, but damage.
     """
-    if named and named[0] < len(row) and not is_blank(row[named[0]]):
-        return False  # as nearly every row
     cells = {row[at].strip() for at in named if at < len(row)}
-    return len(cells) <= 1 and all(map(is_blank, cells))
-
-
-def _is_header_again(row: list[str], first_row: list[str]) -> bool:
-    if not 2 <= len(row) == len(first_row) or row[-1].strip() != first_row[-1]:
-        return False  # as nearly every row
-    return [cell.strip("\ufeff ") for cell in row] == first_row
+    if len(cells) <= 1 and all(cell.lower() in BLANKS for cell in cells):
+        return True
+    return len(row) > 1 and [cell.strip("\ufeff ") for cell in row] == first_row
 
 
 def _fitted(

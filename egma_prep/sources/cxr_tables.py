@@ -1,23 +1,19 @@
 """What MIMIC-CXR-JPG's tables say of an image (FORMATS, section 4)."""
 
-from collections import Counter
 from collections.abc import Mapping
-from functools import partial
 
-from egma_prep.errors import BadInputError
 from egma_prep.sources import extras
 from egma_prep.sources.csv_table import Table
 from egma_prep.sources.manifests import columns_of, manifest, required_columns
 from egma_prep.sources.reading import ImageFacts
-from egma_prep.sources.values import id_key, pixels
+from egma_prep.sources.values import id_key
 
-columns, required = partial(columns_of, "mimic-cxr"), partial(required_columns, "mimic-cxr")
-
-
-def read_columns(table: str) -> list[str]:
-    """List the columns that are read of one table."""
-    labels = manifest("mimic-cxr")["labels"].get(table, [])
-    return [*columns(table).values(), *labels]
+_KEYS = {"metadata": "dicom_id", "split": "dicom_id", "chexpert": "study_id"}
+_LABELS = manifest("mimic-cxr")["labels"]
+COLUMNS = {table: columns_of("mimic-cxr", table) for table in _KEYS}
+REQUIRED = {table: required_columns("mimic-cxr", table) for table in _KEYS}
+READ = {table: [*COLUMNS[table].values(), *_LABELS.get(table, [])] for table in _KEYS}
+"""The columns that are read of each table."""
 
 
 class ImageTables:
@@ -29,66 +25,32 @@ class ImageTables:
 
     def facts(self, dicom_id: str, study_id: str) -> ImageFacts:
         """Look up one image; what is missing or damaged is None, and counted."""
-        labels, notes = self._labels(study_id)
-        view, split = (
-            self._cell(kind, kind_of, dicom_id)
-            for kind, kind_of in (("metadata", "view"), ("split", "split"))
-        )
-        notes["contradicted_rows"] = sum(
-            self._is_contradicted(kind, one)
-            for kind, one in (("metadata", dicom_id), ("split", dicom_id), ("chexpert", study_id))
-        )
+        ids = {"dicom_id": id_key(dicom_id), "study_id": id_key(study_id)}
+        told = {table: self._row(table, ids[key]) for table, key in _KEYS.items()}
+        metadata, split, chexpert = (row or {} for row in told.values())
+        labels, notes = extras.labels(chexpert, _LABELS["chexpert"], tuple(_LABELS["values"]))
+        if chexpert:
+            notes["labels_left_out"] += sum(name not in chexpert for name in _LABELS["chexpert"])
+        notes["without_chexpert"] = told["chexpert"] == {}
+        notes["contradicted_rows"] = sum(row is None for row in told.values())
         return ImageFacts(
-            self._size(dicom_id),
-            extras.known_view(view),
-            extras.known_split(split),
-            labels,
+            extras.known_size(metadata, COLUMNS["metadata"]),
+            extras.known_view(metadata.get(COLUMNS["metadata"]["view"], "")),
+            extras.known_split(split.get(COLUMNS["split"]["split"], "")),
+            {f"chexpert:{name}": value for name, value in labels.items()},
             dict(+notes),
         )
 
-    def _row(self, kind: str, key: str, value: str) -> tuple[Table, int] | None:
-        table = self._tables.get(kind)
-        if table is None:
+    def _row(self, name: str, key: str) -> Mapping[str, str] | None:
+        """Find an id's row: empty if there is none, None if two contradict each other."""
+        if name not in self._tables:
+            return {}
+        if name not in self._rows:
+            self._rows[name] = _rows_by_id(self._tables[name], COLUMNS[name][_KEYS[name]])
+        row = self._rows[name].get(key, -1)
+        if row is None:
             return None
-        if kind not in self._rows:
-            self._rows[kind] = _rows_by_id(table, columns(kind)[key])
-        row = self._rows[kind].get(id_key(value))
-        return None if row is None else (table, row)
-
-    def _is_contradicted(self, kind: str, value: str) -> bool:
-        return id_key(value) in (rows := self._rows.get(kind, {})) and rows[id_key(value)] is None
-
-    def _size(self, dicom_id: str) -> tuple[int, int] | None:
-        names, path = columns("metadata"), "the metadata"
-        try:
-            width, height = (
-                pixels(self._cell("metadata", side, dicom_id), path, names[side])
-                for side in ("width", "height")
-            )
-        except BadInputError:  # the image tells it
-            return None
-        return width, height
-
-    def _cell(self, kind: str, name: str, dicom_id: str) -> str:
-        found = self._row(kind, "dicom_id", dicom_id)
-        if found is None:
-            return ""
-        table, row = found
-        cells = table.columns.get(columns(kind)[name])
-        return cells[row] if cells else ""
-
-    def _labels(self, study_id: str) -> tuple[dict[str, float], Counter[str]]:
-        declared = manifest("mimic-cxr")["labels"]
-        found = self._row("chexpert", "study_id", study_id)
-        if found is None:
-            told = self._is_contradicted("chexpert", study_id)
-            return {}, Counter(without_chexpert=int(not told))
-        table, row = found
-        there = [name for name in declared["chexpert"] if name in table.columns]
-        cells = {name: table.columns[name][row] for name in there}
-        labels, notes = extras.labels(cells, there, tuple(declared["values"]), table.path)
-        notes["labels_left_out"] += len(declared["chexpert"]) - len(there)
-        return {f"chexpert:{name}": value for name, value in labels.items()}, notes
+        return {} if row < 0 else self._tables[name].row(row)
 
 
 def _rows_by_id(table: Table, key: str) -> dict[str, int | None]:

@@ -8,12 +8,14 @@ from typing import NamedTuple
 from egma_prep.errors import BadInputError, BadUsageError
 from egma_prep.images import image_size as size_in_header
 from egma_prep.sources.csv_table import Table
-from egma_prep.sources.cxr_tables import ImageTables, read_columns, required
+from egma_prep.sources.cxr_tables import READ, REQUIRED, ImageTables
 from egma_prep.sources.files import IMAGES, MAY_BE_CUT, NOT_UNPACKED, InputFiles
 from egma_prep.sources.manifests import manifest
 from egma_prep.sources.reading import PlannedReading
 
 _LAYOUT = manifest("mimic-cxr")["layout"]
+IMAGE_SUFFIXES = _LAYOUT["image_suffixes"]
+"""Of the names that an image's file may have, the likely ones first."""
 _PACKED_PATIENTS = re.compile(r"(files|p\d+)\.\w+", re.IGNORECASE)
 _ANY_ID = "-".join(["[0-9a-f]" * 8] * 5)  # a DICOM id, as a glob
 _TOLD_BY = {"metadata": "view", "split": "split", "chexpert": "CheXpert labels"}
@@ -30,7 +32,7 @@ class CxrTree(NamedTuple):
         DICOM ids are unique, so that a flat folder of images is as good, but --images alone: a
         DATA that holds images so is nobody's release.
         """
-        names = image_names(planned.dicom_id)
+        names = [f"{planned.dicom_id}{suffix}" for suffix in IMAGE_SUFFIXES]
         flat = [f"{IMAGES}{name}" for name in names] if files.images is not None else []
         return self._first(files, planned, [f"/{name}" for name in names], flat)
 
@@ -47,7 +49,7 @@ class CxrTree(NamedTuple):
                 self._remark_missing(files, kind, told)
                 continue
             try:
-                table = files.columns(path, read_columns(kind), required(kind))
+                table = files.columns(path, READ[kind], REQUIRED[kind])
             except BadInputError as error:
                 files.remark(
                     path, f"passed over, so that no reading has its {told} from there ({error})"
@@ -57,7 +59,7 @@ class CxrTree(NamedTuple):
             found[kind] = table
             if table.is_cut:
                 files.remark(path, MAY_BE_CUT)
-            for name in sorted(table.repeated & {*read_columns(kind)}):
+            for name in sorted(table.repeated & {*READ[kind]}):
                 files.remark(path, f"the column {name!r} stands there twice, and is left out")
         return ImageTables(found)
 
@@ -124,7 +126,7 @@ def cxr_tree(files: InputFiles) -> CxrTree:
     if (
         not homes
         and files.images
-        and any(files.matching(IMAGES, one) for one in image_names(_ANY_ID))
+        and any(files.matching(IMAGES, f"{_ANY_ID}{suffix}") for suffix in IMAGE_SUFFIXES)
     ):
         homes = [IMAGES]
     packed = [
@@ -146,11 +148,6 @@ def cxr_tree(files: InputFiles) -> CxrTree:
 
 def _roots(files: InputFiles) -> list[str]:
     return [""] if files.images is None else [IMAGES, ""]
-
-
-def image_names(dicom_id: str) -> list[str]:
-    """List the names that an image's file may have, the likely ones first."""
-    return [f"{dicom_id}{suffix}" for suffix in _LAYOUT["image_suffixes"]]
 
 
 def image_size(files: InputFiles, path: str) -> tuple[int, int]:

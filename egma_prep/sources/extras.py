@@ -1,26 +1,18 @@
 """What a reading can do without: left out where it is absent or damaged, and counted."""
 
-import contextlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+
+import numpy as np
 
 from egma_prep.errors import BadInputError
 from egma_prep.sources.csv_table import Table
 from egma_prep.sources.manifests import manifest
-from egma_prep.sources.values import MOST_PX, is_blank, label, number, optional_text
+from egma_prep.sources.values import BLANKS, MOST_PX, is_blank, known_numbers, pixels
 
-_VIEW = re.compile(r"[A-Z][A-Z ]{0,15}", re.IGNORECASE)
+_VIEW = re.compile(r"[A-Z][A-Z ]{0,15}")
 Corners = tuple[float, float, float, float]
-
-
-@contextlib.contextmanager
-def noting(notes: Counter[str], name: str) -> Iterator[None]:
-    """Pass over a fault of the input, and count it under one of `errors.NOTES`."""
-    try:
-        yield
-    except BadInputError:
-        notes[name] += 1
 
 
 def known_split(text: str) -> str | None:
@@ -34,8 +26,17 @@ def known_view(text: str) -> str | None:
 
     DICOM's code strings are capitals, so that a table with others was changed (``ap``).
     """
-    view = (optional_text(text) or "").upper()
-    return view if view and _VIEW.fullmatch(view) else None
+    view = text.strip().upper()
+    return view if _VIEW.fullmatch(view) and view.lower() not in BLANKS else None
+
+
+def known_size(row: Mapping[str, str], names: Mapping[str, str]) -> tuple[int, int] | None:
+    """Take an image's width and height of a row; None where one is not told, or damaged."""
+    try:
+        width, height = (pixels(row.get(names[side], ""), "", side) for side in ("width", "height"))
+    except BadInputError:
+        return None
+    return width, height
 
 
 def absent(split: str | None, view: str | None) -> Counter[str]:
@@ -44,35 +45,28 @@ def absent(split: str | None, view: str | None) -> Counter[str]:
 
 
 def labels(
-    row: Mapping[str, str], names: Iterable[str], values: tuple[float, ...], where: str
+    row: Mapping[str, str], names: Iterable[str], values: tuple[float, ...]
 ) -> tuple[dict[str, float], Counter[str]]:
     """Read the labels of a row by their columns, and count the damaged ones; blanks are neither."""
-    notes: Counter[str] = Counter()
-    found = {}
-    for name in names:
-        cell = row.get(name, "")
-        if is_blank(cell):
-            continue
-        try:  # without a context: MIMIC-CXR's images have five million labels
-            found[name] = label(cell, values, where, name)
-        except BadInputError:
-            notes["labels_left_out"] += 1
-    return found, notes
+    told = {name: row[name] for name in names if not is_blank(row.get(name, ""))}
+    numbers = known_numbers(told.values()).tolist()
+    found = {name: value for name, value in zip(told, numbers, strict=True) if value in values}
+    return found, Counter(labels_left_out=len(told) - len(found))
 
 
 def corners(
     table: Table, names: Mapping[str, str], rows: Iterable[int], notes: Counter[str]
-) -> Iterator[tuple[int, Corners]]:
+) -> list[tuple[int, Corners]]:
     """Read rows of boxes or ellipses: x0 <= x1, y0 <= y1, in pixels; damaged ones are left out."""
-    for row in rows:
-        with noting(notes, "regions_left_out"):
-            cells = ((side, table.columns[names[side]][row]) for side in ("x0", "y0", "x1", "y1"))
-            x0, y0, x1, y1 = (_coordinate(table, row, names[side], cell) for side, cell in cells)
-            yield row, (min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1))
-
-
-def _coordinate(table: Table, row: int, name: str, cell: str) -> float:
-    value = number(cell, table.path, table.place(row, name))
-    if abs(value) > MOST_PX:  # off the image is legal, off every image is not
-        raise BadInputError("bad_number", table.path, f"{table.place(row, name)} is {cell}")
-    return value
+    chosen = list(rows)
+    x0, y0, x1, y1 = (
+        known_numbers(table.columns[names[side]][row] for row in chosen)
+        for side in ("x0", "y0", "x1", "y1")
+    )
+    left, top = np.minimum(x0, x1), np.minimum(y0, y1)
+    sides = np.column_stack([left, top, np.maximum(x0, x1), np.maximum(y0, y1)])  # (n, 4)
+    # Off the image is legal, off every image is not; NaN stands for a damaged cell.
+    sound = (np.abs(sides) <= MOST_PX).all(axis=1)
+    notes["regions_left_out"] += int((~sound).sum())
+    placed = zip(chosen, sides.tolist(), sound, strict=True)
+    return [(row, (one[0], one[1], one[2], one[3])) for row, one, is_sound in placed if is_sound]

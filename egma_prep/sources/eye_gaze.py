@@ -1,10 +1,8 @@
 """EYE GAZE (egd-cxr): a reading's rows, and the tree as PhysioNet ships it (FORMATS, 2, 5.2)."""
 
-import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +31,7 @@ from egma_prep.sources.transcripts import phrases_of, words
 from egma_prep.sources.values import (
     check_intervals,
     dicom_id,
+    known_numbers,
     number,
     numbered_id,
 )
@@ -54,7 +53,8 @@ class Pads(NamedTuple):
     right: float
 
 
-columns, required = partial(columns_of, "eye-gaze"), partial(required_columns, "eye-gaze")
+COLUMNS = {table: columns_of("eye-gaze", table) for table in _TABLES}
+REQUIRED = {table: required_columns("eye-gaze", table) for table in _TABLES}
 
 
 def plan_row(row: Mapping[str, str], path: str) -> PlannedReading:
@@ -65,7 +65,7 @@ def plan_row(row: Mapping[str, str], path: str) -> PlannedReading:
     BadInputError
         If its ids cannot be used.
     """
-    names = columns("master_sheet")
+    names = COLUMNS["master_sheet"]
     image = dicom_id(row[names["dicom_id"]], path)
     subject, study = (
         numbered_id(row[names[f"{whose}_id"]], path, f"the {whose} id")
@@ -75,7 +75,7 @@ def plan_row(row: Mapping[str, str], path: str) -> PlannedReading:
 
 
 MASTER_SHEET = MetadataTable(
-    DATASET, columns("master_sheet")["dicom_id"], required("master_sheet"), plan_row
+    DATASET, COLUMNS["master_sheet"]["dicom_id"], REQUIRED["master_sheet"], plan_row
 )
 
 
@@ -110,7 +110,7 @@ def raw_reading(
     """
     row, sheet = planned.row, planned.metadata_path
     image = planned.dicom_id
-    found, notes = labels(row, sheet)
+    found, notes = labels(row)
     notes.update(cxr.notes)
     notes.update(extras.absent(cxr.split, cxr.view))
     table, border = tables["fixations"], pads(row, sheet)
@@ -174,7 +174,7 @@ def seen_size(table: Table, image: str, border: Pads) -> SeenSize | None:
 
     None where too few fixations are on the image, or they contradict each other.
     """
-    names, screen = columns("fixations"), manifest("eye-gaze")["screen"]
+    names, screen = COLUMNS["fixations"], manifest("eye-gaze")["screen"]
     rows = valid_rows(table, image)
     x, y, across, down = (
         _optional(table, rows, names[name]) for name in ("x", "y", "screen_x", "screen_y")
@@ -231,16 +231,16 @@ def _size(
 def _check_reach(table: Table, rows: list[int], size: Size, image_path: str) -> None:
     """Reject gaze beyond an image: the release writes what lies beyond the original as negative."""
     for name, side, sense in zip("xy", size, ("wide", "high"), strict=True):
-        reach = table.numbers(columns("fixations")[name], rows).max()
+        reach = table.numbers(COLUMNS["fixations"][name], rows).max()
         if reach > side * (1 + _SIZE_ERROR) + 1:
             what = f"{image_path} is {side} pixels {sense}, gaze reaches {reach:g}"
             raise BadInputError("no_metadata_row", image_path, f"{what}: it was made smaller")
 
 
-def labels(row: Mapping[str, str], path: str) -> tuple[dict[str, float], Counter[str]]:
+def labels(row: Mapping[str, str]) -> tuple[dict[str, float], Counter[str]]:
     """Read the master sheet's 0/1 and CheXpert columns; blanks are left out, damage is counted."""
     declared = manifest("eye-gaze")["labels"]
-    found, notes = extras.labels(row, declared["columns"], tuple(declared["values"]), path)
+    found, notes = extras.labels(row, declared["columns"], tuple(declared["values"]))
     missing = [name for name in declared["columns"] if name not in row]
     if len(missing) == len(declared["columns"]):
         notes["without_labels"] = 1
@@ -251,7 +251,7 @@ def labels(row: Mapping[str, str], path: str) -> tuple[dict[str, float], Counter
 
 def pads(row: Mapping[str, str], path: str) -> Pads:
     """Read the image's border from its master sheet row."""
-    names = columns("master_sheet")
+    names = COLUMNS["master_sheet"]
     border = Pads(*(number(row.get(names[side], ""), path, names[side]) for side in Pads._fields))
     if min(shown_px(border)) <= 0 or min(border) < 0:
         raise BadInputError("bad_number", path, f"{path}: pads {tuple(border)} leave no image")
@@ -277,7 +277,7 @@ def fixations(
     Fixations, dict
         And the counts of rows mended or doubted.
     """
-    names = columns("fixations")
+    names = COLUMNS["fixations"]
     shown = table.rows_where(names["dicom_id"], image)
     valid = valid_rows(table, image)
     blinks = sorted({*shown} - {*valid})
@@ -308,7 +308,7 @@ def samples(
 
     The release has such positions of fixations alone; its whole numbers are pixels' own.
     """
-    names, screen = columns("samples"), manifest("eye-gaze")["screen"]
+    names, screen = COLUMNS["samples"], manifest("eye-gaze")["screen"]
     _check_sessions(table, range(len(table)), image)
     time_s = table.numbers(names["time"])
     check_intervals(time_s, time_s, table.path, table.place_of_row)
@@ -333,13 +333,13 @@ def samples_of(
     """Read a reading's rows of the table of samples in a folder, if they are to be read."""
     if options.gaze_from != "samples":
         return None
-    names, path = columns("samples"), f"{home}{_TABLES['samples']['file']}"
+    names, path = COLUMNS["samples"], f"{home}{_TABLES['samples']['file']}"
     return files.excerpt(path, names["dicom_id"], planned.dicom_id, [*names.values()])
 
 
 def valid_rows(table: Table, image: str) -> list[int]:
     """Find one image's fixations among the table's rows: blinks and saccades have FPOGV = 0."""
-    names = columns("fixations")
+    names = COLUMNS["fixations"]
     shown = table.rows_where(names["dicom_id"], image)
     is_valid = table.numbers(names["valid"], shown) != 0
     return [row for row, keep in zip(shown, is_valid, strict=True) if keep]
@@ -348,11 +348,7 @@ def valid_rows(table: Table, image: str) -> list[int]:
 def _optional(table: Table, rows: Sequence[int], name: str) -> FloatArray:
     """Read numbers that a heatmap does not need; NaN where they are absent or damaged."""
     cells = table.columns.get(name)
-    found = np.full(len(rows), np.nan)
-    for at, row in enumerate(rows if cells else ()):
-        with contextlib.suppress(BadInputError):
-            found[at] = number(table.columns[name][row], table.path, name)
-    return found
+    return known_numbers(cells[row] if cells else "" for row in rows)
 
 
 def shown_px(border: Pads) -> tuple[float, float]:
@@ -394,7 +390,7 @@ def remap_vertical(y_px: FloatArray, height: int, border: Pads, vertical: str) -
 
 def boxes(table: Table | None, image: str, notes: Counter[str]) -> list[Region]:
     """Read one image's anatomical boxes; what is missing or damaged is left out and counted."""
-    names = columns("boxes")
+    names = COLUMNS["boxes"]
     told = table.rows_where(names["dicom_id"], image) if table else []
     rows = table.distinct(told, names.values()) if table else []
     notes["regions_twice"] += len(told) - len(rows)
@@ -412,7 +408,7 @@ def boxes(table: Table | None, image: str, notes: Counter[str]) -> list[Region]:
 
 
 def _check_one_session(table: Table, rows: list[int], image: str) -> None:
-    if not table.rows_where(columns("fixations")["dicom_id"], image):
+    if not table.rows_where(COLUMNS["fixations"]["dicom_id"], image):
         raise BadInputError("no_gaze_rows", table.path, f"{table.path} has no row of {image}")
     if not rows:
         what = f"{table.path} has no valid fixation of {image}"
@@ -421,7 +417,7 @@ def _check_one_session(table: Table, rows: list[int], image: str) -> None:
 
 
 def _check_sessions(table: Table, rows: Sequence[int], image: str) -> None:
-    said = table.columns[columns("fixations")["session"]]
+    said = table.columns[COLUMNS["fixations"]["session"]]
     sessions = sorted({said[row].strip().removesuffix(".0") for row in rows})
     if len(sessions) > 1:
         what = f"{table.path} has {image} in sessions {', '.join(sessions)}"
@@ -477,8 +473,8 @@ def _with_rows(
     images = {plan.reading_id for plan in listed if isinstance(plan, PlannedReading)}
 
     def excerpts(kind: str) -> dict[str, Table]:
-        table = files.columns(_TABLES[kind]["file"], list(columns(kind).values()), required(kind))
-        return table.excerpts(columns(kind)["dicom_id"], images)
+        table = files.columns(_TABLES[kind]["file"], list(COLUMNS[kind].values()), REQUIRED[kind])
+        return table.excerpts(COLUMNS[kind]["dicom_id"], images)
 
     try:
         gaze = excerpts("fixations")

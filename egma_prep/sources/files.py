@@ -13,7 +13,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from egma_prep.errors import BadInputError, BadUsageError, remembered, unreadable
+from egma_prep.errors import BadInputError, BadUsageError, unreadable
 from egma_prep.sources.csv_index import Index, index_of
 from egma_prep.sources.csv_table import MAX_TABLE_BYTES, Table, parse_csv
 from egma_prep.sources.manifests import manifest
@@ -92,6 +92,7 @@ class InputFiles:
         self._is_ahead = False
         self.as_published, self.differing = as_published, set[str]()
         self._releases: dict[str, Release] | None = None
+        self._lists: dict[str, Fingerprint] = {}
 
     def place(self, path: str) -> Path:
         """Tell where a path lies."""
@@ -149,22 +150,24 @@ class InputFiles:
         self.fingerprints[path] = {"size": -1}
         found = path
         try:
+            tree, inside = self._at(path)
             try:
-                seen = self._look(path)
+                seen = tree.look(inside)
             except (FileNotFoundError, NotADirectoryError):
                 found = self.spelled(path)
                 if found == path and path.endswith(".csv") and self.has(f"{path}.gz"):
                     found = f"{path}.gz"
-                seen = self._look(found)
+                tree, inside = self._at(found)
+                seen = tree.look(inside)
             if not seen.regular and self.has(inner := _inside(found)):
                 self.fingerprints.pop(path)  # a folder has no content to compare later
-                found, seen = inner, self._look(inner)
+                found, (tree, inside) = inner, self._at(inner)
+                seen = tree.look(inside)
             known = self.fingerprints[found] = seen.stamp.copy()
             if not seen.regular:
                 raise BadInputError("unreadable_file", path, f"{path} is not a file")
             if known["size"] > (_MOST_BYTES_AHEAD if self._is_ahead else MAX_TABLE_BYTES):
                 raise BadInputError("oversized", path, f"{path} has {known['size']:,} bytes")
-            tree, inside = self._at(found)
             data = tree.fetch(inside) if self._is_ahead else tree.read(inside)
         except (FileNotFoundError, NotADirectoryError):
             what = "is missing"
@@ -246,14 +249,12 @@ class InputFiles:
         if self._releases is None:
             homes = manifest("mimic-cxr")["layout"]["homes"]
             lists = [LIST if home == "." else f"{home}/{LIST}" for home in homes]
-            pairs = [(root, one) for root in self._roots() for one in lists]
+            roots = [""] if self.images is None else ["", IMAGES]
+            pairs = [(root, one) for root in roots for one in lists]
             found = {path for pair in pairs for path in self.matching(*pair)}
             deepest_first = sorted(found, key=lambda path: (-len(path), path))
             self._releases = {path: self._release(path) for path in deepest_first}
         return self._releases
-
-    def _roots(self) -> list[str]:
-        return [""] if self.images is None else ["", IMAGES]
 
     def _release(self, path: str) -> Release:
         inside = path.removeprefix(IMAGES)
@@ -266,10 +267,11 @@ class InputFiles:
         The lists decide what is rejected, so they count among the inputs, and where DATA or the
         folder of images has none its absence does.
         """
-        for root in self._roots():
-            self.fingerprints.setdefault(f"{root}{LIST}", {"size": -1})
-        for place, one in self.releases().items():
-            self.fingerprints[place] = one.fingerprint
+        if not self._lists:
+            roots = [""] if self.images is None else ["", IMAGES]
+            self._lists = {f"{root}{LIST}": {"size": -1} for root in roots}
+            self._lists |= {place: one.fingerprint for place, one in self.releases().items()}
+        self.fingerprints |= self._lists
         for place, one in self.releases().items():
             home = place.removesuffix(LIST)
             if path.startswith(home):
@@ -297,10 +299,18 @@ class InputFiles:
 
     def table(self, path: str, required: Iterable[str]) -> Table:
         """Parse a CSV; the readings of one patient share its tables."""
-        table = remembered(self._tables, path, lambda: parse_csv(self.read(path), path, ()))
-        table.require(required)
-        self._remark_copies(table)
-        return table
+        if path not in self._tables:
+            try:
+                self._tables[path] = parse_csv(self.read(path), path, ())
+            except BadInputError as error:
+                self._tables[path] = error
+        found = self._tables[path]
+        if isinstance(found, BadInputError):
+            raise found
+        found.require(required)
+        if found.copied:
+            self._remark_copies(found)
+        return found
 
     def _remark_copies(self, table: Table) -> None:
         for name in sorted(table.copied):

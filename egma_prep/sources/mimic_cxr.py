@@ -8,7 +8,7 @@ import numpy as np
 from egma_prep.errors import BadUsageError, Reject
 from egma_prep.options import SourceOptions
 from egma_prep.sources import extras
-from egma_prep.sources.cxr_tables import columns, required
+from egma_prep.sources.cxr_tables import COLUMNS, REQUIRED
 from egma_prep.sources.cxr_tree import cxr_homes, cxr_tree, image_size
 from egma_prep.sources.files import InputFiles
 from egma_prep.sources.manifests import manifest
@@ -29,7 +29,7 @@ def plan_row(row: Mapping[str, str], path: str) -> PlannedReading:
     BadInputError
         If its ids cannot be used.
     """
-    names = columns("metadata")
+    names = COLUMNS["metadata"]
     image = dicom_id(row[names["dicom_id"]], path)
     study, subject = (
         numbered_id(row[names[f"{whose}_id"]], path, f"the {whose} id")
@@ -39,7 +39,7 @@ def plan_row(row: Mapping[str, str], path: str) -> PlannedReading:
     return PlannedReading(DATASET, image, subject, study, image, path, kept)
 
 
-METADATA = MetadataTable(DATASET, columns("metadata")["dicom_id"], required("metadata"), plan_row)
+METADATA = MetadataTable(DATASET, COLUMNS["metadata"]["dicom_id"], REQUIRED["metadata"], plan_row)
 
 
 def raw_reading(
@@ -109,7 +109,7 @@ class MimicCxr:
                 f"{files.root} has no mimic-cxr-2.*-metadata.csv.gz; copy it from MIMIC-CXR-JPG, or"
                 " give its folder by --images DIR"
             )
-        files.table(path, required("metadata"))  # without it there is nothing to plan
+        files.table(path, REQUIRED["metadata"])  # without it there is nothing to plan
         here = tree.patients(files)
         plans = plan_tables(files, [path], METADATA, ())
         return by_subject(

@@ -7,8 +7,8 @@ from egma_prep.errors import BadInputError, Reject
 from egma_prep.options import SourceOptions
 from egma_prep.sources import eye_gaze, reflacx
 from egma_prep.sources.csv_table import Table
-from egma_prep.sources.cxr_tables import ImageTables, required
-from egma_prep.sources.cxr_tree import cxr_tree, image_names, image_size
+from egma_prep.sources.cxr_tables import REQUIRED, ImageTables
+from egma_prep.sources.cxr_tree import IMAGE_SUFFIXES, cxr_tree, image_size
 from egma_prep.sources.files import NOT_UNPACKED, InputFiles
 from egma_prep.sources.manifests import manifest
 from egma_prep.sources.planning import MetadataTable, plan_tables
@@ -45,9 +45,18 @@ class MimicEye:
     ) -> RawReading:
         """Read one reading of either dataset."""
         patient = f"{_PREFIX}{planned.subject_id}"
-        if planned.dataset == reflacx.DATASET:
-            return _load_reflacx(planned, files, patient, options)
-        return _load_eye_gaze(planned, files, patient, options)
+        if planned.dataset != reflacx.DATASET:
+            return _load_eye_gaze(planned, files, patient, options)
+        folder = f"{_reflacx_home(files, patient)}/{planned.reading_id}"
+        return reflacx.raw_reading(
+            planned,
+            lambda file, names: files.table(f"{folder}/{file}", names),
+            _image_facts(files, patient, planned),
+            path := _image_path(files, planned),
+            lambda: image_size(files, path),
+            reflacx.samples_of(planned, files, f"{patient}/{_LAYOUT['reflacx']}/", options),
+            options,
+        )
 
 
 SOURCE = MimicEye()
@@ -57,13 +66,10 @@ def _patients(files: InputFiles) -> list[str]:
     return [name for name in files.folders(".") if name.lower().startswith(_PREFIX)]
 
 
-def _root(patient: str, part: str) -> str:
-    return f"{patient}/{_LAYOUT[part]}"
-
-
 def _reflacx_home(files: InputFiles, patient: str) -> str:
-    homes = [f"{_root(patient, 'reflacx')}/{name}" for name in _LAYOUT["reflacx_readings"]]
-    return next((home for home in homes if files.has(files.spelled(home))), homes[0])
+    homes = [f"{patient}/{_LAYOUT['reflacx']}/{name}" for name in _LAYOUT["reflacx_readings"]]
+    there = (home for home in homes if files.has(home) or files.has(files.spelled(home)))
+    return next(there, homes[0])
 
 
 def _reflacx_folders(files: InputFiles, patient: str) -> list[str]:
@@ -72,7 +78,7 @@ def _reflacx_folders(files: InputFiles, patient: str) -> list[str]:
 
 
 def _transcript_folders(files: InputFiles, patient: str) -> list[str]:
-    return files.folders(f"{_root(patient, 'eye_gaze')}/{_TRANSCRIPTS['folder']}")
+    return files.folders(f"{patient}/{_LAYOUT['eye_gaze']}/{_TRANSCRIPTS['folder']}")
 
 
 def _plan_patient(files: InputFiles, patient: str) -> SubjectPlan:
@@ -84,9 +90,9 @@ def _plan_patient(files: InputFiles, patient: str) -> SubjectPlan:
     except BadInputError as error:
         subject.add(Reject.of(error, "", "", "plan"))
         return subject
-    metadata = f"{_root(patient, 'reflacx')}/{_LAYOUT['reflacx_metadata']}"
+    metadata = f"{patient}/{_LAYOUT['reflacx']}/{_LAYOUT['reflacx_metadata']}"
     _plan_table(subject, files, metadata, reflacx.METADATA, _reflacx_folders)
-    sheet = f"{_root(patient, 'eye_gaze')}/{_EYE_GAZE['tables']['master_sheet']['file']}"
+    sheet = f"{patient}/{_LAYOUT['eye_gaze']}/{_EYE_GAZE['tables']['master_sheet']['file']}"
     _plan_table(subject, files, sheet, eye_gaze.MASTER_SHEET, _transcript_folders)
     for table in _image_tables(patient).values():  # what is remarked by a worker nobody is told
         if not files.has(files.spelled(table)):
@@ -119,42 +125,27 @@ def _plan_table(
 
 def _image_tables(patient: str) -> dict[str, str]:
     tables = manifest("mimic-cxr")["tables"]
-    return {kind: f"{_root(patient, 'cxr')}/{table['file']}" for kind, table in tables.items()}
+    return {kind: f"{patient}/{_LAYOUT['cxr']}/{table['file']}" for kind, table in tables.items()}
 
 
 def _image_facts(files: InputFiles, patient: str, planned: PlannedReading) -> ImageFacts:
     tables = {}
     for kind, path in _image_tables(patient).items():
         try:
-            tables[kind] = files.table(path, required(kind))
+            tables[kind] = files.table(path, REQUIRED[kind])
         except BadInputError:  # an extra; what is missing then is counted
             files.remark_copy(path)
     return ImageTables(tables).facts(planned.dicom_id, planned.study_id)
 
 
-def _load_reflacx(
-    planned: PlannedReading, files: InputFiles, patient: str, options: SourceOptions
-) -> RawReading:
-    folder = f"{_reflacx_home(files, patient)}/{planned.reading_id}"
-    return reflacx.raw_reading(
-        planned,
-        lambda file, names: files.table(f"{folder}/{file}", names),
-        _image_facts(files, patient, planned),
-        path := _image_path(files, planned),
-        lambda: image_size(files, path),
-        reflacx.samples_of(planned, files, f"{_root(patient, 'reflacx')}/", options),
-        options,
-    )
-
-
 def _load_eye_gaze(
     planned: PlannedReading, files: InputFiles, patient: str, options: SourceOptions
 ) -> RawReading:
-    root = _root(patient, "eye_gaze")
+    root = f"{patient}/{_LAYOUT['eye_gaze']}"
 
     def table(kind: str) -> Table:
         path = f"{root}/{_EYE_GAZE['tables'][kind]['file']}"
-        return files.table(path, eye_gaze.required(kind))
+        return files.table(path, eye_gaze.REQUIRED[kind])
 
     tables = {"fixations": table("fixations")}
     with contextlib.suppress(BadInputError):  # an extra; that it is missing is counted
@@ -175,7 +166,7 @@ def _load_eye_gaze(
 
 def _image_path(files: InputFiles, planned: PlannedReading) -> str:
     folder = f"{_PREFIX}{planned.subject_id}/{_LAYOUT['cxr']}/s{planned.study_id}"
-    own = [f"{folder}/{name}" for name in image_names(planned.dicom_id)]
+    own = [f"{folder}/{planned.dicom_id}{suffix}" for suffix in IMAGE_SUFFIXES]
     if files.images is not None:
         elsewhere = cxr_tree(files).image(files, planned)
         if files.has(elsewhere):

@@ -99,7 +99,7 @@ class Recordings:
         if from_ == "samples":
             fixations, rows, outside = detected(fixations, rows, options)
             notes |= outside
-        labels, damaged = labels_of(row, NAME, READINGS)
+        labels, damaged = labels_of(row, NAME)
         regions, left_out = _regions(files, f"{folder}/{REGIONS}")
         return RawReading(
             *planned.key,
@@ -141,9 +141,10 @@ def _shown(row: Mapping[str, str]) -> Rectangle | None:
 
 
 def _regions(files: InputFiles, path: str) -> tuple[list[Region], Counter[str]]:
-    notes: Counter[str] = Counter()
-    if files.has(path):
-        with extras.noting(notes, "region_tables_left_out"):
-            table = files.table(path, required_columns(NAME, "regions"))
-            return regions_of(table, columns_of(NAME, "regions"))
-    return [], notes
+    if not files.has(path):
+        return [], Counter()
+    try:
+        table = files.table(path, required_columns(NAME, "regions"))
+    except BadInputError:  # no heatmap needs it
+        return [], Counter(region_tables_left_out=1)
+    return regions_of(table, columns_of(NAME, "regions"))

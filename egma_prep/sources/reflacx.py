@@ -3,9 +3,8 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from itertools import product
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,7 +13,6 @@ from egma_prep.options import SourceOptions
 from egma_prep.sources import extras
 from egma_prep.sources.csv_table import Table
 from egma_prep.sources.cxr_tree import cxr_tree, image_size
-from egma_prep.sources.extras import noting
 from egma_prep.sources.files import InputFiles
 from egma_prep.sources.manifests import columns_of, manifest, required_columns
 from egma_prep.sources.planning import MetadataTable, by_subject, plan_tables, with_image_facts
@@ -35,10 +33,10 @@ from egma_prep.sources.values import (
     check_intervals,
     dicom_id,
     flag,
+    flags,
     is_blank,
-    label,
+    known_numbers,
     numbered_id,
-    pixels,
     require_words,
     safe_id,
 )
@@ -54,7 +52,10 @@ _DEFAULTS = SourceOptions()
 _STUDY = re.compile(r"/s(\d+)/[^/]*$")
 
 
-columns, required = partial(columns_of, "reflacx"), partial(required_columns, "reflacx")
+_TABLES, _LABELS = manifest("reflacx")["tables"], manifest("reflacx")["labels"]
+_CERTAINTIES = tuple(_LABELS["certainties"])
+COLUMNS = {table: columns_of("reflacx", table) for table in _TABLES}
+REQUIRED = {table: required_columns("reflacx", table) for table in _TABLES}
 
 
 def plan_row(row: Mapping[str, str], path: str) -> PlannedReading:
@@ -65,7 +66,7 @@ def plan_row(row: Mapping[str, str], path: str) -> PlannedReading:
     BadInputError
         If its ids cannot be used, or its authors discarded it.
     """
-    names = columns("metadata")
+    names = COLUMNS["metadata"]
     reading_id = safe_id(row[names["reading_id"]], path, "the reading id")
     if flag(row.get(names["discarded"], ""), path, names["discarded"]):
         raise BadInputError("discarded", path, f"{reading_id} is marked as discarded")
@@ -75,7 +76,7 @@ def plan_row(row: Mapping[str, str], path: str) -> PlannedReading:
     return PlannedReading(DATASET, reading_id, subject, study, image, path, row)
 
 
-METADATA = MetadataTable(DATASET, columns("metadata")["reading_id"], required("metadata"), plan_row)
+METADATA = MetadataTable(DATASET, COLUMNS["metadata"]["reading_id"], REQUIRED["metadata"], plan_row)
 
 
 def raw_reading(
@@ -104,22 +105,23 @@ def raw_reading(
     read_samples : callable, optional
         Takes the columns that ``gaze.csv`` must have, where fixations are to be found in it.
     """
-    names, row, metadata = columns("metadata"), planned.row, planned.metadata_path
+    row, names = planned.row, COLUMNS["metadata"]
+    found, notes = labels(row)
     split = extras.known_split(row.get(names["split"], "")) or cxr.split
-    found, notes = labels(row, metadata)
     notes.update(cxr.notes)
     notes.update(extras.absent(split, cxr.view))
+    told = [extras.known_size(row, names), cxr.size]
 
     def table(kind: str) -> Table:
-        return read_table(manifest("reflacx")["tables"][kind]["file"], required(kind))
+        return read_table(_TABLES[kind]["file"], REQUIRED[kind])
 
     gaze, spoken = table("fixations"), table("words")
     looks, rows = fixations(gaze), RowsOfFile.of(gaze)
     if read_samples is not None:
-        sampled = read_samples(required("samples"))
+        sampled = read_samples(REQUIRED["samples"])
         looks, rows, outside = detected(samples(sampled), RowsOfFile.of(sampled), options)
         notes.update(outside)
-    size = _size([_size_told(row, metadata), cxr.size], shown(gaze), image_path, measured, notes)
+    size = _size(told, shown(gaze), image_path, measured, notes)
     return RawReading(
         *planned.key,
         subject_id=planned.subject_id,
@@ -162,7 +164,7 @@ def shown(table: Table) -> Shown | None:
     The first is the whole image and none lies outside it (FORMATS 1.2), so that none that reaches
     the farthest both ways from the corner at the origin is a part.
     """
-    names = columns("fixations")
+    names = COLUMNS["fixations"]
     sides = [names[f"shown_{side}"] for side in ("x0", "y0", "x1", "y1")]
     try:
         table.require(sides)
@@ -216,33 +218,20 @@ def _size(
     return size
 
 
-def _size_told(row: Mapping[str, str], path: str) -> Size | None:
-    names = columns("metadata")
-    try:
-        width, height = (
-            pixels(row.get(names[side], ""), path, names[side]) for side in ("width", "height")
-        )
-    except BadInputError:
-        return None
-    return width, height
-
-
-def labels(row: Mapping[str, str], path: str) -> tuple[dict[str, float], Counter[str]]:
+def labels(row: Mapping[str, str]) -> tuple[dict[str, float], Counter[str]]:
     """Read the certainties and flags that the reading's phase asked for; count damaged ones."""
-    declared = manifest("reflacx")["labels"]
-    values = tuple(declared["certainties"])
-    found, notes = extras.labels(row, declared["certainty"], values, path)
-    for name in declared["flags"]:
-        with noting(notes, "labels_left_out"):
-            value = flag(row.get(name, ""), path, name)
-            found |= {} if value is None else {name: float(value)}
-    notes["without_labels"] = not row.keys() & {*declared["certainty"], *declared["flags"]}
+    found, notes = extras.labels(row, _LABELS["certainty"], _CERTAINTIES)
+    told = {name: row[name] for name in _LABELS["flags"] if not is_blank(row.get(name, ""))}
+    known = dict(zip(told, flags(told.values()), strict=True))
+    found |= {name: float(value) for name, value in known.items() if value is not None}
+    notes["labels_left_out"] += sum(value is None for value in known.values())
+    notes["without_labels"] = not row.keys() & {*_LABELS["certainty"], *_LABELS["flags"]}
     return {f"reflacx:{name}": value for name, value in found.items()}, notes
 
 
 def fixations(table: Table) -> Fixations:
     """Read ``fixations.csv``; off-image positions are legal."""
-    names = columns("fixations")
+    names = COLUMNS["fixations"]
     if not len(table):
         raise BadInputError("no_fixations", table.path, f"{table.path} has no rows")
     found = Fixations(
@@ -260,7 +249,7 @@ def fixations(table: Table) -> Fixations:
 
 def samples(table: Table) -> Fixations:
     """Read ``gaze.csv``: positions and degrees are blank where the eye was lost."""
-    names = columns("samples")
+    names = COLUMNS["samples"]
     time_s = table.numbers(names["time"])
     check_intervals(time_s, time_s, table.path, table.place_of_row)
     seen = ("x", "y", "px_per_deg_x", "px_per_deg_y")
@@ -281,7 +270,7 @@ def _check_degrees(found: Fixations, table: Table, names: Mapping[str, str]) -> 
 
 def words(table: Table) -> Words:
     """Read ``timestamps_transcription.csv``; zero-length words are corrections and legal."""
-    names = columns("words")
+    names = COLUMNS["words"]
     text = [word.strip() for word in table.columns[names["text"]]]
     require_words(text, table.path)
     if "" in text:
@@ -303,32 +292,45 @@ def regions(table: Callable[[str], Table], notes: Counter[str]) -> list[Region]:
         What is missing or damaged is left out and counted here.
     """
     found: list[Region] = []
-    with noting(notes, "region_tables_left_out"):
+    try:
         found += _ellipses(table("ellipses"), notes)
-    with noting(notes, "region_tables_left_out"):
+    except BadInputError:
+        notes["region_tables_left_out"] += 1
+    try:
         box = table("chest_box")
-        told = _rows_once(box, notes)
-        rows = extras.corners(box, columns("chest_box"), told, notes)
-        found += [Region("chest", "box", *corners) for _, corners in rows]
-        notes["region_tables_left_out"] += not len(box)  # each reading has one, FORMATS 1.7
+    except BadInputError:
+        notes["region_tables_left_out"] += 1
+        return found
+    placed = extras.corners(box, COLUMNS["chest_box"], _rows_once(box, notes), notes)
+    found += [Region("chest", "box", *corners) for _, corners in placed]
+    notes["region_tables_left_out"] += not len(box)  # each reading has one, FORMATS 1.7
     return found
 
 
 def _ellipses(table: Table, notes: Counter[str]) -> list[Region]:
-    declared, names = manifest("reflacx")["labels"], columns("ellipses")
-    values = tuple(declared["certainties"])
+    names = COLUMNS["ellipses"]
+    placed = extras.corners(table, names, _rows_once(table, notes), notes)
+    flagged = {
+        name: flags(cells) for name, cells in table.columns.items() if name not in names.values()
+    }
+    # Each has a label that is true (FORMATS 1.6); of one without, whose column was renamed or left
+    # out, nobody can tell what it shows.
+    known = {*_LABELS["certainty"], *_LABELS["flags"], _LABELS["free_text"]} & flagged.keys()
+    shows = [any(flagged[name][row] is not False for name in known) for row, _ in placed]
+    notes["regions_left_out"] += shows.count(False)
+    told = table.columns.get(names["certainty"], [""] * len(table))
+    certainties = [
+        None if is_blank(cell) else value
+        for cell, value in zip(told, known_numbers(told).tolist(), strict=True)
+    ]
     found = []
-    rows = extras.corners(table, names, _rows_once(table, notes), notes)
-    there = [name for name in declared["certainty"] if name in table.columns]
-    placed = list(rows)
-    notes["regions_left_out"] += _without_label(table, [row for row, _ in placed], declared)
+    there = [name for name in _LABELS["certainty"] if name in flagged]
     for (row, corners), name in product(placed, there):
-        cells = table.row(row)
-        with noting(notes, "regions_left_out"):
-            if flag(cells[name], table.path, table.place(row, name)):
-                cell, where = cells.get(names["certainty"], ""), table.place(row, "certainty")
-                certainty = None if is_blank(cell) else label(cell, values, table.path, where)
-                found.append(Region(name, "ellipse", *corners, certainty))
+        is_true, certainty = flagged[name][row], certainties[row]
+        is_known = certainty is None or certainty in _CERTAINTIES
+        if is_true and is_known:
+            found.append(Region(name, "ellipse", *corners, certainty))
+        notes["regions_left_out"] += is_true is None or (is_true and not is_known)
     return found
 
 
@@ -337,28 +339,6 @@ def _rows_once(table: Table, notes: Counter[str]) -> list[int]:
     notes["regions_twice"] += len(table) - len(rows)
     notes["tables_perhaps_cut"] += table.is_cut
     return rows
-
-
-def _without_label(table: Table, rows: list[int], declared: Mapping[str, Any]) -> int:
-    """Count the ellipses of which nobody can tell what they show.
-
-    Each has a label that is true (FORMATS 1.6); its column was renamed or left out.
-    """
-    places = columns("ellipses").values()
-    known = {*declared["certainty"], *declared["flags"], declared["free_text"]}
-    flagged = [name for name in table.columns if name not in places]
-    lost = 0
-    for row in rows:
-        said = {name for name in flagged if not _is_false(table.columns[name][row])}
-        lost += not said & known
-    return lost
-
-
-def _is_false(cell: str) -> bool:
-    try:
-        return not flag(cell, "", "")
-    except BadInputError:  # counted where it is read
-        return False
 
 
 # -- the tree -------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import codecs
 import json
 import math
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 from xml.etree import ElementTree
 
@@ -21,7 +21,7 @@ LONGEST_S = 3600.0
 """No reading is longer."""
 _MOST_XML_BYTES = 4 * 2**20  # a report has 20 kB; parsed, it takes thirty times its size
 _FLAGS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
-_BLANKS = frozenset(["", "nan", "na", "n/a", "#n/a", "<na>", "null", "none"])
+BLANKS = frozenset(["", "nan", "na", "n/a", "#n/a", "<na>", "null", "none"])
 """How spreadsheets, pandas, R and databases write nothing, in small letters."""
 _WITH_COMMA = re.compile(r"-?[\d.]*,[\d.,]*")
 _ID_SUFFIX = re.compile(r"\.(0|dcm|dicom|jpe?g|png)$", re.IGNORECASE)
@@ -90,7 +90,7 @@ def xml_document(data: bytes, path: str) -> ElementTree.Element:
 
 def is_blank(text: str) -> bool:
     """Tell an empty cell, however it was saved; not for words and ids, where "none" is a value."""
-    return not text or text.strip().lower() in _BLANKS
+    return not text or text.strip().lower() in BLANKS
 
 
 def optional_text(text: str) -> str | None:
@@ -105,30 +105,28 @@ def unglued(text: str) -> str:
 
 def number(text: object, path: str, where: str) -> float:
     """Parse a finite number."""
-    try:
-        if isinstance(text, bool) or (isinstance(text, str) and "_" in text):
-            raise ValueError
-        value = float(text)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
-        value = math.nan
-    if not math.isfinite(value):
+    value = _finite(text)
+    if math.isnan(value):
         # 1,234 is a thousand here and a little more than one there: nobody can tell.
-        why = "a number with a comma" if _has_comma(text) else "not a number"
+        has_comma = isinstance(text, str) and _WITH_COMMA.fullmatch(text.strip())
+        why = "a number with a comma" if has_comma else "not a number"
         raise BadInputError("bad_number", path, f"{where} is {_shown(text)}, {why}")
     return value
 
 
-def _has_comma(text: object) -> bool:
-    return isinstance(text, str) and bool(_WITH_COMMA.fullmatch(text.strip()))
+def known_numbers(cells: Iterable[str]) -> NDArray[np.float64]:
+    """Parse cells that a heatmap does not need: NaN where one is blank or no number."""
+    return np.array([_finite(cell) for cell in cells], dtype=np.float64)
 
 
-def label(text: str, values: Collection[float], path: str, where: str) -> float:
-    """Parse one of a label's values."""
-    value = number(text, path, where)
-    if value not in values:
-        listed = ", ".join(f"{one:g}" for one in values)
-        raise BadInputError("bad_number", path, f"{where} is {_shown(text)}, none of {listed}")
-    return value
+def _finite(text: object) -> float:
+    try:
+        if isinstance(text, bool) or (isinstance(text, str) and "_" in text):
+            return math.nan
+        value = float(text)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
+    return value if math.isfinite(value) else math.nan
 
 
 def pixels(text: str, path: str, where: str) -> int:
@@ -147,6 +145,11 @@ def flag(text: str, path: str, where: str) -> bool | None:
     if known not in _FLAGS:
         raise BadInputError("bad_flag", path, f"{where} is {_shown(text)}")
     return _FLAGS[known]
+
+
+def flags(cells: Iterable[str]) -> list[bool | None]:
+    """Parse a column of True and False; blank is False, and what is neither None."""
+    return [False if is_blank(cell) else _FLAGS.get(cell.strip().lower()) for cell in cells]
 
 
 def has_words(tokens: Iterable[str]) -> bool:

@@ -161,7 +161,8 @@ def _lock_alone(descriptor: int) -> bool | None:
 def _acquired(path: Path) -> int:
     while True:
         descriptor = open_own(path, os.O_RDWR)
-        got = _got_lock(descriptor)
+        alone = _lock_alone(descriptor)
+        got = not is_alive(_content(descriptor)) if alone is None else alone
         removed = _was_removed(path, descriptor)  # by its holder, after we opened it
         if got and not removed:
             return descriptor
@@ -169,11 +170,6 @@ def _acquired(path: Path) -> int:
         os.close(descriptor)
         if not removed:
             raise in_use(path, owner)
-
-
-def _got_lock(descriptor: int) -> bool:
-    alone = _lock_alone(descriptor)
-    return not is_alive(_content(descriptor)) if alone is None else alone
 
 
 def _was_removed(path: Path, descriptor: int) -> bool:

@@ -94,13 +94,9 @@ def retrieval(
 def _figure(
     precision: Floats, relevant: NDArray[np.bool_], k: int, groups: Labels | None
 ) -> dict[str, float]:
-    bounds = _bounds(relevant, k)
+    """Say a precision at k, what a random order is expected to reach, and what none exceeds."""
+    chance = float(relevant.mean() * min(k, relevant.shape[1]) / k)
     # No query does better than its candidates allow, so that is where "all right" lies.
-    return {**bounded_mean(precision, groups, bounds["ceiling"])._asdict(), **bounds}
-
-
-def _bounds(relevant: NDArray[np.bool_], k: int) -> dict[str, float]:
-    """Say what a random order is expected to reach, and what no order exceeds."""
-    ceiling = np.minimum(relevant.sum(1), k).mean() / k
-    chance = relevant.mean() * min(k, relevant.shape[1]) / k
-    return {"chance": float(chance), "ceiling": float(ceiling)}
+    ceiling = float(np.minimum(relevant.sum(1), k).mean() / k)
+    known = bounded_mean(precision, groups, ceiling)._asdict()
+    return {**known, "chance": chance, "ceiling": ceiling}

@@ -168,7 +168,13 @@ def tables(reports: Sequence[Report]) -> Iterator[tuple[str, Rows]]:
             return [label, "ours", *(_cell(found[label].get(cell, [])) for cell in cells)]
 
         for method, printed in declared["rows"].items():
-            rows.append([method, "paper", *(_printed(value) for value in printed)])
+            rows.append(
+                [
+                    method,
+                    "paper",
+                    *(one if isinstance(one, str) else f"{one:.2f}" for one in printed),
+                ]
+            )
             label = declared["ours"].get(method)
             if left.pop(label, None):
                 rows.append(ours(label))
@@ -266,10 +272,6 @@ def _cell(figures: Sequence[Mapping[str, float]]) -> str:
     if len(values) > 1:
         return f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f} ({len(values)})"
     return f"{values[0]:.2f} [{100 * figures[0]['low']:.2f}, {100 * figures[0]['high']:.2f}]"
-
-
-def _printed(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{value:.2f}"
 
 
 def _markdown(made: Iterable[tuple[str, Rows]], notes: Iterable[str]) -> str:

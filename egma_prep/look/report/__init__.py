@@ -1,7 +1,6 @@
 """One self-contained page about what a run wrote; nothing in it is loaded from elsewhere."""
 
 import json
-from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -67,7 +66,11 @@ def write_report(out_root: Path, to_share: bool = False) -> Path:
         "terms": terms_of(run),
         "to_share": to_share,
         "facts": [("run", fingerprint(run)), *facts(run, told)],
-        "options": _options(run),
+        "options": [
+            (f"{stage}.{name}", value)
+            for stage, values in run["options"].items()
+            for name, value in values.items()
+        ],
         "counts": counts(run, tables["readings"], rejects.to_pandas(), told),
         "words": gaze_of_words(tables["words"], passages, options, told),
         "distributions": [
@@ -107,7 +110,8 @@ def _gather(
                     key = reading.dataset, reading.reading_id
                     texts = [one.text for one in reading.sentences]
                     index.append([reading.reading_id, reading.dataset, reading.split, texts])
-                    cards.append(card_of(reading, {name: rows[name][key] for name in tables}))
+                    own = {name: rows[name][key].to_pylist() for name in tables}
+                    cards.append(card_of(reading, own))
             if with_cards:
                 parts.append((_json(cards), len(cards)))
     return _json(index), parts
@@ -117,11 +121,6 @@ def _json(content: object) -> str:
     """Write JSON that may stand in a script element: nothing in it can close one."""
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c")
-
-
-def _options(run: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    for stage, values in run["options"].items():
-        yield from ((f"{stage}.{name}", value) for name, value in values.items())
 
 
 def _template() -> jinja2.Template:

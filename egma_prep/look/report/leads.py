@@ -5,15 +5,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from egma_prep.etl.out_folder import OutFolder
-from egma_prep.etl.render_again import render_reading
+from egma_prep.etl.render_again import RENDERED_FROM, render_reading
 from egma_prep.options import Options, with_changes
-from egma_prep.shards.schema import Rows, key_of
+from egma_prep.shards.schema import key_of
 from egma_prep.shards.tables import read_parquet
 
-Inputs = list[tuple[dict[str, Any], dict[str, Rows]]]
+Inputs = list[tuple[dict[str, Any], dict[str, pa.Table]]]
 
 LEADS_S = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
 _SAMPLE = 150
@@ -49,13 +50,11 @@ def by_lead(out: OutFolder, options: Options) -> list[Lead]:
     readings = read_parquet(out.table("readings")).to_pylist()
     seen = [row for row in readings if row["fixations_on_image"]]
     chosen = seen[:: -(-len(seen) // _SAMPLE) or 1]
-    tables = ("words", "fixations", "sentences")
     inputs: Inputs = []
     for part in sorted({row["part"] for row in chosen}):
-        rows = out.part_rows(part, tables)
+        tables = out.part_rows(part, RENDERED_FROM)
         for facts in (row for row in chosen if row["part"] == part):
-            key = key_of(facts)
-            inputs.append((facts, {name: rows[name][key] for name in tables}))
+            inputs.append((facts, {name: tables[name][key_of(facts)] for name in tables}))
     return [_measured(lead_s, inputs, options) for lead_s in (LEADS_S if inputs else ())]
 
 
@@ -64,8 +63,8 @@ def _measured(lead_s: float, inputs: Inputs, options: Options) -> Lead:
     wanted = with_changes(options, {"render": changes})
     made = [
         (facts["subject_id"], sentence)
-        for facts, rows in inputs
-        for sentence in render_reading(facts, rows, wanted)["sentences"]
+        for facts, tables in inputs
+        for sentence in render_reading(facts, tables, wanted)["sentences"]
     ]
     gaze_s = pd.Series([one["gaze_seconds"] for _, one in made], [patient for patient, _ in made])
     cells = [half_cells(one["grid"]) for _, one in made if one["grid"] is not None]

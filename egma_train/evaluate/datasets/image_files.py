@@ -135,7 +135,8 @@ def _shift(root: Path, paths: Sequence[Parts], folders: _Folders) -> tuple[Path,
         # Every patient of CheXpert has a study1/view1_frontal.jpg: one's folder is not another's.
         # A flat copy with names of their own, such as MIMIC-CXR's DICOM ids, may hold many.
         lost = {one.casefold() for own in paths for one in own[:dropped]}
-        if len(names) < len(set(paths)) and sum(map(_is_patient, lost)) > 1:
+        patients = [one for one in lost if re.fullmatch(PATIENT_FOLDER, one, re.IGNORECASE)]
+        if len(names) < len(set(paths)) and len(patients) > 1:
             return 0
         return sum(folders.find(base, own[dropped:]) is not None for own in paths)
 
@@ -147,10 +148,6 @@ def _shift(root: Path, paths: Sequence[Parts], folders: _Folders) -> tuple[Path,
         return root, -fewest_dropped
     below = [base for base in _bases(root, paths) if count(base, 0)]
     return (below[0], 0) if len(below) == 1 else (root, 0)
-
-
-def _is_patient(folder: str) -> bool:
-    return re.fullmatch(PATIENT_FOLDER, folder, re.IGNORECASE) is not None
 
 
 def _bases(root: Path, paths: Sequence[Parts]) -> Iterator[Path]:

@@ -93,7 +93,9 @@ def read_prompts(path: Path) -> Prompts:
         If it cannot be read as that.
     """
     try:
-        stored = _PARSERS.get(path.suffix.lower(), _from_toml)(path)
+        suffix = path.suffix.lower()
+        loads = json.loads if suffix == ".json" else tomllib.loads
+        stored: Any = _from_csv(path) if suffix == ".csv" else loads(read_text(path))
         classes = stored.get("classes", stored)
         queries = {str(name): _queries(value) for name, value in classes.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -123,14 +125,6 @@ def _texts(value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _from_toml(path: Path) -> dict[str, Any]:
-    return tomllib.loads(read_text(path))
-
-
-def _from_json(path: Path) -> Any:
-    return json.loads(read_text(path))
-
-
 def _from_csv(path: Path) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for number, row in read_table(path, "Variable", "Text"):
@@ -138,6 +132,3 @@ def _from_csv(path: Path) -> dict[str, list[str]]:
             raise ValueError(f"row {number} has a blank")
         found.setdefault(row["Variable"], []).append(row["Text"])
     return found
-
-
-_PARSERS: dict[str, Any] = {".json": _from_json, ".csv": _from_csv}
