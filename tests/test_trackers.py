@@ -457,3 +457,40 @@ def test_a_clock_of_its_own_asks_where_the_audio_began(tmp_path: Path) -> None:
     result = run_etl(data, tmp_path / "out")
     assert result.exit_code == 2
     assert "begins at 329,368 s of a clock of its own; give audio_offset_s" in result.output
+
+
+# -- what would look right and be wrong -----------------------------------------------------------
+
+
+def test_numbers_that_begin_again_are_other_fixations() -> None:
+    tsv = "Recording timestamp [ms]\tEye movement type\tGaze event duration [ms]\t"
+    tsv += "Eye movement type index\tFixation point X\tFixation point Y\n"
+    rows = [(0, 1, 10), (16, 1, 10), (200, 2, 20), (500, 1, 30)]
+    tsv += "".join(f"{begin}\tFixation\t100\t{number}\t{x}\t5\n" for begin, number, x in rows)
+    assert tobii(tsv).x.tolist() == [10, 20, 30]
+    table = "FPOGX,FPOGY,FPOGS,FPOGD,FPOGID,FPOGV\n"
+    table += "".join(f"0.{x},0.5,{begin},10,{number},1\n" for begin, number, x in rows)
+    gaze = tracked_gaze(table.encode(), "a.csv", GazeFile(format="gazepoint"))
+    assert gaze.x.tolist() == [0.10, 0.20, 0.30]
+    table = "fixation_id,start_timestamp,duration,norm_pos_x,norm_pos_y,on_surf\n"
+    table += "".join(f"{number},{begin},90,0.{x},0.25,True\n" for begin, number, x in rows[1:])
+    gaze = tracked_gaze(table.encode(), "a.csv", GazeFile(format="pupil"))
+    assert (gaze.x.tolist(), gaze.y.tolist()) == ([0.10, 0.20, 0.30], [0.75] * 3)
+
+
+@pytest.mark.parametrize("frame", ["screen_px", "image_px"])
+def test_shares_are_not_taken_for_pixels_by_what_a_laboratory_says(frame: str) -> None:
+    table = b"FPOGX,FPOGY,FPOGS,FPOGD,FPOGID,FPOGV\n0.5,0.5,1,0.2,1,1\n"
+    told = GazeFile(format="gazepoint", frame=frame)
+    with pytest.raises(BadInputError, match=f"has screen_share, .* {frame}"):
+        tracked_gaze(table, "a.csv", told)
+    gaze = tracked_gaze(table, "a.csv", told._replace(frame="image_share"))
+    assert gaze.frame == "image_share"
+
+
+def test_the_scene_of_a_camera_is_noted_unless_a_laboratory_says_what_it_is() -> None:
+    table = b"id,start_timestamp,duration,norm_pos_x,norm_pos_y\n1,2.0,100,0.5,0.25\n"
+    gaze = tracked_gaze(table, "a.csv", GazeFile(format="pupil"))
+    assert gaze.notes["gaze_of_the_scene"] == 1
+    gaze = tracked_gaze(table, "a.csv", GazeFile(format="pupil", frame="image_share"))
+    assert gaze.notes["gaze_of_the_scene"] == 0

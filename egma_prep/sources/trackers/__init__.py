@@ -33,7 +33,8 @@ class GazeFile(NamedTuple):
     time_unit : str
         Of `SECONDS`, where a format leaves it open.
     frame : str
-        Of `FRAMES`; empty where the format says it.
+        Of `FRAMES`; empty where the format says it. An image may have filled the screen, a surface
+        be the image: the frame then is another, its unit is not.
     eye : str
         Of `EYES`, where each has fixations of its own; empty: the one that has more of them.
     from_ : {"fixations", "samples"}
@@ -137,6 +138,11 @@ def tracked_gaze(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
         seems = f"looks like {' or '.join(map(repr, others))}" if others else "like no known format"
         what = f"{path} is no {gaze_file.format!r} file ({tracker.EXPECTED}), but {seems}"
         raise BadInputError("wrong_format", path, what) from None
+    if gaze_file.frame:
+        if gaze_file.frame.rpartition("_")[2] != gaze.frame.rpartition("_")[2]:
+            what = f"{path} has {gaze.frame}, and dataset.toml says that it has {gaze_file.frame}"
+            raise BadInputError("wrong_format", path, what)
+        gaze = gaze._replace(frame=gaze_file.frame)
     if not gaze.begin_s.size:
         what = f"{path} has no {gaze_file.from_.removesuffix('s')}"
         raise BadInputError("no_fixations", path, what)

@@ -51,7 +51,7 @@ def fixations(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
         raise BadInputError("no_fixations", path, f"{path} has no fixation")
     notes["rows_that_are_no_fixations"] = len(found) - len(seen)
     notes["several_trials"] = max(len(trials) - 1, 0)
-    return _of_screen(kept, lines, path, gaze_file)._replace(notes=notes)
+    return _of_screen(kept, lines, path)._replace(notes=notes)
 
 
 def samples(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
@@ -75,19 +75,17 @@ def samples(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
     chosen = wanted or max(sorted(seen), key=seen.__getitem__)
     if not found[chosen]:
         raise BadInputError("no_fixations", path, f"{path} has no sample")
-    return _of_screen(found[chosen], lines, path, gaze_file)
+    return _of_screen(found[chosen], lines, path)
 
 
-def _of_screen(
-    kept: list[EyeFixation], lines: list[str], path: str, gaze_file: GazeFile
-) -> TrackedGaze:
+def _of_screen(kept: list[EyeFixation], lines: list[str], path: str) -> TrackedGaze:
     begin_us, end_us, x, y = np.array([one[1:5] for one in kept]).T
     return TrackedGaze(
         begin_us * _US,
         end_us * _US,
         x,
         y,
-        gaze_file.frame or "screen_px",
+        "screen_px",
         screen_px=_screen(lines),
         zero_s=_zero_s(lines),
         rows=lines_of_file(path, kept),

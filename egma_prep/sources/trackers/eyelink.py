@@ -51,7 +51,7 @@ def fixations(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
         raise BadInputError("no_fixations", path, f"{path} has no line EFIX of a fixation")
     notes["rows_that_are_no_fixations"] = len(found) - len(seen)
     notes["several_trials"] = max(sum(map(bool, map(_TRIAL.match, lines))) - 1, 0)
-    return _of_screen(kept, lines, path, gaze_file)._replace(notes=notes)
+    return _of_screen(kept, lines, path)._replace(notes=notes)
 
 
 def samples(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
@@ -65,12 +65,10 @@ def samples(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
     if not kept:
         what = f"{path} has no sample" + f" of the {gaze_file.eye} eye" * bool(gaze_file.eye)
         raise BadInputError("no_fixations", path, what)
-    return _of_screen(kept, lines, path, gaze_file)
+    return _of_screen(kept, lines, path)
 
 
-def _of_screen(
-    kept: list[EyeFixation], lines: list[str], path: str, gaze_file: GazeFile
-) -> TrackedGaze:
+def _of_screen(kept: list[EyeFixation], lines: list[str], path: str) -> TrackedGaze:
     begin_s, end_s, x, y = np.array([one[1:5] for one in kept]).T
     left, top, *screen_px = _screen(lines) or (0.0, 0.0)
     return TrackedGaze(
@@ -78,7 +76,7 @@ def _of_screen(
         end_s * _MS,
         x - left,
         y - top,
-        gaze_file.frame or "screen_px",
+        "screen_px",
         screen_px=(screen_px[0], screen_px[1]) if screen_px else None,
         zero_s=_zero_s(lines),
         rows=lines_of_file(path, kept),
