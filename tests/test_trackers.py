@@ -18,6 +18,8 @@ from tables import contents
 
 from egma_prep.errors import BadInputError
 from egma_prep.sources.trackers import GazeFile, TrackedGaze, tracked_gaze, trackers
+from egma_prep.synth import write_tree
+from egma_prep.synth.tracker_files import GAZE_FILES
 
 HOMES = [above / "shared" / "real" for above in Path(__file__).parents]
 REAL = next((home for home in HOMES if home.is_dir()), HOMES[0])
@@ -494,3 +496,28 @@ def test_the_scene_of_a_camera_is_noted_unless_a_laboratory_says_what_it_is() ->
     assert gaze.notes["gaze_of_the_scene"] == 1
     gaze = tracked_gaze(table, "a.csv", GazeFile(format="pupil", frame="image_share"))
     assert gaze.notes["gaze_of_the_scene"] == 0
+
+
+@pytest.mark.parametrize("name", [name for name in GAZE_FILES if name != "csv"])
+def test_a_file_that_was_cut_anywhere_never_gives_another_fixation(
+    name: str, tmp_path: Path
+) -> None:
+    write_tree(tmp_path, 2, small=True, layout="recordings", gaze=name)
+    path = sorted(tmp_path.glob(f"*/{GAZE_FILES[name].file}"))[0]
+    lines = path.read_bytes().splitlines(keepends=True)
+    data = b"".join(lines[: len(lines) - len(lines) % 4][-60:])
+    data = b"".join(lines[:12]) + data if name in ("eyelink", "begaze") else lines[0] + data
+    whole = {row[:1] + row[2:] for row in zip(*columns(data, name), strict=True)}
+    for cut in range(len(data) - 120, len(data)):
+        try:
+            gaze = tracked_gaze(data[:cut], path.name, GazeFile(format=name))
+        except BadInputError:
+            continue
+        told = {row[:1] + row[2:] for row in zip(*columns(data[:cut], name), strict=True)}
+        assert told <= whole or gaze.rows.is_cut  # as is counted, and said
+        assert len(told - whole) <= 1
+
+
+def columns(data: bytes, name: str) -> list[list[float]]:
+    gaze = tracked_gaze(data, "gaze", GazeFile(format=name))
+    return [np.round(column, 6).tolist() for column in gaze[:4]]

@@ -2,7 +2,6 @@
 
 import importlib
 import pkgutil
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
@@ -176,9 +175,10 @@ def of_one_eye(
     The other eye looks at the same place at the same time: it would double the gaze.
     """
     letters = {eye[0].upper(): eye for eye in EYES}
-    time = Counter[str]()
+    time: dict[str, float] = {}
     for one in found:
-        time[letters[one.eye]] += one.end - one.begin  # type: ignore[assignment]
+        eye = letters[one.eye]
+        time[eye] = time.get(eye, 0.0) + one.end - one.begin
     if wanted and found and wanted not in time:
         raise BadInputError("no_fixations", path, f"{path} has no fixation of the {wanted} eye")
     chosen = wanted or max(sorted(time), key=time.__getitem__, default="")
@@ -186,10 +186,10 @@ def of_one_eye(
     return kept, {"fixations_of_the_other_eye": len(found) - len(kept)}
 
 
-def lines_of_file(path: str, found: Sequence[EyeFixation]) -> RowsOfFile:
-    """Name fixations by their lines."""
-    lines = [one.line for one in found]
-    return RowsOfFile(path, lambda at: f"line {lines[at]}")
+def lines_of_file(path: str, found: Sequence[EyeFixation], lines: Sequence[str]) -> RowsOfFile:
+    """Name fixations by their lines of a file, which may be cut if its last line does not end."""
+    of_each = [one.line for one in found]
+    return RowsOfFile(path, lambda at: f"line {of_each[at]}", lines[-1][-1] not in "\r\n")
 
 
 def readable(data: bytes) -> bytes:

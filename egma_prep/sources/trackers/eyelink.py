@@ -39,7 +39,7 @@ def looks_like(data: bytes) -> bool:
 
 def fixations(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
     """Read the fixations of one eye; blinks lie between them."""
-    lines = decoded(readable(data), path).splitlines()
+    lines = decoded(readable(data), path).splitlines(keepends=True)
     _check_frame(lines, path)
     found = list(_efix(lines, path))
     seen = [one for one in found if not math.isnan(one.x + one.y)]
@@ -56,7 +56,7 @@ def fixations(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
 
 def samples(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
     """Read one eye's samples: the wanted one's, or that which is seen more often."""
-    lines = decoded(readable(data), path).splitlines()
+    lines = decoded(readable(data), path).splitlines(keepends=True)
     _check_frame(lines, path)
     found = list(_samples(lines, path))
     seen = Counter(one.eye for one in found if not math.isnan(one.x + one.y))
@@ -79,7 +79,7 @@ def _of_screen(kept: list[EyeFixation], lines: list[str], path: str) -> TrackedG
         "screen_px",
         screen_px=(screen_px[0], screen_px[1]) if screen_px else None,
         zero_s=_zero_s(lines),
-        rows=lines_of_file(path, kept),
+        rows=lines_of_file(path, kept, lines),
     )
 
 
@@ -114,8 +114,8 @@ def _efix(lines: list[str], path: str) -> Iterator[EyeFixation]:
         if not line.startswith("EFIX"):
             continue
         cells = line.split()
-        if len(cells) < 7 or cells[1] not in ("L", "R"):
-            what = f"{path}, line {at} is {line[:60]!r}, no whole fixation"
+        if len(cells) < 8 or cells[1] not in ("L", "R"):
+            what = f"{path}, line {at} is {line[:60].strip()!r}, no whole fixation"
             raise BadInputError("bad_csv", path, what)
         begin, end, x, y = (
             math.nan if cell == _MISSING else number(cell, path, f"{path}, line {at}")

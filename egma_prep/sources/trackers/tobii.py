@@ -58,7 +58,7 @@ def looks_like(data: bytes) -> bool:
 
 def fixations(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
     """Read each fixation once, where the software mapped it to the screen."""
-    lines = decoded(readable(data), path).splitlines()
+    lines = decoded(readable(data), path).splitlines(keepends=True)
     header = _header_at(lines[:_PROSE], _OF_FIXATIONS)
     if header is None:
         what = f"{path} has no header of Tobii's fixations"
@@ -68,6 +68,8 @@ def fixations(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
         raise BadInputError("missing_column", path, what)
     table = _table(lines[header:], path)
     begin, lasted, x, y = (_name(table, names) for names in (_BEGIN, _DURATION, _X, _Y))
+    if _folded_unit(x) != _folded_unit(y):
+        raise BadInputError("missing_column", path, f"{path} has {x!r}, but no y of that frame")
     rows_of = _rows_of_fixations(table)
     placed = [
         [row for row in rows if not is_blank(table.columns[x][row] + table.columns[y][row])]
@@ -97,7 +99,7 @@ def fixations(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
 
 def samples(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
     """Read both eyes' mean, or the one that is seen or wanted, sample by sample."""
-    lines = decoded(readable(data), path).splitlines()
+    lines = decoded(readable(data), path).splitlines(keepends=True)
     found = _sampled(lines[:_PROSE])
     if found is None:
         raise BadInputError("missing_column", path, f"{path} has no header of Tobii's samples")
@@ -211,7 +213,7 @@ def _sampled(lines: list[str]) -> tuple[int, _Samples] | None:
 
 
 def _table(lines: list[str], path: str) -> Table:
-    return _without_decimal_commas(parse_csv("\n".join([*lines, ""]).encode(), path, ()))
+    return _without_decimal_commas(parse_csv("".join(lines).encode(), path, ()))
 
 
 def _rows_of_fixations(table: Table) -> list[list[int]]:
