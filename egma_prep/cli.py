@@ -166,7 +166,7 @@ def _source_options(command: Command) -> Command:
     images = click.option(
         "--images",
         type=_PLACE,
-        help="MIMIC-CXR-JPG or MIMIC-CXR, where DATA has no images.",
+        help="Folder of the images where DATA has none: MIMIC-CXR-JPG, COCO's pictures.",
     )
     source = click.option("--source", help="Layout of DATA; detected by default.")
     return source(images(command))
@@ -281,20 +281,33 @@ def run(
     is_flag=True,
     help="First compare every file with the release's SHA256SUMS.txt; names files.",
 )
+@click.option(
+    "--figures",
+    metavar="DIR",
+    type=_LOCAL,
+    help="Draw the two readings there whose gaze, image and words fit least.",
+)
 @_reports_errors
 def scan(
-    data: Path, source: str | None, images: Path | None, checksums: bool, gaze_from: str | None
+    data: Path,
+    source: str | None,
+    images: Path | None,
+    checksums: bool,
+    figures: Path | None,
+    gaze_from: str | None,
 ) -> int:
     """Look at DATA before a long run: counts, rejects, time and space needed.
 
     Prints no rows and no ids, so that it may be shown to others. With --checksums it also names the
     files that are not as published, or that readings lack: those names hold ids. Exit 1 if any
-    is not as published. A comparison that was stopped goes on.
+    is not as published. A comparison that was stopped goes on. --figures shows at a glance times in
+    ms taken for s, swapped axes, an unmapped screen or a clock that is off; its figures hold gaze.
 
     \b
     Example:
       egma-prep scan /physionet/mimic-eye
       egma-prep scan /physionet/mimic-eye --checksums
+      egma-prep scan LAB --figures figures
     """
     from egma_prep.look.scan import scan_tree
     from egma_prep.options import Options, with_changes
@@ -307,9 +320,29 @@ def scan(
         from egma_prep.look.checksums import compare
 
         compared = compare(open_tree(data, images), _tell)
-    for line in scan_tree(data, images, source, compared, options):
+    for line in scan_tree(data, images, source, compared, figures, options):
         _tell(line)
     return _FOUND if compared and compared.different else _DONE
+
+
+@main.command()
+@click.argument("lab", metavar="LAB", type=_LOCAL)
+@_reports_errors
+def init(lab: Path) -> int:
+    """Begin a dataset.toml and a readings.csv for recordings of your own in LAB.
+
+    LAB holds a folder for each reading, with what your eye tracker and your speech recogniser
+    export; formats, units and columns are recognised, and each guess is said.
+
+    \b
+    Example:
+      egma-prep init LAB
+    """
+    from egma_prep.look.init import begin_dataset
+
+    for line in begin_dataset(lab):
+        _tell(line)
+    return _DONE
 
 
 @main.command()
@@ -394,9 +427,12 @@ def render_heatmaps(out: Path, **flags: Any) -> int:
     help="Another seed, other readings.",
 )
 @click.option(
-    "--layout", default="mimic_eye", show_default=True, help="Or reflacx, eye_gaze, recordings."
+    "--layout",
+    default="mimic_eye",
+    show_default=True,
+    help="Or reflacx, eye_gaze, recordings, localized_narratives, open_i.",
 )
-@click.option("--dicom", is_flag=True, help="DICOM images; not in mimic_eye.")
+@click.option("--dicom", is_flag=True, help="DICOM images: reflacx, eye_gaze, recordings.")
 @click.option("--checksums", is_flag=True, help="SHA256SUMS.txt of all files, as PhysioNet's.")
 @_shared_option
 @_reports_errors
@@ -413,7 +449,7 @@ def synth(folder: Path, readings: int, small: bool, layout: str, shared: bool, *
     from egma_prep.errors import BadUsageError, unknown_name
     from egma_prep.storage.permissions import ALONE, SHARED, complaints
     from egma_prep.storage.progress import Progress
-    from egma_prep.synth import LAYOUTS, UNFINISHED, write_tree
+    from egma_prep.synth import LAYOUTS, UNFINISHED, WITH_DICOM, write_tree
 
     _open_to_group(shared)
     if (folder / UNFINISHED).exists():
@@ -425,8 +461,10 @@ def synth(folder: Path, readings: int, small: bool, layout: str, shared: bool, *
         raise BadUsageError(f"{folder} exists and is not an empty folder; choose another DIR")
     if layout not in LAYOUTS:
         raise unknown_name("layout", layout, LAYOUTS)
-    if more["dicom"] and layout == "mimic_eye":
-        raise BadUsageError("MIMIC-EYE has no DICOM images; add --layout reflacx or eye_gaze")
+    if more["dicom"] and layout not in WITH_DICOM:
+        raise BadUsageError(
+            f"the layout {layout} has no DICOM images; add --layout {' or '.join(WITH_DICOM)}"
+        )
     try:
         with Progress("readings", readings) as progress:
             truth = write_tree(

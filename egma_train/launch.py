@@ -19,6 +19,7 @@ from egma_train.data.sampling import (
     number_of_batches,
     readings_with_used_gaze,
 )
+from egma_train.data.shards import declared_beside
 from egma_train.errors import BadUsageError, CannotWriteError, first_line, unknown_name
 from egma_train.model.egma import EgmaModel, new_configs
 from egma_train.model.tokenizer import make_tokenizer
@@ -101,7 +102,8 @@ def run_training(request: Request, say: Say) -> RunFolder | None:
             if request.resume:
                 in_first(processes, lambda: _check_resumable(run, request, cache))
             else:
-                _begin(run, preset, why, init, options, cache, processes, speak)
+                own_terms = declared_beside(Path(request.shards))
+                _begin(run, preset, why, init, options, cache, processes, speak, own_terms)
             finished = _trained(run, cache, options, processes, device, speak)
     except CannotWriteError as error:
         repeat = again if run.record_file.exists() else "the same command"
@@ -254,6 +256,7 @@ def _begin(
     cache: ReadingCache,
     processes: Processes,
     say: Say,
+    own_terms: dict[str, dict[str, str]],
 ) -> None:
     """Write the record and the weights a run starts from, in the first process."""
     say(f"preset {preset}: {why}")
@@ -272,6 +275,7 @@ def _begin(
             "readings_with_used_gaze": int(used.sum()),
             "datasets": sorted(set(cache.dataset[readings].tolist())),
         },
+        "declared": own_terms,
         "versions": _versions(),
     }
 

@@ -5,7 +5,8 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,18 @@ METRICS = (
     "step", "epoch", "learning_rate", "scale", "loss", *TERMS, "gradient_norm", "seconds",
 )  # fmt: skip
 
+_CREDENTIALED = "PhysioNet Credentialed"
 _TERMS_OF_USE = """\
 Trained on data under the PhysioNet Credentialed Health Data licence unless the readings are
 phantoms. Weights may hold traces of patients' data: share them with nobody who has not signed the
 data use agreement of MIMIC-CXR, REFLACX and EYE GAZE, and publish them through PhysioNet only. Do
-not try to identify patients. Not a medical device; not for clinical decisions."""
+not try to identify patients."""
+_OTHERS = "Weights may hold traces of what they were trained on, whose terms hold for them too:"
+_NO_DEVICE = "Not a medical device; not for clinical decisions."
+_DECLARATIONS = (
+    Path(__file__).parents[1] / "egma_prep" / "data_manifests",  # as they are installed
+    Path(__file__).parents[1] / "data_manifests",
+)
 
 
 _RECORD = {"status", "preset", "options", "shards_fingerprint", "counts"}
@@ -213,7 +221,8 @@ def model_card(record: dict[str, Any]) -> str:
         "",
         "## Terms of use",
         "",
-        _TERMS_OF_USE,
+        *_terms_of(record),
+        _NO_DEVICE,
         "",
         "## Use",
         "",
@@ -237,6 +246,37 @@ def model_card(record: dict[str, Any]) -> str:
         f" {', '.join(f'{name} {version}' for name, version in record['versions'].items())}.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _terms_of(record: dict[str, Any]) -> list[str]:
+    """Say under which terms a model is, by its datasets' declarations and by their own files."""
+    names = sorted(record["counts"]["datasets"])
+    own = record.get("declared", {})
+    safe = {one: {key: markdown(text) for key, text in own.get(one, {}).items()} for one in names}
+    known = {name: {**_declared(name), **safe[name]} for name in names}
+    apart = [name for name in known if not _is_credentialed(known[name])]
+    credentialed = [_TERMS_OF_USE] if len(apart) < len(known) or not known else []
+    others = [_OTHERS, *(_terms_of_one(name, known[name]) for name in apart)] if apart else []
+    return [*credentialed, *others]
+
+
+def _is_credentialed(declared: Mapping[str, Any]) -> bool:
+    return declared.get("licence", "").startswith(_CREDENTIALED)
+
+
+def _terms_of_one(dataset: str, declared: Mapping[str, Any]) -> str:
+    if not declared:
+        return f"{markdown(dataset)}: no declaration says under which terms its readings are."
+    told = [f"{markdown(dataset)}: {declared['licence']} ({declared['access']})"]
+    told += [declared["terms"]] if "terms" in declared else []
+    told += [f"Cite: {declared['citation']}"] if "citation" in declared else []
+    return f"{'. '.join(told)}."
+
+
+def _declared(dataset: str) -> dict[str, Any]:
+    name = f"{dataset.replace('_', '-')}.toml"
+    found = next((home / name for home in _DECLARATIONS if (home / name).is_file()), None)
+    return tomllib.loads(found.read_text(encoding="utf-8")) if found else {}
 
 
 def _rows_until(path: Path, step: int) -> list[list[str]]:

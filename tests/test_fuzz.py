@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import Campaign, egma_prep
 from hypothesis import HealthCheck, example, given, settings
@@ -23,9 +24,12 @@ from egma_prep.images import framed, image_size
 from egma_prep.options import Options, read_config, with_changes
 from egma_prep.sources.files import InputFiles
 from egma_prep.sources.reading import PlannedReading
+from egma_prep.sources.recognisers import WordsFile, dictated
 from egma_prep.sources.registry import SubjectPlan, choose_source, sources
 from egma_prep.storage.atomic import read_json
 from egma_prep.synth import write_tree
+from egma_prep.synth.dictation import Token
+from egma_prep.synth.recogniser_files import WORDS_FILES
 from egma_prep.synth.tracker_files import GAZE_FILES as GAZE
 from egma_train.data.shards import read_shard
 from egma_train.errors import BadUsageError as BadTrainingUsageError
@@ -276,6 +280,45 @@ def test_any_damage_to_a_file_gives_records_or_a_named_reject(
             seen["written"] + seen["as before"] and len(seen) > 1
         )  # some damage does no harm, some does
     campaign.say(f"{name}: {campaign.inputs} damaged files", seen)
+
+
+# -- recognisers' exports -------------------------------------------------------------------------
+
+SAID = [
+    Token(word, at / 2, at / 2 + 0.4, at // 6)
+    for at, word in enumerate(["no", "effusion", ",", "2", "cm", "nodule", ".", "clear", "."])
+]
+
+
+@pytest.mark.parametrize("name", sorted(WORDS_FILES))
+def test_any_damage_to_a_recognisers_export_gives_words_or_a_named_reject(
+    name: str, campaign: Campaign
+) -> None:
+    written = WORDS_FILES[name].write(SAID)
+    kept = written.encode() if isinstance(written, str) else written
+    facts = WordsFile(format=name)
+    seen: Counter[str] = Counter()
+
+    @settings(
+        max_examples=campaign.inputs, deadline=timedelta(seconds=SECONDS_PER_INPUT),
+        suppress_health_check=list(HealthCheck), database=None, derandomize=True,
+    )  # fmt: skip
+    @given(MUTATIONS)
+    @example([])
+    def holds(mutations: list[tuple[str, float, Any]]) -> None:
+        try:
+            with no_hang():
+                words = dictated(mutated(kept, mutations), "words", facts).words
+            assert np.isfinite([words.begin_s, words.end_s]).all()
+            assert len(words.text) == len(words.begin_s) == len(words.end_s)
+            seen["read"] += 1
+        except BadInputError as error:
+            assert "\n" not in str(error)
+            seen[error.reason] += 1
+
+    holds()
+    assert seen["read"] and len(seen) > 1
+    campaign.say(f"words as {name}: {campaign.inputs} damaged files", seen)
 
 
 # -- files of ours, and options -------------------------------------------------------------------

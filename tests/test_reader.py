@@ -89,7 +89,7 @@ def test_metadata_tell_how_the_maps_were_made(shards: Shards) -> None:
 def test_a_plot_has_a_panel_for_each_map(shards: Shards, tmp_path: Path) -> None:
     figure = shards[0].plot()
     titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
-    assert titles[:2] == ["X-ray", "whole reading"]
+    assert titles[:2] == ["image", "whole reading"]
     assert len(titles) == 2 + len(shards[0].sentences)
     figure.savefig(tmp_path / "figure.png")
 

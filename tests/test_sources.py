@@ -107,7 +107,8 @@ def assert_keeps_the_contract(name: str, tree: Path) -> None:
             assert raw.width > 0 and raw.height > 0
             assert files.has(raw.image_path)
             gaze = np.array(raw.fixations)
-            assert np.isfinite(gaze).all() and (gaze[1] >= gaze[0]).all()
+            assert np.isfinite(gaze[:4]).all() and (gaze[1] >= gaze[0]).all()
+            assert np.isnan(gaze[4:]).all() or (gaze[4:] > 0).all()  # a screen that is not known
             assert len(raw.words.text) == len(raw.words.begin_s) == len(raw.words.end_s) > 0
             assert not (raw.words.end_s < raw.words.begin_s).any()
             true = check_reading(raw, image_size(files.read(raw.image_path), raw.image_path))
@@ -263,13 +264,19 @@ NEEDED = {
         "Words(text, *np.full((2, 3), np.nan))", "words", "without times, though there is gaze",
     ),
     "a fixation nowhere": (
-        "end, x, y, ", "degree_px", "np.nan * degree_px", "fixations", "in another type",
+        "Fixations(begin, end, ", "x", "np.nan * x", "fixations", "in another type",
     ),
     "no pixels a degree": (
         "end, x, y, ", "degree_px", "0 * degree_px", "fixations", "with 0 or fewer pixels",
     ),
     "an absolute path": ("image_path=", "image", "'/etc/passwd'", "image_path", "not below DATA"),
     "a path that leads out": ("image_path=", "image", "'../x'", "image_path", "not below DATA"),
+    "a path that leads out of the images": (
+        "image_path=", "image", "'images:../x'", "image_path", "not below DATA",
+    ),
+    "an absolute path below the images": (
+        "image_path=", "image", "'images:/etc/passwd'", "image_path", "not below DATA",
+    ),
     "an id that no file can have": (
         "dicom_id=", "planned.dicom_id", "'my bear'", "", "",
     ),

@@ -95,7 +95,7 @@ def test_every_declared_column_is_in_the_phantom_trees(
     assert any(column in header for header in found)
 
 
-@pytest.mark.parametrize("dataset", MANIFESTS)
+@pytest.mark.parametrize("dataset", sorted({*MANIFESTS} - {"recordings"}))
 def test_a_declaration_says_where_to_get_the_data_and_under_which_licence(dataset: str) -> None:
     declared = MANIFESTS[dataset]
     assert declared["access"].startswith("https://")
@@ -106,14 +106,15 @@ def test_a_declaration_says_where_to_get_the_data_and_under_which_licence(datase
 def test_a_column_name_is_written_in_its_declaration_only(column: str) -> None:
     # Names that our own tables share with the release are not told apart by their text.
     ours = {"dicom_id", "study_id", "subject_id", "certainty", "split", "image"}
-    dicom = (
+    formats = (
         "egma_prep.images.dicom",
         "egma_train.evaluate.images.dicom",
-    )  # has keywords of its own
+        "egma_prep.sources.trackers",
+    )  # have names of their own: a format is no dataset
     writers = {
         name
         for name, tree in TREES.items()
-        if not name.startswith(("egma_prep.synth", *dicom))
+        if not name.startswith(("egma_prep.synth", *formats))
         for node in ast.walk(tree)
         if isinstance(node, ast.Constant) and node.value == column
     }

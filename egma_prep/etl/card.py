@@ -25,28 +25,44 @@ REPORTS = {"": "report.html", " --shareable": "report-shareable.html"}
 """Pages about a run, by the flag that makes each; a page names the run's fingerprint."""
 
 _WITH_GAZE = "It holds raw gaze: fixations, their alignment with words, gaze of single words."
-_WITHOUT_GAZE = "Made with --privacy: no raw gaze; still credentialed data."
+_WITHOUT_GAZE = "Made with --privacy: no raw gaze"
 
 _MARKS = re.compile(r"[\\`<>|\[\]]")
 
 _DECIDES = ("schema_version", "source", "options", "software", "counts")
-_NOT_TO_BE_SHOWN = ("data", "images", "inputs", "outputs", "seal")
+_NOT_TO_BE_SHOWN = ("data", "images", "inputs", "outputs", "seal", "declared")
 
 
-def terms_of(datasets: Iterable[str]) -> str:
-    """Say under which terms readings of some datasets are, by their declarations."""
-    licences = {name: declared(name).get("licence", "") for name in sorted(datasets)}
-    others = [
-        f"{_text(name)}: {_text(licence)} ({declared(name)['access']})."
-        if licence
-        else f"{_text(name)}: no declaration says under which."
-        for name, licence in licences.items()
-        if not licence.startswith(_CREDENTIALED)
-    ]
-    if len(others) == len(licences) > 0:
+def terms_of(run: Mapping[str, Any]) -> str:
+    """Say under which terms a run's readings are: by their datasets' declarations, or by their own.
+
+    Parameters
+    ----------
+    run : mapping
+        As in ``run.json``.
+    """
+    names = sorted(run["counts"]["written_by_dataset"])
+    own = run.get("declared", {})
+    others = [_terms_of_one(one, own.get(one, {})) for one in names if not _is_credentialed(one)]
+    if len(others) == len(names) > 0:
         return "\n".join(["The terms of each dataset's readings:", *others])
     apart = ["", "Of other datasets here:", *others] if others else []
     return "\n".join([TERMS, *apart])
+
+
+def _is_credentialed(dataset: str) -> bool:
+    return declared(dataset).get("licence", "").startswith(_CREDENTIALED)
+
+
+def _terms_of_one(dataset: str, own: Mapping[str, str]) -> str:
+    told = {**declared(dataset), **own}
+    if not told:
+        return f"{_text(dataset)}: no declaration says under which."
+    place = f" ({told['access']})" if "licence" not in own else f" ({_text(own.get('name', ''))})"
+    said = [f"{_text(dataset)}: {_text(told['licence'])}{place}"]
+    said += [_text(told["terms"])] if "terms" in told else []
+    said += [f"Cite: {_text(told['citation'])}"] if "citation" in told else []
+    return f"{'. '.join(said)}."
 
 
 def data_card(run: dict[str, Any]) -> str:
@@ -62,7 +78,7 @@ def data_card(run: dict[str, Any]) -> str:
         run,
         f"{_readings(run)}; {counts['rejected']} of {counts['planned']} planned readings are listed"
         f" in `rejects.parquet`.\n"
-        + (_WITHOUT_GAZE if run["options"]["output"]["privacy"] else _WITH_GAZE),
+        + (_without_gaze(run) if run["options"]["output"]["privacy"] else _WITH_GAZE),
         "`egma-prep verify` checks every file against its checksum; `shareable.json` has no paths,"
         " ids, rows or small counts and may be shown to others.",
     )
@@ -72,6 +88,11 @@ def export_card(run: dict[str, Any], kind: str) -> str:
     """Describe an export of a complete run; equal runs have equal cards."""
     about = f"Written by `egma-prep export --to {kind}` from a run of {_readings(run)}."
     return _card(run, about, f"Run {fingerprint(run)}.")
+
+
+def _without_gaze(run: dict[str, Any]) -> str:
+    credentialed = any(map(_is_credentialed, run["counts"]["written_by_dataset"]))
+    return f"{_WITHOUT_GAZE}{'; still credentialed data' * credentialed}."
 
 
 def _readings(run: dict[str, Any]) -> str:
@@ -94,7 +115,7 @@ def _card(run: dict[str, Any], about: str, more: str) -> str:
             "",
             "## Terms of use",
             "",
-            terms_of(run["counts"]["written_by_dataset"]),
+            terms_of(run),
             "",
             "## How it was made",
             "",

@@ -20,6 +20,7 @@ from egma_prep.shards.formats import load_shard
 from egma_prep.shards.schema import SHARD, Rows, described, key_of
 from egma_prep.shards.tables import write_table
 from egma_prep.sources.reading import Words
+from egma_prep.sources.registry import check_degrees, sources
 from egma_prep.storage.atomic import write_json
 from egma_prep.storage.paths import Fingerprint, delete_folder, make_folder, place_of, resolved
 from egma_prep.storage.progress import Progress, tell
@@ -67,6 +68,8 @@ def _render_again(
         raise BadUsageError(
             f"{', '.join(stages)} options change more than heatmaps; use: egma-prep run DATA"
         )
+    if source := sources().get(run["source"]):
+        check_degrees(source, wanted)
     if kept.output.privacy:
         raise BadUsageError(
             f"{out.root} was made with --privacy and holds no fixations; render by: egma-prep run"

@@ -367,6 +367,7 @@ def _made(client: Any, stale: list[PartPlan], job: Job) -> Iterator[PartPlan]:
 
 def _header(job: Job, n_parts: int) -> dict[str, Any]:
     software = {"egma": __version__, "python": platform.python_version()}
+    told = getattr(job.layout, "declaration", None)  # licence and terms that the tree itself tells
     return {
         "schema_version": SCHEMA_VERSION,
         "data": str(job.data),
@@ -375,6 +376,7 @@ def _header(job: Job, n_parts: int) -> dict[str, Any]:
         "options": job.options.output_half,
         "n_parts": n_parts,
         "software": software | {name: version(name) for name in _SOFTWARE},
+        **({"declared": {job.source: told(job.files())}} if told else {}),
     }
 
 

@@ -14,10 +14,10 @@ from egma_prep.shards.reader import Map, Reading, Shards
 CARD_HEAD = """\
 ---
 license: other
-license_name: physionet-credentialed-health-data-license
-pretty_name: Chest X-ray readings with sentence heatmaps
+license_name: terms-of-use-below
+pretty_name: Readings with sentence heatmaps
 task_categories: [image-to-text, zero-shot-image-classification]
-tags: [eye-tracking, radiology, chest-x-ray, credentialed]
+tags: [eye-tracking, visual-grounding]
 ---
 
 """

@@ -92,7 +92,8 @@ def tally_reading(raw: RawReading, size: tuple[int, int] | None, tally: Tally) -
     tally.measure(f"{dataset}: fixations a reading", len(begin_s))
     tally.measure(f"{dataset}: words and signs a reading", len(raw.words.text))
     tally.measure(f"{dataset}: seconds of gaze a reading", float(end_s.max()))
-    tally.measure(f"{dataset}: pixels a degree", float(np.median(raw.fixations.px_per_deg_x)))
+    if not np.isnan(degree_px := np.median(raw.fixations.px_per_deg_x)):
+        tally.measure(f"{dataset}: pixels a degree", float(degree_px))
     if dataset == eye_gaze.DATASET:
         last = float(raw.words.end_s.max() - end_s.max())
         tally.measure("eye_gaze: seconds by which the last word outlasts the gaze", last)

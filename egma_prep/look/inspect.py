@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SOFTWARE = "egma-prep inspect"
+SOFTWARE_MARK = f"Software\0{_SOFTWARE}".encode()
+"""Tells a figure of ours, which may be replaced, from a picture of somebody else."""
 
 
 def draw_reading(
@@ -66,12 +68,17 @@ def draw_reading(
     figure = _words_beside_sentences(out, reading, options) if level == "word" else reading.plot()
     target = png or out.root / f"{reading.reading_id}.png"
     # In OUT may lie a figure of an earlier version, whose mark is matplotlib's.
-    refuse_foreign(target, f"Software\0{_SOFTWARE}".encode() if png else b"Software\0")
+    refuse_foreign(target, SOFTWARE_MARK if png else b"Software\0")
     shared = png is None and not is_remote(out.root) and is_shared(out.root)
+    save_figure(figure, target, shared)
+    return target
+
+
+def save_figure(figure: "Figure", target: Path, shared: bool = False) -> None:
+    """Write a figure as a PNG that says whose it is."""
     with appearing_whole(target, shared=shared) as temporary, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands in its place
         figure.savefig(temporary, dpi=110, format="png", metadata={"Software": _SOFTWARE})
-    return target
 
 
 def _words_beside_sentences(out: OutFolder, reading: Reading, options: Options) -> "Figure":

@@ -1,5 +1,6 @@
 """A look at a raw tree before a long run: what is there, what would be rejected, what it takes."""
 
+import contextlib
 import shutil
 import tempfile
 import time
@@ -9,25 +10,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from egma_prep.errors import BadInputError, BadUsageError, noted
-from egma_prep.etl.make_part import make_part
+from egma_prep.etl.make_part import make_part, read_image
 from egma_prep.etl.own_cluster import default_workers
 from egma_prep.etl.parts import Job, PartPlan
 from egma_prep.etl.run import open_tree, planned_subjects
 from egma_prep.images import image_size
-from egma_prep.look import first_contact
+from egma_prep.look import first_contact, odd_readings
 from egma_prep.look.checksums import Comparison
-from egma_prep.options import Options
+from egma_prep.look.inspect import SOFTWARE_MARK, save_figure
+from egma_prep.options import ImageOptions, Options
 from egma_prep.sources import eye_gaze, reflacx
 from egma_prep.sources.check_reading import check_reading
 from egma_prep.sources.files import InputFiles, told
 from egma_prep.sources.manifests import declared, manifest
 from egma_prep.sources.reading import PlannedReading, RawReading, Size, typed_reading
 from egma_prep.sources.registry import Source, choose_source, with_defaults_of
+from egma_prep.storage.atomic import refuse_foreign
+from egma_prep.storage.paths import make_folder
 from egma_prep.storage.progress import Progress
 
 # Shares of a tenth of a percent are seen among so many, loaded in a minute or two; decoding and
 # rendering, which take longer, are measured on a few.
 _CHECKED, _TIMED = 5000, 16
+_DRAWN = 2
 
 
 @dataclass
@@ -41,8 +46,22 @@ class Scan:
     notes: Counter[str] = field(default_factory=Counter)
     missing: set[str] = field(default_factory=set)
     tally: first_contact.Tally = field(default_factory=first_contact.Tally)
+    odd: list[tuple[float, RawReading]] = field(default_factory=list)
     seconds_each: float = 0.0
     bytes_each: float = 0.0
+
+    def keep_odd(self, raw: RawReading, sound: bool) -> None:
+        """Measure how a reading fits together, and keep the oddest; what cannot be comes first."""
+        fit = odd_readings.fit_of(raw)
+        if fit is None:
+            return
+        of = raw.dataset
+        self.tally.measure(f"{of}: share of the gaze's seconds that are on the image", fit.on_image)
+        self.tally.measure(f"{of}: seconds by which words begin after the gaze", fit.begins_s)
+        self.tally.measure(f"{of}: seconds by which words end after the gaze", fit.ends_s)
+        self.odd.append((fit.oddness + 2 * (not sound), raw))
+        self.odd.sort(key=lambda one: (-one[0], one[1].reading_id))
+        del self.odd[_DRAWN:]
 
 
 def scan_tree(
@@ -50,6 +69,7 @@ def scan_tree(
     images: Path | None,
     source_name: str | None,
     comparison: Comparison | None = None,
+    figures: Path | None = None,
     options: Options | None = None,
 ) -> Iterator[str]:
     """Look at a tree; yield lines that hold no rows and no ids, those about a comparison excepted.
@@ -64,6 +84,8 @@ def scan_tree(
         Layout; detected if None.
     comparison : Comparison, optional
         Of the files with their releases; it is summed up, and those named that readings lack.
+    figures : Path, optional
+        A folder for figures of the two readings whose gaze, image and words fit least.
     options : Options, optional
         How the files are understood.
     """
@@ -82,6 +104,8 @@ def scan_tree(
         job = Job(data, images, Path(folder), source.name, with_defaults_of(source, options))
         _measure(_spread(usable, _TIMED), job, found)
     yield from _lines(source, found, told(files.remarks, with_paths=False))
+    if figures is not None:
+        yield from _drawn(found, files, figures)
     if comparison is not None:
         needed = sorted(found.missing & comparison.absent)
         yield from (f"{path}: not here, and a reading needs it; download it" for path in needed)
@@ -116,6 +140,7 @@ def _check_readings(
             found.notes.update(notes or {})
             if raw is not None:
                 first_contact.tally_reading(raw, size, found.tally)
+                found.keep_odd(raw, sound=notes is not None)
                 sizes[raw.dicom_id] = size or (raw.width, raw.height)
                 usable += [planned] * (notes is not None)
             root = planned.metadata_path.rpartition("/")[0]
@@ -215,6 +240,20 @@ def _lines(source: Source, found: Scan, remarks: Iterable[str]) -> Iterator[str]
         [(f"{value:.4g}", name) for name, value in sorted(tally.medians().items())],
     )
     yield from _canvas(tally.vertical_scale())
+
+
+def _drawn(found: Scan, files: InputFiles, figures: Path) -> Iterator[str]:
+    make_folder(figures)
+    for oddness, raw in found.odd:
+        image = None
+        with contextlib.suppress(BadInputError):
+            image = read_image(raw.image_path, files, ImageOptions())
+        path = figures / f"{raw.dataset}-{raw.reading_id}.png"
+        figure = odd_readings.figure_of(raw, image)
+        refuse_foreign(path, SOFTWARE_MARK)
+        save_figure(figure, path)
+        why = "cannot be true" if oddness >= 2 else "fits least"
+        yield f"drawn, as it {why}: {path}; it shows gaze and an image of {files.root}"
 
 
 def _canvas(ratio: float | None) -> Iterator[str]:

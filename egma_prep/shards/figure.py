@@ -44,7 +44,7 @@ def figure_of(title: str, image: Map, panels: list[tuple[str, Map | None]]) -> F
     for axis in axes:
         axis.set_axis_off()
     for axis, (name, heatmap) in zip(
-        axes, [("X-ray", np.zeros_like(image)), *panels], strict=False
+        axes, [("image", np.zeros_like(image)), *panels], strict=False
     ):
         _panel(axis, name, image, heatmap)
     return figure

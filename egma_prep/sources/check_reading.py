@@ -22,6 +22,7 @@ from egma_prep.sources.reading import (
     Size,
     Words,
 )
+from egma_prep.sources.values import LONGEST_S
 
 # A tracker of 60 Hz (EYE GAZE's) sees every 17 ms, REFLACX rounds to 1 ms, EYE GAZE's sum of a
 # rounded start and a rounded duration to 0.02 ms: fixations that share less are neighbours, cut
@@ -38,6 +39,7 @@ _TWINNED, _ONE_PAIR = 0.8, 2
 # The eye moves or blinks several times a minute and no word lasts one; milliseconds taken as
 # seconds make minutes of everything.
 _LONGEST_S = 60.0
+
 # A fixation lasts 50 ms and more, a word 100: ten of a twentieth of that are another unit.
 _SHORTEST_MEAN_S, _ENOUGH = 0.005, 10
 # Shares and coordinates of a frame of some hundred pixels lie in the corner at the origin. Ten
@@ -312,9 +314,10 @@ def _regions_once(raw: RawReading) -> tuple[list[Region], dict[str, int]]:
 def _check_lengths(
     begin_s: FloatArray, end_s: FloatArray, rows: RowsOfFile, numbers: Sequence[int]
 ) -> None:
-    """Reject an interval that runs backwards, or over a minute: a duration in milliseconds."""
+    """Reject an interval that runs backwards, over a minute, or lies hours away."""
     length_s = end_s - begin_s
-    wrong = np.flatnonzero(~((length_s >= 0) & (length_s <= _LONGEST_S)))
+    far = np.maximum(np.abs(begin_s), np.abs(end_s)) > LONGEST_S
+    wrong = np.flatnonzero(far | ~((length_s >= 0) & (length_s <= _LONGEST_S)))
     if not wrong.size:
         return
     at = int(wrong[0])

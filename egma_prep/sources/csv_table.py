@@ -76,7 +76,10 @@ class Table:
                 what = f"{self.path} has the column {name!r} more than once{named}"
                 raise BadInputError("repeated_column", self.path, what)
             if name not in self.columns:
-                there = ", ".join(list(self.header or self.columns)[:8]) or "no named column"
+                there = (
+                    ", ".join(one[:40] for one in list(self.header or self.columns)[:8])
+                    or "no named column"
+                )
                 raise BadInputError(
                     "missing_column", self.path, f"{self.path} has no column {name!r}, but {there}"
                 )

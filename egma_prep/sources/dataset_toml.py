@@ -2,6 +2,7 @@
 
 import math
 import tomllib
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from egma_prep.errors import BadUsageError, unknown_name
@@ -60,6 +61,8 @@ def dataset_facts(data: bytes) -> DatasetFacts:
     _check_known("words.format", facts.words.format, recognisers())
     for name, unit in (("gaze", facts.gaze.time_unit), ("words", facts.words.time_unit)):
         _check_known(f"{name}.time_unit", unit, SECONDS)
+    _check_columns("gaze.columns", facts.gaze.columns, ("begin", "end", "duration", "x", "y"))
+    _check_columns("words.columns", facts.words.columns, ("text", "begin", "end", "duration"))
     _check_known("gaze.from", facts.gaze.from_, GAZE_FROM)
     if facts.gaze.eye:
         _check_known("gaze.eye", facts.gaze.eye, EYES)
@@ -104,6 +107,12 @@ def _size(value: object, name: str) -> float:
     if not is_number or not 0 < value < math.inf:  # type: ignore[operator]
         raise BadUsageError(f"{DATASET_TOML}: {name} is {value!r}; give a number above 0")
     return float(value)  # type: ignore[arg-type]
+
+
+def _check_columns(name: str, columns: Mapping[str, object], known: Collection[str]) -> None:
+    for ours, theirs in columns.items():
+        _check_known(name, ours, known)
+        _text(theirs, f"{name}.{ours}")
 
 
 def _check_known(name: str, value: str, known: Any) -> None:

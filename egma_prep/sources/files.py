@@ -9,11 +9,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from egma_prep.errors import BadInputError, remembered
+from egma_prep.errors import BadInputError, BadUsageError, remembered, unreadable
 from egma_prep.sources.csv_index import Index, index_of
 from egma_prep.sources.csv_table import MAX_TABLE_BYTES, Table, parse_csv
 from egma_prep.sources.manifests import manifest
@@ -25,6 +25,8 @@ IMAGES = "images:"
 """Begins paths that lie below the folder of images rather than below DATA."""
 
 _ITEMS_AHEAD, _MOST_BYTES_AHEAD = 8, 32 * 2**20
+MAX_LINE_BYTES = 16 * 2**20
+"""A narrative of minutes has half a megabyte."""
 _PATIENTS = "p[0-9][0-9]"
 _PACKED = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
@@ -45,6 +47,19 @@ class Remark(NamedTuple):
 
     path: str
     what: str
+
+
+class Line(NamedTuple):
+    """A line of a file that is too large to keep; its digest leaves out the blanks around it."""
+
+    path: str
+    number: int
+    begin: int
+    size: int
+    sha256: str
+
+    def __str__(self) -> str:
+        return f"{self.path}, line {self.number}"
 
 
 class InputFiles:
@@ -168,6 +183,62 @@ class InputFiles:
             raise BadInputError("git_lfs_pointer", path, f"{path} is a pointer of git LFS")
         if self.as_published:
             self._compare(found, known["sha256"])
+        return data
+
+    def lines(self, path: str) -> Iterator[tuple[Line, bytes]]:
+        """Read a file of any size by its lines, blank ones left out; nothing of it is kept.
+
+        A line of over `MAX_LINE_BYTES` comes without its text.
+
+        Raises
+        ------
+        BadInputError
+            If it is missing, unreadable, or not as its release lists it; the last only at its end.
+        """
+        whole, begin = hashlib.sha256(), 0
+        try:
+            tree, inside = self._at(path)
+            known = self._look(path).stamp.copy()
+            with tree.opened(inside) as file:
+                for number in count(1):
+                    text = piece = file.readline(MAX_LINE_BYTES)
+                    if not piece:
+                        break
+                    size, own = len(piece), hashlib.sha256(piece.strip())
+                    whole.update(piece)
+                    while len(piece) == MAX_LINE_BYTES and not piece.endswith(b"\n"):
+                        text, piece = b"", file.readline(MAX_LINE_BYTES)
+                        size += len(piece)
+                        own.update(piece)
+                        whole.update(piece)
+                    if text.strip() or size > len(text):
+                        yield Line(path, number, begin, size, own.hexdigest()), text
+                    begin += size
+        except FileNotFoundError:
+            raise BadInputError("missing_file", path, f"{path} is missing") from None
+        except OSError as error:
+            what = f"{path} cannot be read ({error.strerror or error})"
+            raise BadInputError("unreadable_file", path, what) from None
+        self.fingerprints[path] = known | {"size": begin, "sha256": whole.hexdigest()}
+        if self.as_published:
+            self._compare(path, whole.hexdigest())
+
+    def line(self, line: Line) -> bytes:
+        """Read a line again.
+
+        Raises
+        ------
+        BadUsageError
+            If the file changed since it was read as a whole, or cannot be read any more: nothing
+            is known of damage.
+        """
+        tree, inside = self._at(line.path)
+        try:
+            data = tree.piece(inside, line.begin, line.size)
+        except OSError as error:
+            raise unreadable(line.path, error) from None
+        if hashlib.sha256(data.strip()).hexdigest() != line.sha256:
+            raise BadUsageError(f"{line.path} changed while it was read; repeat the same command")
         return data
 
     def releases(self) -> dict[str, Release]:

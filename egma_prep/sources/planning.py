@@ -93,3 +93,26 @@ def with_image_facts(
             yield plan
         else:
             yield replace(plan, facts=tables.facts(plan.dicom_id, plan.study_id))
+
+
+def one_patient_an_image(
+    plans: Iterable[PlannedReading | Reject],
+) -> Iterator[PlannedReading | Reject]:
+    """Reject readings whose image has an earlier one's id, or another patient there.
+
+    Images are kept by their id, and patients decide the split.
+    """
+    known: dict[str, PlannedReading] = {}
+    for plan in plans:
+        if isinstance(plan, Reject):
+            yield plan
+            continue
+        first = known.setdefault(plan.dicom_id, plan)
+        if (first.row["image"], first.subject_id) == (plan.row["image"], plan.subject_id):
+            yield plan
+            continue
+        image = plan.row["image"]
+        what = f"{image} and {first.row['image']} make one image id"
+        if first.row["image"] == image:
+            what = f"{image} is of the patients {first.subject_id} and {plan.subject_id}"
+        yield Reject.of(BadInputError("duplicate_id", plan.metadata_path, what), *plan.key, "plan")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from egma_prep.errors import BadInputError
 from egma_prep.sources.csv_table import Table
 from egma_prep.sources.extras import known_split
+from egma_prep.sources.files import IMAGES, Line
 from egma_prep.sources.values import is_safe_id
 
 FloatArray = NDArray[np.float64]
@@ -53,6 +54,9 @@ class PlannedReading:
         Where the source has tables of all images.
     tables : mapping
         Its rows of tables that hold all readings'.
+    line : Line, optional
+        Where its line stands in a file that is too large to keep; its place says nothing of it, so
+        that `row` should hold the line's digest.
     """
 
     dataset: str
@@ -64,6 +68,7 @@ class PlannedReading:
     row: Mapping[str, str] = field(default_factory=dict)
     facts: ImageFacts = _NOTHING_KNOWN
     tables: Mapping[str, Table] = field(default_factory=dict)
+    line: Line | None = field(default=None, compare=False)
 
     @property
     def key(self) -> tuple[str, str]:
@@ -202,7 +207,7 @@ def typed_reading(raw: RawReading, planned: PlannedReading) -> RawReading:
         raw.subject_id,
     )
     _demand(raw, "dataset, reading_id and subject_id", is_planned, "other than it planned")
-    path = PurePosixPath(raw.image_path)
+    path = PurePosixPath(raw.image_path.removeprefix(IMAGES))
     is_inside = not path.is_absolute() and ".." not in path.parts
     _demand(raw, "image_path", is_inside, f"not below DATA: {raw.image_path[:60]!r}")
     for name in ("width", "height"):

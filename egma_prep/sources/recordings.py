@@ -2,29 +2,28 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 
-from egma_prep.errors import BadInputError, Reject
+from egma_prep.errors import BadInputError
 from egma_prep.images import image_size
 from egma_prep.options import SourceOptions
 from egma_prep.sources import extras
 from egma_prep.sources.dataset_toml import DATASET_TOML, dataset_facts
 from egma_prep.sources.files import InputFiles
+from egma_prep.sources.labels_and_regions import labels_of, regions_of
 from egma_prep.sources.manifests import columns_of, required_columns
-from egma_prep.sources.planning import MetadataTable, by_subject, plan_tables
-from egma_prep.sources.reading import PlannedReading, RawReading, Region, RowsOfFile
+from egma_prep.sources.planning import MetadataTable, by_subject, one_patient_an_image, plan_tables
+from egma_prep.sources.reading import PlannedReading, RawReading, Region
 from egma_prep.sources.recognisers import dictated
 from egma_prep.sources.registry import SubjectPlan
 from egma_prep.sources.samples import detected
 from egma_prep.sources.screens import Rectangle, fixations_on_image
 from egma_prep.sources.trackers import tracked_gaze
-from egma_prep.sources.values import LONGEST_S, check_intervals, is_blank, number, safe_id
+from egma_prep.sources.values import LONGEST_S, is_blank, number, optional_text, safe_id
 
 NAME = "recordings"
 READINGS, REGIONS = "readings.csv", "regions.csv"
-LABEL = "label:"
-"""Begins the names of columns of labels."""
 
 
 def plan_row(row: Mapping[str, str], path: str) -> PlannedReading:
@@ -52,29 +51,6 @@ def plan_row(row: Mapping[str, str], path: str) -> PlannedReading:
 METADATA = MetadataTable(NAME, "reading_id", required_columns(NAME, "readings"), plan_row)
 
 
-def one_patient_an_image(
-    plans: Iterable[PlannedReading | Reject],
-) -> Iterator[PlannedReading | Reject]:
-    """Reject readings whose image has an earlier one's id, or another patient there.
-
-    Images are kept by their id, and patients decide the split.
-    """
-    known: dict[str, PlannedReading] = {}
-    for plan in plans:
-        if isinstance(plan, Reject):
-            yield plan
-            continue
-        first = known.setdefault(plan.dicom_id, plan)
-        if (first.row["image"], first.subject_id) == (plan.row["image"], plan.subject_id):
-            yield plan
-            continue
-        image = plan.row["image"]
-        what = f"{image} and {first.row['image']} make one image id"
-        if first.row["image"] == image:
-            what = f"{image} is of the patients {first.subject_id} and {plan.subject_id}"
-        yield Reject.of(BadInputError("duplicate_id", plan.metadata_path, what), *plan.key, "plan")
-
-
 class Recordings:
     """A laboratory's tree."""
 
@@ -92,6 +68,12 @@ class Recordings:
         folders = [one for one in files.folders("") if files.has(f"{one}/{facts.gaze.file}")]
         return by_subject(one_patient_an_image(plan_tables(files, [READINGS], METADATA, folders)))
 
+    def declaration(self, files: InputFiles) -> dict[str, str]:
+        """Tell what cards must repeat."""
+        facts = dataset_facts(files.read(DATASET_TOML))
+        told = {name: getattr(facts, name) for name in ("name", "licence", "terms", "citation")}
+        return {name: value for name, value in told.items() if value}
+
     def load(
         self, planned: PlannedReading, files: InputFiles, options: SourceOptions
     ) -> RawReading:
@@ -100,7 +82,7 @@ class Recordings:
         row, folder = planned.row, planned.reading_id
         size = image_size(files.read(row["image"]), row["image"])
         said_path, gaze_path = f"{folder}/{facts.words.file}", f"{folder}/{facts.gaze.file}"
-        words = dictated(files.read(said_path), said_path, facts.words)
+        said = dictated(files.read(said_path), said_path, facts.words)
         from_ = "samples" if options.gaze_from == "samples" else facts.gaze.from_
         told = facts.gaze._replace(from_=from_)
         gaze = tracked_gaze(files.read(gaze_path), gaze_path, told)
@@ -114,29 +96,28 @@ class Recordings:
         shown = _shown(row)
         fixations, notes = fixations_on_image(gaze, facts.screen, shown, size, offset_s)
         rows = gaze.rows
-        check_intervals(*fixations[:2], gaze_path, lambda at: f"{gaze_path}, {rows.place(at)}")
         if from_ == "samples":
             fixations, rows, outside = detected(fixations, rows, options)
             notes |= outside
-        labels, damaged = _labels(row)
+        labels, damaged = labels_of(row, NAME, READINGS)
         regions, left_out = _regions(files, f"{folder}/{REGIONS}")
         return RawReading(
             *planned.key,
             subject_id=planned.subject_id,
             study_id=planned.study_id,
             dicom_id=planned.dicom_id,
-            split=extras.known_split(row.get("split", "")),
+            split=optional_text(row.get("split", "")),
             view=extras.known_view(row.get("view", "")),
             image_path=row["image"],
             width=size[0],
             height=size[1],
             fixations=fixations,
-            words=words,
+            words=said.words,
             labels=labels,
             regions=regions,
-            notes=Counter(gaze.notes) + Counter(notes) + damaged + left_out,
+            notes=Counter(gaze.notes) + Counter(notes) + Counter(said.notes) + damaged + left_out,
             fixation_rows=rows,
-            word_rows=RowsOfFile(said_path, lambda at: f"word {at + 1}"),
+            word_rows=said.rows,
         )
 
 
@@ -159,38 +140,10 @@ def _shown(row: Mapping[str, str]) -> Rectangle | None:
     return x0, y0, x1, y1
 
 
-def _labels(row: Mapping[str, str]) -> tuple[dict[str, float], Counter[str]]:
-    """Read the columns ``label:NAME``; a name with another colon says itself whose label it is."""
-    notes: Counter[str] = Counter()
-    found = {}
-    for column in (one for one in row if one.startswith(LABEL) and not is_blank(row[one])):
-        name = column.removeprefix(LABEL)
-        with extras.noting(notes, "labels_left_out"):
-            value = number(row[column], READINGS, column)
-            found[name if ":" in name else f"{NAME}:{name}"] = value
-    return found, notes
-
-
 def _regions(files: InputFiles, path: str) -> tuple[list[Region], Counter[str]]:
-    """Read the boxes and ellipses, if there are any."""
     notes: Counter[str] = Counter()
-    found: list[Region] = []
-    if not files.has(path):
-        return found, notes
-    with extras.noting(notes, "region_tables_left_out"):
-        names = columns_of(NAME, "regions")
-        table = files.table(path, required_columns(NAME, "regions"))
-        for at, corners in extras.corners(table, names, range(len(table)), notes):
-            row = table.row(at)
-            with extras.noting(notes, "regions_left_out"):
-                sure = row.get(names["certainty"], "")
-                certainty = None if is_blank(sure) else number(sure, path, "certainty")
-                found.append(Region(*_kind(row, names, path), *corners, certainty))
-    return found, notes
-
-
-def _kind(row: Mapping[str, str], names: Mapping[str, str], path: str) -> tuple[str, str]:
-    name, kind = row[names["name"]].strip(), row[names["kind"]].strip().lower()
-    if not name or kind not in ("box", "ellipse"):
-        raise BadInputError("bad_number", path, f"a region is a {kind[:20]!r} of {name[:20]!r}")
-    return name, kind
+    if files.has(path):
+        with extras.noting(notes, "region_tables_left_out"):
+            table = files.table(path, required_columns(NAME, "regions"))
+            return regions_of(table, columns_of(NAME, "regions"))
+    return [], notes

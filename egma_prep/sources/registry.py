@@ -13,7 +13,7 @@ from typing import Protocol
 from egma_prep.errors import BadUsageError, Reject, unknown_name
 from egma_prep.options import Options, SourceOptions, with_changes
 from egma_prep.sources.files import InputFiles
-from egma_prep.sources.manifests import declaration_of
+from egma_prep.sources.manifests import declaration_of, declared
 from egma_prep.sources.reading import PlannedReading, RawReading
 from egma_prep.storage.paths import Fingerprint
 
@@ -47,7 +47,8 @@ class Source(Protocol):
     """A dataset layout: recognises a tree, plans its readings, loads one.
 
     It may also say how its images become grey unless a user says otherwise (see `ImageOptions`):
-    ``dicom_grey``, else ``window``; ``colour``, ``luma`` for photographs, else ``refuse``.
+    ``dicom_grey``, else ``window``; ``colour``, ``luma`` for photographs, else ``refuse``. If its
+    trees tell licence, terms and citation themselves, ``declaration(files)`` maps these to text.
     """
 
     name: str
@@ -131,4 +132,14 @@ def with_defaults_of(source: Source, options: Options) -> Options:
         name: getattr(options.image, name) or getattr(source, name, value)
         for name, value in usual.items()
     }
+    check_degrees(source, options)
     return with_changes(options, {"image": chosen})
+
+
+def check_degrees(source: Source, options: Options) -> None:
+    """Refuse a sigma in degrees where the declaration says that nobody knows how wide one was."""
+    if options.render.sigma_in_degrees and not declared(source.name).get("degrees", True):
+        raise BadUsageError(
+            f"render.sigma is {options.render.sigma!r}, but {source.name} does not tell how wide"
+            " its images were seen; give frame pixels, such as --sigma 16"
+        )

@@ -135,13 +135,24 @@ def report_words(data: bytes, path: str) -> ReportWords:
     else:
         notes["reports_without_sections"] = 1
         paragraphs = next(filter(None, map(_last_paragraphs, reversed(sections))), [])
-    if not paragraphs:
+    return ReportWords(*section_words(paragraphs, path), notes)
+
+
+def section_words(texts: Iterable[str], path: str) -> tuple[Words, tuple[int, ...]]:
+    """Take the words of sections that hold findings alone, and which begin a paragraph or an item.
+
+    Raises
+    ------
+    BadInputError
+        If there are none.
+    """
+    items = [item for paragraph in _paragraphs(texts) for item in _items(paragraph)]
+    if not items:
         raise BadInputError("no_report_section", path, f"{path} has no findings or impression")
-    items = [item for paragraph in paragraphs for item in _items(paragraph)]
     begins = tuple(accumulate(map(len, items[:-1]), initial=0))
     tokens = [word for item in items for word in item]
     unknown_s = np.full(len(tokens), np.nan)
-    return ReportWords(Words(tokens, unknown_s, unknown_s), begins, notes)
+    return Words(tokens, unknown_s, unknown_s), begins
 
 
 class _Section(NamedTuple):

@@ -49,10 +49,10 @@ def fixations_on_image(
     place = shown or (fitted(image_px, screen_px) if screen_px else None)
     x, y = gaze.x, gaze.y
     if gaze.frame.startswith("screen"):
-        if screen_px is None or place is None:
+        if place is None or (screen_px is None and gaze.frame == "screen_share"):
             what = "its gaze is of the screen, whose size nobody tells"
             raise BadInputError("no_screen", gaze.rows.path, what)
-        if gaze.frame == "screen_share":
+        if screen_px is not None and gaze.frame == "screen_share":
             x, y = _pixel(x, screen_px[0]), _pixel(y, screen_px[1])
         x = (x + 0.5 - place[0]) / (place[2] - place[0])
         y = (y + 0.5 - place[1]) / (place[3] - place[1])

@@ -1,7 +1,7 @@
 """Transcripts of a speech recogniser: JSON phrases with times, to words (FORMATS, section 2.4)."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -11,7 +11,8 @@ from egma_prep.errors import BadInputError
 from egma_prep.sources.reading import RowsOfFile, Words
 from egma_prep.sources.values import check_intervals, json_document, number, require_words, unglued
 
-_HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # JSON can spell it, no table can hold it
+_PHRASE = ("phrase", "begin_time", "end_time")
+HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # JSON can spell it, no table can hold it
 
 
 def words(data: bytes, path: str, offset_s: float) -> Words:
@@ -24,23 +25,46 @@ def words(data: bytes, path: str, offset_s: float) -> Words:
     offset_s : float
         Added to its times.
     """
+    found = timed_words(
+        [tuple(phrase[key] for key in _PHRASE) for phrase in _phrases(data, path)], path
+    )
+    return Words(found.text, found.begin_s + offset_s, found.end_s + offset_s)
+
+
+def timed_words(phrases: Iterable[Sequence[Any]], path: str) -> Words:
+    """Cut timed phrases into words, which share their phrase's time by their characters.
+
+    Parameters
+    ----------
+    phrases : iterable of sequence
+        Text, begin and end in seconds, as a file has them.
+    path : str
+        For messages.
+
+    Raises
+    ------
+    BadInputError
+        If a text or a time is none, a phrase runs backwards, or there are no words.
+    """
     text: list[str] = []
     edges_s: list[tuple[float, float]] = []
     places: list[str] = []
-    for index, phrase in enumerate(_phrases(data, path)):
+    for index, (said, begin, end) in enumerate(phrases):
         where = f"{path}, phrase {index + 1}"
-        begin_s, end_s = (number(phrase[key], path, where) for key in ("begin_time", "end_time"))
+        if not isinstance(said, str) or HALF_CHARACTER.search(said):
+            raise BadInputError("bad_json", path, f"{where} has no text")
+        begin_s, end_s = number(begin, path, where), number(end, path, where)
         if end_s < begin_s:
             what = f"{where} runs from {begin_s:g} to {end_s:g} s"
             raise BadInputError("reversed_time", path, what)
-        pieces = _pieces(phrase)
+        pieces = unglued(said).split()
         text += pieces
         places += [where] * len(pieces)
         edges_s += share_interval(pieces, begin_s, end_s)
     require_words(text, path)
     begin, end = np.array(edges_s, dtype=np.float64).T
     check_intervals(begin, end, path, places.__getitem__)
-    return Words(text, begin + offset_s, end + offset_s)
+    return Words(text, begin, end)
 
 
 def phrases_of(data: bytes, path: str) -> RowsOfFile:
@@ -77,10 +101,9 @@ def _phrases(data: bytes, path: str) -> list[dict[str, Any]]:
 
 
 def _is_phrase(item: object) -> bool:
-    keys = ("phrase", "begin_time", "end_time")
     return (
         isinstance(item, dict)
-        and all(key in item for key in keys)
+        and all(key in item for key in _PHRASE)
         and isinstance(item["phrase"], str)
-        and not _HALF_CHARACTER.search(item["phrase"])
+        and not HALF_CHARACTER.search(item["phrase"])
     )

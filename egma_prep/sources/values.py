@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ MOST_PX = 2**16 - 1
 _DICOM_ID_LENGTH = 44
 LONGEST_S = 3600.0
 """No reading is longer."""
+_MOST_XML_BYTES = 4 * 2**20  # a report has 20 kB; parsed, it takes thirty times its size
 _FLAGS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 _BLANKS = frozenset(["", "nan", "na", "n/a", "#n/a", "<na>", "null", "none"])
 """How spreadsheets, pandas, R and databases write nothing, in small letters."""
@@ -65,6 +67,25 @@ def json_document(data: bytes, path: str) -> Any:
         return json.loads(decoded(data, path))
     except (ValueError, RecursionError) as error:
         raise BadInputError("bad_json", path, f"{path} is not JSON ({error})") from None
+
+
+def xml_document(data: bytes, path: str) -> ElementTree.Element:
+    """Read an XML file that declares nothing: an entity may be gigabytes, or another file.
+
+    Raises
+    ------
+    BadInputError
+        If it is none, has a document type, or is far too large.
+    """
+    if len(data) > _MOST_XML_BYTES:
+        raise BadInputError("oversized", path, f"{path} has {len(data):,} bytes")
+    text = decoded(data, path)
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+        raise BadInputError("bad_xml", path, f"{path} declares a document type")
+    try:
+        return ElementTree.fromstring(text)
+    except (ElementTree.ParseError, ValueError) as error:
+        raise BadInputError("bad_xml", path, f"{path} is not XML ({error})") from None
 
 
 def is_blank(text: str) -> bool:

@@ -7,13 +7,15 @@ import stat
 from concurrent.futures import Future
 from fnmatch import fnmatchcase
 from glob import glob
-from io import FileIO
+from io import BufferedReader, FileIO
 from pathlib import Path
 from posixpath import normpath
 from threading import Lock
-from typing import Any, NamedTuple, Protocol
+from typing import IO, Any, NamedTuple, Protocol
 
 from egma_prep.storage.paths import Fingerprint, is_remote, stamp_of, store_of, unreachable
+
+_BUFFER_BYTES = 2**20
 
 
 class Seen(NamedTuple):
@@ -36,6 +38,12 @@ class Tree(Protocol):
 
     def read(self, path: str) -> bytes:
         """Read a file; `OSError` where it cannot be."""
+
+    def opened(self, path: str) -> IO[bytes]:
+        """Open a file to read it from its begin on; `OSError` where it cannot be."""
+
+    def piece(self, path: str, begin: int, size: int) -> bytes:
+        """Read some bytes of a file; `OSError` where it cannot be."""
 
     def digest(self, path: str) -> str:
         """Hash a file, however large; `OSError` where it cannot be read."""
@@ -82,6 +90,14 @@ class _LocalTree:
     def read(self, path: str) -> bytes:
         with self._opened(path) as file:
             return file.read()
+
+    def opened(self, path: str) -> IO[bytes]:
+        return BufferedReader(self._opened(path), _BUFFER_BYTES)
+
+    def piece(self, path: str, begin: int, size: int) -> bytes:
+        with self._opened(path) as file:
+            file.seek(begin)
+            return file.read(size)
 
     def digest(self, path: str) -> str:
         with self._opened(path) as file:
@@ -155,6 +171,12 @@ class _StoreTree:
     def read(self, path: str) -> bytes:
         fetched = self._fetched.pop(path, None)
         return fetched.result() if fetched else self._asked(self.fs.cat_file, self._full(path))
+
+    def opened(self, path: str) -> IO[bytes]:
+        return self._asked(self.fs.open, self._full(path), "rb")
+
+    def piece(self, path: str, begin: int, size: int) -> bytes:
+        return self._asked(self.fs.cat_file, self._full(path), begin, begin + size)
 
     def digest(self, path: str) -> str:
         return hashlib.sha256(self.read(path)).hexdigest()

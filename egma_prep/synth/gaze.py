@@ -13,8 +13,8 @@ class Fixation(NamedTuple):
 
     begin: float
     end: float
-    x: int
-    y: int
+    x: float
+    y: float
     valid: bool = True
     zoom: float = 1.0
 
@@ -88,7 +88,7 @@ def eye_gaze_pads(width: int, height: int) -> tuple[int, int, int, int]:
     return down // 2, down - down // 2, across // 2, across - across // 2
 
 
-def screen_fraction(width: int, height: int, x: int, y: int) -> tuple[float, float]:
+def screen_fraction(width: int, height: int, x: float, y: float) -> tuple[float, float]:
     """Return the FPOGX, FPOGY that the published mapping takes to image px (x, y)."""
     top, bottom, left, right = eye_gaze_pads(width, height)
     if x < 0 or y < 0:  # somewhere on the black border to the left

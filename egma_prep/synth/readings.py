@@ -37,7 +37,7 @@ class PhantomImage(NamedTuple):
     study_id: str
     dicom_id: str
     split: str
-    view: str
+    view: str | None
     chest: Chest
     findings: tuple[Finding, ...]
     path: str  # of its JPEG in a MIMIC-EYE tree
@@ -60,13 +60,19 @@ class PhantomReading(NamedTuple):
     px_per_deg: float
 
 
-def plan_readings(number: int, *, small: bool, seed: int) -> list[PhantomReading]:
-    """Draw `number` readings; more of them leave the earlier ones as they are."""
+def plan_readings(
+    number: int, *, small: bool, seed: int, in_phrases: bool = False
+) -> list[PhantomReading]:
+    """Draw `number` readings; more of them leave the earlier ones as they are.
+
+    With `in_phrases` all are spoken and looked at as EYE GAZE's are.
+    """
     images: dict[int, PhantomImage] = {}
     plan: list[PhantomReading] = []
     for index in range(number):
         turn = index % _CYCLE
         phase, first = (0, turn) if index % 4 == 1 else _SHARED.get(turn, (3, turn))
+        phase = 0 if in_phrases else phase
         leader = index - turn + first - ("both_datasets" in _quirks(index))
         if leader not in images:
             images[leader] = _plan_image(leader, len(images), small, seed)

@@ -230,7 +230,7 @@ def chexpert_labels(image: PhantomImage) -> list[str]:
 
 def cxr_meta_line(image: PhantomImage, phases: set[int]) -> str:
     """Return the image's line of cxr_meta.csv; dates lie in the years 2100 on."""
-    view, year = image.view, 2110 + image.number % 80
+    view, year = image.view or "", 2110 + image.number % 80
     long_view = {"PA": "postero-anterior", "AP": "antero-posterior"}[view]
     stay = f"{30_000_000 + image.number}.0" if image.number % 3 else ""
     return (

@@ -29,7 +29,7 @@ _TABLES = {  # and their folders
 
 def write_mimic_eye(root: Path, plan: list[PhantomReading], progress: Progress) -> None:
     """Write every file of a MIMIC-EYE tree but the truth; call `progress` with 1 a reading."""
-    _write_notices(root)
+    write_notices(root)
     lines = _fill_tables(plan)
     patients: dict[str, list[PhantomReading]] = defaultdict(list)
     for reading in plan:
@@ -65,7 +65,7 @@ def write_native(
     """
     suffix = ".dcm" if dicom else ".jpg"
     kept = [_in_mimic_cxr(reading, suffix) for reading in plan if reading.dataset == layout]
-    _write_notices(root)
+    write_notices(root)
     for image in {reading.image.number: reading.image for reading in kept}.values():
         _write_image(root, image)
     for reading in kept:
@@ -84,7 +84,8 @@ def write_native(
     return kept
 
 
-def _write_notices(root: Path) -> None:
+def write_notices(root: Path) -> None:
+    """Say in a tree that nothing in it is real, and keep it out of git."""
     _write(root / "PHANTOM.txt", _NOTICE)
     _write(root / ".gitignore", "*\n")
 

@@ -11,15 +11,15 @@ from typing import Any
 from .readings import PhantomReading
 
 
-def write_truth(path: Path, plan: list[PhantomReading], seed: int) -> Path:
+def write_truth(path: Path, truth: list[dict[str, Any]], seed: int) -> Path:
     """Write the truth of all readings, one a line; return its path."""
-    lines = ",\n".join(json.dumps(_describe(reading)) for reading in plan)
+    lines = ",\n".join(map(json.dumps, truth))
     text = f'{{"phantom": true, "seed": {seed}, "readings": [\n{lines}\n]}}\n'
     path.write_text(text, encoding="utf-8", newline="\n")
     return path
 
 
-def _describe(reading: PhantomReading) -> dict[str, Any]:
+def describe(reading: PhantomReading) -> dict[str, Any]:
     """Return the truth of one reading; times in s, places in original image px."""
     image = reading.image
     tokens = [token._asdict() for token in reading.tokens if not reading.reject]

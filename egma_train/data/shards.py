@@ -190,6 +190,19 @@ def _refuse_unfinished(run_file: Path) -> None:
         )
 
 
+def declared_beside(folder: Path) -> dict[str, dict[str, str]]:
+    """Read the licence, terms and citation that recordings of somebody's own came with.
+
+    They stand in the ``run.json`` beside the shards; none where there is none.
+    """
+    inside = folder / "shards" if (folder / "shards").is_dir() else folder
+    try:
+        told = json.loads((inside.parent / "run.json").read_text()).get("declared", {})
+        return {str(name): {str(k): str(v) for k, v in one.items()} for name, one in told.items()}
+    except (OSError, ValueError, AttributeError):
+        return {}
+
+
 def _check_version(path: Path, metadata: dict[str, str]) -> None:
     found = metadata.get("egma.schema_version")
     if found is None:

@@ -64,7 +64,7 @@ def write_report(out_root: Path, to_share: bool = False) -> Path:
     leads = [] if options.output.privacy else by_lead(out, options)
     leads = [one for one in leads if told.may(one.gaze_s[one.gaze_s > 0])]
     context = {
-        "terms": terms_of(run["counts"]["written_by_dataset"]),
+        "terms": terms_of(run),
         "to_share": to_share,
         "facts": [("run", fingerprint(run)), *facts(run, told)],
         "options": _options(run),

@@ -41,7 +41,7 @@
       if (map) overlay.src = "data:image/png;base64," + map;
       overlay.hidden = !map;
     };
-    const image = element("img", { alt: "X-ray", src: "data:image/jpeg;base64," + card.image });
+    const image = element("img", { alt: "image", src: "data:image/jpeg;base64," + card.image });
     const picture = element("div", { class: "picture" }, image, overlay);
     const list = element("ol", { class: "sentences" });
     const add = (text, seconds, map, sentence) => {
