@@ -521,3 +521,11 @@ def test_a_file_that_was_cut_anywhere_never_gives_another_fixation(
 def columns(data: bytes, name: str) -> list[list[float]]:
     gaze = tracked_gaze(data, "gaze", GazeFile(format=name))
     return [np.round(column, 6).tolist() for column in gaze[:4]]
+
+
+@pytest.mark.parametrize(("frame", "scale"), [("screen_px", 1), ("image_share", 1000)])
+def test_places_in_another_unit_than_told_are_refused(frame: str, scale: float) -> None:
+    rows = [f"{at},{at + 0.5},{scale * 0.2 * at},{scale * 0.5}" for at in range(1, 5)]
+    data = "\n".join(["begin,end,x,y", *rows, ""]).encode()
+    with pytest.raises(BadInputError, match=f"told to have {frame}, but"):
+        tracked_gaze(data, "a.csv", GazeFile(frame=frame))

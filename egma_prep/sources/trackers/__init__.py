@@ -19,6 +19,8 @@ EYES = ("left", "right")
 
 _HEAD_BYTES = 2**16
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+# Shares leave the screen by less than that; in so few pixels at its corner nobody reads.
+_SHARES, _ENOUGH = 4.0, 3
 _FARTHEST = 1e6  # pixels or shares: no screen, and no look beside one, reaches so far
 # What a file of another kind fails by; other damage is told as it is.
 _OF_ANOTHER_KIND = ("bad_csv", "missing_column", "no_fixations", "short_header")
@@ -150,7 +152,22 @@ def tracked_gaze(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
         at = int(far[0])
         what = f"{path}, {gaze.rows.place(at)} lies at {gaze.x[at]:g}, {gaze.y[at]:g}: on no screen"
         raise BadInputError("bad_number", path, what)
+    _check_unit(gaze, path)
     return gaze
+
+
+def _check_unit(gaze: TrackedGaze, path: str) -> None:
+    """Refuse shares that are told to be pixels, and pixels told to be shares."""
+    reach = np.maximum(np.abs(gaze.x), np.abs(gaze.y))
+    reach = reach[np.isfinite(reach)]
+    if len(reach) < _ENOUGH:
+        return
+    is_px = gaze.frame.endswith("px")
+    if (is_px and reach.max() < _SHARES) or (not is_px and np.median(reach) > _SHARES):
+        what = f"{path} is told to have {gaze.frame}, but half of it lies beyond {_SHARES:g}"
+        if is_px:
+            what = f"{path} is told to have {gaze.frame}, but all of it lies within {_SHARES:g}"
+        raise BadInputError("wrong_format", path, what)
 
 
 # -- what several of them need --------------------------------------------------------------------
