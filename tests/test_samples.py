@@ -4,15 +4,19 @@ import csv
 import hashlib
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-from conftest import egma_prep, run_etl
+from conftest import Campaign, egma_prep, run_etl
+from hypothesis import HealthCheck, example, given, settings
 from numpy.typing import NDArray
 from tables import contents, rejects
+from test_fuzz import MUTATIONS, mutated
 
 from egma_prep.errors import BadInputError, BadUsageError
 from egma_prep.gaze.detect import DETECTORS, Detector, fixations_in, require_detectors
@@ -218,6 +222,34 @@ def test_samples_of_every_format_are_read_where_they_were(name: str) -> None:
     if gaze.frame == "screen_share":
         x, y = x * 1920 - 0.5, y * 1080 - 0.5
     np.testing.assert_allclose(np.stack([x, y], axis=1), samples[:, 1:], atol=0.02)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_any_damage_to_samples_gives_samples_or_a_named_reject(
+    name: str, campaign: Campaign
+) -> None:
+    format_, write, told = FORMATS[name]
+    whole = write(sampled(60)[::9]).encode()
+    seen = Counter[str]()
+
+    @settings(
+        max_examples=campaign.inputs, deadline=None, database=None, derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    @example([])
+    @given(MUTATIONS)
+    def holds(mutations: list[tuple[str, float, Any]]) -> None:
+        data = mutated(whole, mutations)
+        for kind in ("samples", "fixations"):
+            try:
+                tracked_gaze(data, "gaze", GazeFile(format=format_, from_=kind, **told))
+                seen["read"] += 1
+            except BadInputError as error:
+                seen[error.reason] += 1
+                assert "\n" not in str(error)
+
+    holds()
+    assert seen["read"] and len(seen) > 1
 
 
 # -- whole runs -----------------------------------------------------------------------------------

@@ -3,6 +3,9 @@
 What is expected of a real file was read from it by eye, in its own units.
 """
 
+import csv
+import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -10,9 +13,13 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from conftest import run_etl
+from tables import contents
 
 from egma_prep.errors import BadInputError
 from egma_prep.sources.trackers import GazeFile, TrackedGaze, tracked_gaze, trackers
+from egma_prep.synth import write_tree
+from egma_prep.synth.tracker_files import GAZE_FILES
 
 HOMES = [above / "shared" / "real" for above in Path(__file__).parents]
 REAL = next((home for home in HOMES if home.is_dir()), HOMES[0])
@@ -378,3 +385,147 @@ def test_two_samples_of_one_millisecond_are_half_a_millisecond_apart() -> None:
     data = asc("START\t1000 \tRIGHT\tSAMPLES\tEVENTS", *lines)
     gaze = tracked_gaze(data, "a.asc", GazeFile(format="eyelink", from_="samples"))
     np.testing.assert_allclose(np.diff(gaze.begin_s), 0.0005)
+
+
+# -- to the heatmap -------------------------------------------------------------------------------
+
+SCREENS = {
+    "emdat/P61-Fixation-Data.tsv": (1280, 1024),
+    "emdat/SMI_Events_head60.txt": (2048, 1152),
+    "emdat/4Ctest.csv": (1920, 1080),
+}
+"""Of a laboratory that says it itself."""
+
+
+def real_lab(root: Path, name: str, kind: str, facts: str = "") -> Path:
+    """Make a recording of a real tracker's file, a recogniser's words and an X-ray."""
+    (root / "r1").mkdir(parents=True)
+    shutil.copy(REAL / "images" / "nih-00000001_000.png", root / "xray.png")
+    data = (REAL / "gaze" / name).read_bytes()
+    if name == "emdat/4Ctest.csv":
+        data = data.rpartition(b"\r\n")[0]  # its last row is cut
+    (root / "r1" / Path(name).name).write_bytes(data)
+    heard = json.loads((REAL / "asr" / "dg_transcription.json").read_text())
+    said = heard["results"]["channels"][0]["alternatives"][0]["words"][:40]
+    with (root / "r1" / "words.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["word", "begin", "end"])
+        writer.writerows([one["punctuated_word"], one["start"], one["end"]] for one in said)
+    told = GazeFile(format=LOOKS[name], from_=kind)
+    begin_s = float(tracked_gaze(data, name, told).begin_s[0])
+    (root / "readings.csv").write_text(f"reading_id,image,audio_offset_s\nr1,xray.png,{begin_s}\n")
+    width, height = SCREENS.get(name, (1920, 1080))
+    gaze = f'[gaze]\nfile = "{Path(name).name}"\nformat = "{LOOKS[name]}"\nfrom = "{kind}"\n{facts}'
+    screen = f"[screen]\nwidth_px = {width}\nheight_px = {height}\nwidth_mm = 510\n"
+    (root / "dataset.toml").write_text(f"{gaze}\n{screen}distance_mm = 600\n")
+    return root
+
+
+@needs_real
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *((name, "fixations") for name in FILES if "monocular" not in name),
+        ("emdat/4Ctest.csv", "samples"),
+        ("tobii-tx300-i2mc.tsv", "samples"),
+        ("pymovements/eyelink_binocular_example.asc", "samples"),
+    ],
+)
+def test_a_real_recording_becomes_heatmaps(name: str, kind: str, tmp_path: Path) -> None:
+    data = real_lab(tmp_path / "lab", name, kind)
+    result = run_etl(data, tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    found = contents(tmp_path / "out")
+    rows, shard = found["fixations"]["recordings", "r1"], found["shards"]["recordings", "r1"]
+    assert len(rows) == FILES[name].count if kind == "fixations" else rows
+    assert 0 <= rows[0]["begin"] < (0.001 if kind == "fixations" else 1)
+    # The image of 512 x 512 pixels was fitted to the middle of the screen, as is noted.
+    assert "taken as fitted to its middle" in result.output
+    width, height = SCREENS.get(name, (1920, 1080))
+    if kind == "fixations" and FILES[name].frame == "screen_px":
+        x, y = FILES[name].rows[0][3:]
+        assert rows[0]["x"] == pytest.approx((x + 0.5 - width / 2) * 512 / height + 255.5)
+        assert rows[0]["y"] == pytest.approx((y + 0.5) * 512 / height - 0.5)
+    on_image = [row for row in rows if 0 <= row["x"] < 512 and 0 <= row["y"] < 512]
+    assert [row["on_image"] for row in rows].count(True) == len(on_image)
+    assert bool(shard["heatmap"]) == bool(on_image)
+    assert len(shard["sentences"]) >= 2
+
+
+@needs_real
+def test_a_clock_of_its_own_asks_where_the_audio_began(tmp_path: Path) -> None:
+    data = real_lab(tmp_path / "lab", "pupil-core/fixations.csv", "fixations")
+    (data / "readings.csv").write_text("reading_id,image\nr1,xray.png\n")
+    result = run_etl(data, tmp_path / "out")
+    assert result.exit_code == 2
+    assert "begins at 329,368 s of a clock of its own; give audio_offset_s" in result.output
+
+
+# -- what would look right and be wrong -----------------------------------------------------------
+
+
+def test_numbers_that_begin_again_are_other_fixations() -> None:
+    tsv = "Recording timestamp [ms]\tEye movement type\tGaze event duration [ms]\t"
+    tsv += "Eye movement type index\tFixation point X\tFixation point Y\n"
+    rows = [(0, 1, 10), (16, 1, 10), (200, 2, 20), (500, 1, 30)]
+    tsv += "".join(f"{begin}\tFixation\t100\t{number}\t{x}\t5\n" for begin, number, x in rows)
+    assert tobii(tsv).x.tolist() == [10, 20, 30]
+    table = "FPOGX,FPOGY,FPOGS,FPOGD,FPOGID,FPOGV\n"
+    table += "".join(f"0.{x},0.5,{begin},10,{number},1\n" for begin, number, x in rows)
+    gaze = tracked_gaze(table.encode(), "a.csv", GazeFile(format="gazepoint"))
+    assert gaze.x.tolist() == [0.10, 0.20, 0.30]
+    table = "fixation_id,start_timestamp,duration,norm_pos_x,norm_pos_y,on_surf\n"
+    table += "".join(f"{number},{begin},90,0.{x},0.25,True\n" for begin, number, x in rows[1:])
+    gaze = tracked_gaze(table.encode(), "a.csv", GazeFile(format="pupil"))
+    assert (gaze.x.tolist(), gaze.y.tolist()) == ([0.10, 0.20, 0.30], [0.75] * 3)
+
+
+@pytest.mark.parametrize("frame", ["screen_px", "image_px"])
+def test_shares_are_not_taken_for_pixels_by_what_a_laboratory_says(frame: str) -> None:
+    table = b"FPOGX,FPOGY,FPOGS,FPOGD,FPOGID,FPOGV\n0.5,0.5,1,0.2,1,1\n"
+    told = GazeFile(format="gazepoint", frame=frame)
+    with pytest.raises(BadInputError, match=f"has screen_share, .* {frame}"):
+        tracked_gaze(table, "a.csv", told)
+    gaze = tracked_gaze(table, "a.csv", told._replace(frame="image_share"))
+    assert gaze.frame == "image_share"
+
+
+def test_the_scene_of_a_camera_is_noted_unless_a_laboratory_says_what_it_is() -> None:
+    table = b"id,start_timestamp,duration,norm_pos_x,norm_pos_y\n1,2.0,100,0.5,0.25\n"
+    gaze = tracked_gaze(table, "a.csv", GazeFile(format="pupil"))
+    assert gaze.notes["gaze_of_the_scene"] == 1
+    gaze = tracked_gaze(table, "a.csv", GazeFile(format="pupil", frame="image_share"))
+    assert gaze.notes["gaze_of_the_scene"] == 0
+
+
+@pytest.mark.parametrize("name", [name for name in GAZE_FILES if name != "csv"])
+def test_a_file_that_was_cut_anywhere_never_gives_another_fixation(
+    name: str, tmp_path: Path
+) -> None:
+    write_tree(tmp_path, 2, small=True, layout="recordings", gaze=name)
+    path = sorted(tmp_path.glob(f"*/{GAZE_FILES[name].file}"))[0]
+    lines = path.read_bytes().splitlines(keepends=True)
+    data = b"".join(lines[: len(lines) - len(lines) % 4][-60:])
+    data = b"".join(lines[:12]) + data if name in ("eyelink", "begaze") else lines[0] + data
+    whole = {row[:1] + row[2:] for row in zip(*columns(data, name), strict=True)}
+    for cut in range(len(data) - 120, len(data)):
+        try:
+            gaze = tracked_gaze(data[:cut], path.name, GazeFile(format=name))
+        except BadInputError:
+            continue
+        told = {row[:1] + row[2:] for row in zip(*columns(data[:cut], name), strict=True)}
+        assert told <= whole or gaze.rows.is_cut  # as is counted, and said
+        assert len(told - whole) <= 1
+
+
+def columns(data: bytes, name: str) -> list[list[float]]:
+    gaze = tracked_gaze(data, "gaze", GazeFile(format=name))
+    return [np.round(column, 6).tolist() for column in gaze[:4]]
+
+
+@pytest.mark.parametrize(("frame", "scale"), [("screen_px", 1), ("image_share", 1000)])
+def test_places_in_another_unit_than_told_are_refused(frame: str, scale: float) -> None:
+    rows = [f"{at},{at + 0.5},{scale * 0.2 * at},{scale * 0.5}" for at in range(1, 5)]
+    data = "\n".join(["begin,end,x,y", *rows, ""]).encode()
+    with pytest.raises(BadInputError, match=f"told to have {frame}, but"):
+        tracked_gaze(data, "a.csv", GazeFile(frame=frame))

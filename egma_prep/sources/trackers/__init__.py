@@ -2,7 +2,6 @@
 
 import importlib
 import pkgutil
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
@@ -20,6 +19,8 @@ EYES = ("left", "right")
 
 _HEAD_BYTES = 2**16
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+# Shares leave the screen by less than that; in so few pixels at its corner nobody reads.
+_SHARES, _ENOUGH = 4.0, 3
 _FARTHEST = 1e6  # pixels or shares: no screen, and no look beside one, reaches so far
 # What a file of another kind fails by; other damage is told as it is.
 _OF_ANOTHER_KIND = ("bad_csv", "missing_column", "no_fixations", "short_header")
@@ -33,7 +34,8 @@ class GazeFile(NamedTuple):
     time_unit : str
         Of `SECONDS`, where a format leaves it open.
     frame : str
-        Of `FRAMES`; empty where the format says it.
+        Of `FRAMES`; empty where the format says it. An image may have filled the screen, a surface
+        be the image: the frame then is another, its unit is not.
     eye : str
         Of `EYES`, where each has fixations of its own; empty: the one that has more of them.
     from_ : {"fixations", "samples"}
@@ -137,6 +139,11 @@ def tracked_gaze(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
         seems = f"looks like {' or '.join(map(repr, others))}" if others else "like no known format"
         what = f"{path} is no {gaze_file.format!r} file ({tracker.EXPECTED}), but {seems}"
         raise BadInputError("wrong_format", path, what) from None
+    if gaze_file.frame:
+        if gaze_file.frame.rpartition("_")[2] != gaze.frame.rpartition("_")[2]:
+            what = f"{path} has {gaze.frame}, and dataset.toml says that it has {gaze_file.frame}"
+            raise BadInputError("wrong_format", path, what)
+        gaze = gaze._replace(frame=gaze_file.frame)
     if not gaze.begin_s.size:
         what = f"{path} has no {gaze_file.from_.removesuffix('s')}"
         raise BadInputError("no_fixations", path, what)
@@ -145,7 +152,22 @@ def tracked_gaze(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
         at = int(far[0])
         what = f"{path}, {gaze.rows.place(at)} lies at {gaze.x[at]:g}, {gaze.y[at]:g}: on no screen"
         raise BadInputError("bad_number", path, what)
+    _check_unit(gaze, path)
     return gaze
+
+
+def _check_unit(gaze: TrackedGaze, path: str) -> None:
+    """Refuse shares that are told to be pixels, and pixels told to be shares."""
+    reach = np.maximum(np.abs(gaze.x), np.abs(gaze.y))
+    reach = reach[np.isfinite(reach)]
+    if len(reach) < _ENOUGH:
+        return
+    is_px = gaze.frame.endswith("px")
+    if (is_px and reach.max() < _SHARES) or (not is_px and np.median(reach) > _SHARES):
+        what = f"{path} is told to have {gaze.frame}, but half of it lies beyond {_SHARES:g}"
+        if is_px:
+            what = f"{path} is told to have {gaze.frame}, but all of it lies within {_SHARES:g}"
+        raise BadInputError("wrong_format", path, what)
 
 
 # -- what several of them need --------------------------------------------------------------------
@@ -170,9 +192,10 @@ def of_one_eye(
     The other eye looks at the same place at the same time: it would double the gaze.
     """
     letters = {eye[0].upper(): eye for eye in EYES}
-    time = Counter[str]()
+    time: dict[str, float] = {}
     for one in found:
-        time[letters[one.eye]] += one.end - one.begin  # type: ignore[assignment]
+        eye = letters[one.eye]
+        time[eye] = time.get(eye, 0.0) + one.end - one.begin
     if wanted and found and wanted not in time:
         raise BadInputError("no_fixations", path, f"{path} has no fixation of the {wanted} eye")
     chosen = wanted or max(sorted(time), key=time.__getitem__, default="")
@@ -180,10 +203,10 @@ def of_one_eye(
     return kept, {"fixations_of_the_other_eye": len(found) - len(kept)}
 
 
-def lines_of_file(path: str, found: Sequence[EyeFixation]) -> RowsOfFile:
-    """Name fixations by their lines."""
-    lines = [one.line for one in found]
-    return RowsOfFile(path, lambda at: f"line {lines[at]}")
+def lines_of_file(path: str, found: Sequence[EyeFixation], lines: Sequence[str]) -> RowsOfFile:
+    """Name fixations by their lines of a file, which may be cut if its last line does not end."""
+    of_each = [one.line for one in found]
+    return RowsOfFile(path, lambda at: f"line {of_each[at]}", lines[-1][-1] not in "\r\n")
 
 
 def readable(data: bytes) -> bytes:

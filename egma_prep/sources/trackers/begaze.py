@@ -39,7 +39,7 @@ def looks_like(data: bytes) -> bool:
 
 def fixations(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
     """Read the fixations of one eye."""
-    lines = decoded(readable(data), path).splitlines()
+    lines = decoded(readable(data), path).splitlines(keepends=True)
     header = next((at for at, line in enumerate(lines) if _EVENTS in line), None)
     if header is not None:
         found, trials = _of_events(lines, header + 1, path)
@@ -51,12 +51,12 @@ def fixations(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
         raise BadInputError("no_fixations", path, f"{path} has no fixation")
     notes["rows_that_are_no_fixations"] = len(found) - len(seen)
     notes["several_trials"] = max(len(trials) - 1, 0)
-    return _of_screen(kept, lines, path, gaze_file)._replace(notes=notes)
+    return _of_screen(kept, lines, path)._replace(notes=notes)
 
 
 def samples(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
     """Read one eye's samples: the wanted one's, or that which is seen more often."""
-    lines = decoded(readable(data), path).splitlines()
+    lines = decoded(readable(data), path).splitlines(keepends=True)
     names, rows = _sample_rows(lines, path)
     eyes = {eye: (f"{eye} POR X [px]", f"{eye} POR Y [px]") for eye in "LR"}
     eyes = {eye: place for eye, place in eyes.items() if all(name in names for name in place)}
@@ -75,22 +75,20 @@ def samples(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
     chosen = wanted or max(sorted(seen), key=seen.__getitem__)
     if not found[chosen]:
         raise BadInputError("no_fixations", path, f"{path} has no sample")
-    return _of_screen(found[chosen], lines, path, gaze_file)
+    return _of_screen(found[chosen], lines, path)
 
 
-def _of_screen(
-    kept: list[EyeFixation], lines: list[str], path: str, gaze_file: GazeFile
-) -> TrackedGaze:
+def _of_screen(kept: list[EyeFixation], lines: list[str], path: str) -> TrackedGaze:
     begin_us, end_us, x, y = np.array([one[1:5] for one in kept]).T
     return TrackedGaze(
         begin_us * _US,
         end_us * _US,
         x,
         y,
-        gaze_file.frame or "screen_px",
+        "screen_px",
         screen_px=_screen(lines),
         zero_s=_zero_s(lines),
-        rows=lines_of_file(path, kept),
+        rows=lines_of_file(path, kept, lines),
     )
 
 
@@ -107,8 +105,8 @@ def _of_events(lines: list[str], header: int, path: str) -> tuple[list[EyeFixati
         kind, _, eye = cells[0].strip().partition(" ")
         if kind != "Fixation":
             continue
-        if len(cells) <= max(places) or eye not in ("L", "R"):
-            what = f"{path}, line {at} is {lines[at - 1][:60]!r}, no whole fixation"
+        if len(cells) < len(names) or eye not in ("L", "R"):
+            what = f"{path}, line {at} is {lines[at - 1][:60].strip()!r}, no whole fixation"
             raise BadInputError("bad_csv", path, what)
         trial, *told = (cells[place].strip() for place in places)
         begin, end, x, y = (number(cell, path, f"{path}, line {at}") for cell in told)
@@ -170,7 +168,7 @@ def _header(lines: list[str], at: int, path: str) -> tuple[list[str], str]:
     if at >= len(lines):
         raise BadInputError("missing_column", path, f"{path} ends before its header")
     separator = "\t" if "\t" in lines[at] else ","
-    return [name.strip() for name in lines[at].split(separator)], separator
+    return [name.strip() for name in lines[at].rstrip().split(separator)], separator
 
 
 def _cells(
@@ -179,7 +177,7 @@ def _cells(
     """Yield the numbers of lines, from 1, and their cells."""
     for at in range(first, len(lines)):
         try:
-            rows = list(csv.reader([lines[at]], delimiter=separator))
+            rows = list(csv.reader([lines[at].rstrip("\r\n")], delimiter=separator))
         except csv.Error as error:
             what = f"{path}, line {at + 1} is no CSV ({error})"
             raise BadInputError("bad_csv", path, what) from None

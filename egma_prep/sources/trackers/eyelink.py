@@ -39,7 +39,7 @@ def looks_like(data: bytes) -> bool:
 
 def fixations(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
     """Read the fixations of one eye; blinks lie between them."""
-    lines = decoded(readable(data), path).splitlines()
+    lines = decoded(readable(data), path).splitlines(keepends=True)
     _check_frame(lines, path)
     found = list(_efix(lines, path))
     seen = [one for one in found if not math.isnan(one.x + one.y)]
@@ -51,12 +51,12 @@ def fixations(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
         raise BadInputError("no_fixations", path, f"{path} has no line EFIX of a fixation")
     notes["rows_that_are_no_fixations"] = len(found) - len(seen)
     notes["several_trials"] = max(sum(map(bool, map(_TRIAL.match, lines))) - 1, 0)
-    return _of_screen(kept, lines, path, gaze_file)._replace(notes=notes)
+    return _of_screen(kept, lines, path)._replace(notes=notes)
 
 
 def samples(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
     """Read one eye's samples: the wanted one's, or that which is seen more often."""
-    lines = decoded(readable(data), path).splitlines()
+    lines = decoded(readable(data), path).splitlines(keepends=True)
     _check_frame(lines, path)
     found = list(_samples(lines, path))
     seen = Counter(one.eye for one in found if not math.isnan(one.x + one.y))
@@ -65,12 +65,10 @@ def samples(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
     if not kept:
         what = f"{path} has no sample" + f" of the {gaze_file.eye} eye" * bool(gaze_file.eye)
         raise BadInputError("no_fixations", path, what)
-    return _of_screen(kept, lines, path, gaze_file)
+    return _of_screen(kept, lines, path)
 
 
-def _of_screen(
-    kept: list[EyeFixation], lines: list[str], path: str, gaze_file: GazeFile
-) -> TrackedGaze:
+def _of_screen(kept: list[EyeFixation], lines: list[str], path: str) -> TrackedGaze:
     begin_s, end_s, x, y = np.array([one[1:5] for one in kept]).T
     left, top, *screen_px = _screen(lines) or (0.0, 0.0)
     return TrackedGaze(
@@ -78,10 +76,10 @@ def _of_screen(
         end_s * _MS,
         x - left,
         y - top,
-        gaze_file.frame or "screen_px",
+        "screen_px",
         screen_px=(screen_px[0], screen_px[1]) if screen_px else None,
         zero_s=_zero_s(lines),
-        rows=lines_of_file(path, kept),
+        rows=lines_of_file(path, kept, lines),
     )
 
 
@@ -116,8 +114,8 @@ def _efix(lines: list[str], path: str) -> Iterator[EyeFixation]:
         if not line.startswith("EFIX"):
             continue
         cells = line.split()
-        if len(cells) < 7 or cells[1] not in ("L", "R"):
-            what = f"{path}, line {at} is {line[:60]!r}, no whole fixation"
+        if len(cells) < 8 or cells[1] not in ("L", "R"):
+            what = f"{path}, line {at} is {line[:60].strip()!r}, no whole fixation"
             raise BadInputError("bad_csv", path, what)
         begin, end, x, y = (
             math.nan if cell == _MISSING else number(cell, path, f"{path}, line {at}")

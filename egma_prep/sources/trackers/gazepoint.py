@@ -1,5 +1,7 @@
 """Gazepoint's CSV: fixations, or all gaze, in seconds and shares of the screen."""
 
+from itertools import pairwise
+
 import numpy as np
 
 from egma_prep.errors import BadInputError
@@ -27,19 +29,17 @@ def fixations(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
     valid = np.flatnonzero(table.numbers("FPOGV") != 0).tolist()
     media = [cell.strip() for cell in table.columns.get(_MEDIA, [""] * len(table))]
     number = table.numbers("FPOGID")
-    last: dict[tuple[str, float], int] = {}
-    for row in valid:
-        last[media[row], float(number[row])] = row
-    rows = sorted(last.values())
+    # Numbers begin again with another stimulus or recording.
+    last = [(media[a], number[a]) != (media[b], number[b]) for a, b in pairwise(valid)]
+    rows = [row for row, is_last in zip(valid, [*last, True], strict=False) if is_last]
     x, y, begin_s, lasted_s = (table.numbers(name, rows) for name in _NEEDED[:4])
     notes = {
         "rows_that_are_no_fixations": len(table) - len(valid),
         "rows_of_growing_fixations": len(valid) - len(rows),
         "several_trials": max(len({media[row] for row in rows}) - 1, 0),
     }
-    frame = gaze_file.frame or "screen_share"
     where = RowsOfFile.of(table, rows)
-    return TrackedGaze(begin_s, begin_s + lasted_s, x, y, frame, rows=where, notes=notes)
+    return TrackedGaze(begin_s, begin_s + lasted_s, x, y, "screen_share", rows=where, notes=notes)
 
 
 def samples(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
@@ -52,5 +52,4 @@ def samples(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
     time_s = table.numbers(times[0])
     lost = table.numbers("BPOGV") == 0
     x, y = (np.where(lost, np.nan, table.numbers(name)) for name in _SAMPLED[:2])
-    frame = gaze_file.frame or "screen_share"
-    return TrackedGaze(time_s, time_s, x, y, frame, rows=RowsOfFile.of(table))
+    return TrackedGaze(time_s, time_s, x, y, "screen_share", rows=RowsOfFile.of(table))

@@ -37,10 +37,9 @@ def fixations(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
         on = [row for row in on if flag(cells[row], path, table.place(row, _ON_SURFACE))]
     begin_s, lasted_ms, x, y = (table.numbers(name, on) for name in _NEEDED)
     ids = next((table.columns[name] for name in _IDS if name in table.columns), None)
-    keys = [ids[row].strip() for row in on] if ids else [str(time) for time in begin_s]
-    of_fixation: dict[str, list[int]] = {}
-    for at, key in enumerate(keys):
-        of_fixation.setdefault(key, []).append(at)
+    of_fixation: dict[tuple[str, float], list[int]] = {}
+    for at, row in enumerate(on):  # numbers begin again with another recording
+        of_fixation.setdefault((ids[row].strip() if ids else "", begin_s[at]), []).append(at)
     first = np.array([ats[0] for ats in of_fixation.values()], dtype=np.intp)
     x_share = np.array([x[ats].mean() for ats in of_fixation.values()])
     y_share = np.array([1 - y[ats].mean() for ats in of_fixation.values()])
@@ -56,7 +55,7 @@ def fixations(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
         begin_s + lasted_ms[first] * _MS,
         x_share,
         y_share,
-        gaze_file.frame or "screen_share",
+        "screen_share",
         rows=rows,
         notes=notes,
     )
@@ -79,7 +78,7 @@ def samples(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
         time_s,
         np.where(lost, np.nan, x),
         np.where(lost, np.nan, 1 - y),
-        gaze_file.frame or "screen_share",
+        "screen_share",
         rows=RowsOfFile.of(table),
         notes={"gaze_of_the_scene": int(not is_mapped and not gaze_file.frame)},
     )

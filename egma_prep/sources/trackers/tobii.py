@@ -58,7 +58,7 @@ def looks_like(data: bytes) -> bool:
 
 def fixations(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
     """Read each fixation once, where the software mapped it to the screen."""
-    lines = decoded(readable(data), path).splitlines()
+    lines = decoded(readable(data), path).splitlines(keepends=True)
     header = _header_at(lines[:_PROSE], _OF_FIXATIONS)
     if header is None:
         what = f"{path} has no header of Tobii's fixations"
@@ -68,6 +68,8 @@ def fixations(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
         raise BadInputError("missing_column", path, what)
     table = _table(lines[header:], path)
     begin, lasted, x, y = (_name(table, names) for names in (_BEGIN, _DURATION, _X, _Y))
+    if _folded_unit(x) != _folded_unit(y):
+        raise BadInputError("missing_column", path, f"{path} has {x!r}, but no y of that frame")
     rows_of = _rows_of_fixations(table)
     placed = [
         [row for row in rows if not is_blank(table.columns[x][row] + table.columns[y][row])]
@@ -88,7 +90,7 @@ def fixations(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
         begin_s + lasted_ms * _MS,
         table.numbers(x, place),
         table.numbers(y, place),
-        gaze_file.frame or _FRAMES.get(_folded_unit(x), "screen_px"),
+        _FRAMES.get(_folded_unit(x), "screen_px"),
         screen_px=_screen(lines[:header]),
         rows=RowsOfFile.of(table, place),
         notes=notes,
@@ -97,7 +99,7 @@ def fixations(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
 
 def samples(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
     """Read both eyes' mean, or the one that is seen or wanted, sample by sample."""
-    lines = decoded(readable(data), path).splitlines()
+    lines = decoded(readable(data), path).splitlines(keepends=True)
     found = _sampled(lines[:_PROSE])
     if found is None:
         raise BadInputError("missing_column", path, f"{path} has no header of Tobii's samples")
@@ -131,7 +133,7 @@ def samples(data: bytes, path: str, gaze_file: GazeFile) -> TrackedGaze:
         time_s,
         x,
         y,
-        gaze_file.frame or frame,
+        frame,
         screen_px=_screen(lines[:header]),
         rows=RowsOfFile.of(table, rows),
     )
@@ -211,27 +213,31 @@ def _sampled(lines: list[str]) -> tuple[int, _Samples] | None:
 
 
 def _table(lines: list[str], path: str) -> Table:
-    return _without_decimal_commas(parse_csv("\n".join([*lines, ""]).encode(), path, ()))
+    return _without_decimal_commas(parse_csv("".join(lines).encode(), path, ()))
 
 
 def _rows_of_fixations(table: Table) -> list[list[int]]:
     """Group the rows, in file order, of which the software says that they are one fixation.
 
-    Rows of other sensors and events lie between them. Without numbers, what is said of a fixation
-    is its own.
+    Rows of other sensors and events lie between them. Numbers begin again with another recording;
+    without them, a fixation goes on until another event comes, or one of other values.
     """
     kinds, numbers = _named(table, _TYPE), _named(table, _INDEX)
     same = numbers[:1] or [_name(table, names) for names in (_DURATION, _X, _Y)]
-    found: dict[object, list[int]] = {}
-    run = 0
+    found: list[list[int]] = []
+    latest: tuple[str, ...] | None = None
     for row in range(len(table)):
         kind = table.columns[kinds[0]][row].strip().lower() if kinds else "fixation"
         key = tuple(table.columns[name][row].strip() for name in same)
         if kind != "fixation" or is_blank("".join(key)):
-            run += kind not in ("", "fixation")
-            continue
-        found.setdefault(key if numbers else (run, *key), []).append(row)
-    return list(found.values())
+            if not numbers and kind not in ("", "fixation"):
+                latest = None
+        elif key == latest:
+            found[-1].append(row)
+        else:
+            found.append([row])
+            latest = key
+    return found
 
 
 def _time_unit(column: str, begins: FloatArray, lasted_ms: FloatArray) -> str:
