@@ -68,6 +68,24 @@ def test_a_table_in_milliseconds_with_other_names_runs_after_readings_are_filled
     assert result.exit_code == 0 and "written 3" in result.output, result.output
 
 
+@pytest.mark.parametrize(("unit", "ticks"), [("s", 1), ("ms", 1000), ("us", 1_000_000)])
+def test_a_table_of_samples_is_told_from_one_of_fixations(
+    unit: str, ticks: int, tmp_path: Path
+) -> None:
+    lab = tmp_path / "lab"
+    write_tree(lab, 2, small=True, layout="recordings")
+    lines = [f"{at / 250 * ticks},{100 + at % 7},{90 + at % 5}" for at in range(500)]
+    for path in lab.glob("*/fixations.csv"):
+        path.write_text("\n".join(["timestamp,gaze_x,gaze_y", *lines, ""]))
+    (lab / "dataset.toml").unlink()
+    (lab / "readings.csv").unlink()
+    result = egma_prep("init", lab)
+    assert result.exit_code == 0, result.output
+    gaze = dataset_facts((lab / "dataset.toml").read_bytes()).gaze
+    assert (gaze.from_, gaze.time_unit) == ("samples", unit)
+    assert gaze.columns == {"t": "timestamp", "x": "gaze_x", "y": "gaze_y"}
+
+
 def test_what_is_there_already_is_not_overwritten(tmp_path: Path) -> None:
     started(tmp_path / "lab")
     before = (tmp_path / "lab/dataset.toml").read_bytes()

@@ -421,7 +421,7 @@ def test_a_file_that_is_there_in_another_format_is_named(tmp_path: Path) -> None
             files.read(missing)
         assert caught.value.reason == "missing_file"
     for missing in ("words.csv", "other.jpg"):
-        with pytest.raises(BadInputError, match="is missing; download"):
+        with pytest.raises(BadInputError, match="is missing; put it there, or download"):
             files.read(missing)
 
 

@@ -17,7 +17,7 @@ from egma_prep.sources.files import InputFiles
 from egma_prep.sources.reading import Size
 from egma_prep.sources.recognisers import recognised
 from egma_prep.sources.recordings import READINGS
-from egma_prep.sources.trackers import trackers
+from egma_prep.sources.trackers import GazeFile, trackers
 from egma_prep.storage.atomic import write_atomically
 
 _COLUMNS = (
@@ -29,6 +29,8 @@ _BEGIN, _END, _DURATION = r"begin|start|onset|timestamp|^t$|^time", r"end|stop|o
 _X, _Y = (rf"(^|[^a-z]){axis}($|[^a-z])" for axis in "xy")
 _UNITS = {"s": (0.02, 5.0), "ms": (20.0, 5e3), "us": (2e4, 5e6)}
 """Between which the median fixation or word lasts; a unit's range touches no other's."""
+_STEPS = {"s": 0.2, "ms": 200.0, "us": float("inf")}
+"""Below which samples follow each other, at 5 to 4,000 a second."""
 
 
 class Guess(NamedTuple):
@@ -130,21 +132,32 @@ def _gaze(data: bytes, name: str, where: str, image_px: Size | None) -> Guess | 
     file = {"file": (name, where)}
     for known, tracker in trackers().items():
         if known != "csv" and tracker.looks_like(data):
-            return Guess(file | {"format": (known, f"it has {tracker.EXPECTED}")})
+            entries = file | {"format": (known, "by its content")}
+            try:
+                found_gaze = tracker.fixations(data, name, GazeFile(format=known))
+            except BadInputError:
+                return Guess(entries | {"from": ("samples", "no fixations could be read")})
+            return Guess(entries, found_gaze.screen_px)
     table = _table(data)
     found = table and _columns(
         table, {"x": _X, "y": _Y, "begin": _BEGIN, "end": _END, "duration": _DURATION}
     )
-    if not table or not found or not {"x", "y", "begin"} < found.keys():
+    if not table or not found or not {"x", "y", "begin"} <= found.keys():
         return None
     if "end" in found:
         found.pop("duration", None)
+    elif "duration" not in found:
+        found["t"] = found.pop("begin")
+        file["from"] = ("samples", "no column tells an end or a duration")
     try:
         length, unit_why = _lengths(table, found)
-        x, y = (table.numbers(found[axis]) for axis in ("x", "y"))
+        x, y = (table.numbers_or_nan(found[axis]) for axis in ("x", "y"))
     except BadInputError:
         return None
-    frame, why = _frame(float(np.percentile(x, 95)), float(np.percentile(y, 95)), image_px)
+    if np.isnan(x).all() or np.isnan(y).all():
+        return None
+    far_x, far_y = (float(np.nanpercentile(axis, 95)) for axis in (x, y))
+    frame, why = _frame(far_x, far_y, image_px)
     return Guess(
         file
         | {
@@ -199,7 +212,11 @@ def _columns(table: Table, patterns: Mapping[str, str]) -> dict[str, str]:
 
 
 def _lengths(table: Table, found: Mapping[str, str]) -> tuple[str, str]:
-    """Guess the unit of times by the median length."""
+    """Guess the unit of times by the median length, of samples by the median step."""
+    if "t" in found:
+        step = float(np.median(np.diff(table.numbers(found["t"]))))
+        unit = next(one for one, most in _STEPS.items() if step < most)
+        return unit, f"half of them follow the one before by {step:g} and more"
     if "duration" in found:
         lengths = table.numbers(found["duration"])
     else:

@@ -12,6 +12,7 @@ from egma_prep.sources.screens import Screen
 from egma_prep.sources.trackers import EYES, FRAMES, SECONDS, GazeFile, trackers
 
 DATASET_TOML = "dataset.toml"
+_GAZE_COLUMNS = ("begin", "end", "duration", "t", "x", "y")
 Table = TypeVar("Table", GazeFile, Screen, WordsFile)
 
 
@@ -61,7 +62,7 @@ def dataset_facts(data: bytes) -> DatasetFacts:
     _check_known("words.format", facts.words.format, recognisers())
     for name, unit in (("gaze", facts.gaze.time_unit), ("words", facts.words.time_unit)):
         _check_known(f"{name}.time_unit", unit, SECONDS)
-    _check_columns("gaze.columns", facts.gaze.columns, ("begin", "end", "duration", "x", "y"))
+    _check_columns("gaze.columns", facts.gaze.columns, _GAZE_COLUMNS)
     _check_columns("words.columns", facts.words.columns, ("text", "begin", "end", "duration"))
     _check_known("gaze.from", facts.gaze.from_, GAZE_FROM)
     if facts.gaze.eye:
