@@ -301,7 +301,8 @@ def scan(
     Prints no rows and no ids, so that it may be shown to others. With --checksums it also names the
     files that are not as published, or that readings lack: those names hold ids. Exit 1 if any
     is not as published. A comparison that was stopped goes on. --figures shows at a glance times in
-    ms taken for s, swapped axes, an unmapped screen or a clock that is off; its figures hold gaze.
+    ms taken for s, swapped axes, an unmapped screen or a clock that is off; its figures hold gaze,
+    and readings that would be rejected are named.
 
     \b
     Example:

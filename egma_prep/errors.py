@@ -65,6 +65,10 @@ OF_THE_MACHINE = {"out_of_memory", "killed_worker"}
 """Reasons that may not be there on another day: the next run tries such readings again."""
 
 NOTES = {
+    "clock_taken_as_the_audios": "readings without audio_offset_s: their tracker's clock is taken"
+    " as the audio's; give it, 0 if it is",
+    "image_drawn_stretched": "readings whose image was drawn on the screen in another shape than"
+    " its own: see image_x0_px to image_y1_px",
     "image_place_guessed": "readings whose image's place on the screen no table tells, taken as"
     " fitted to its middle",
     "gaze_of_the_scene": "readings whose gaze is of a scene camera, not of a surface: taken as of"

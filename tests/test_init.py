@@ -39,8 +39,7 @@ def test_formats_columns_and_units_are_recognised_and_said(
     assert (
         written.gaze.file == GAZE_FILES[gaze].file and written.words.file == WORDS_FILES[words].file
     )
-    assert (tmp_path / "lab/readings.csv").read_text().startswith("reading_id,image,")
-    assert len((tmp_path / "lab/readings.csv").read_text().splitlines()) == 1
+    assert (tmp_path / "lab/readings.csv").read_text() == "reading_id,image\n"
 
 
 def test_a_table_in_milliseconds_with_other_names_runs_after_readings_are_filled_in(

@@ -40,7 +40,7 @@ def test_the_reading_with_a_fault_is_drawn(what: str, lab: Path, tmp_path: Path)
     finally:
         path.write_text(sound)
     first = next(line for line in said if line.startswith("drawn"))
-    assert path.parent.name in first
+    assert path.parent.name in first and "of its gaze is on the image" in first
     assert re.search(r"cannot be true|fits least", first)
     assert len(list((tmp_path / "figures").glob("recordings-*.png"))) == 2
 

@@ -156,7 +156,41 @@ def test_an_image_whose_place_on_the_screen_is_not_told_is_taken_as_fitted_and_n
     gaze = TrackedGaze(*np.array([[0.0], [1], [0.5], [0.25]]), "screen_share", (1920, 1080))
     seen, notes = fixations_on_image(gaze, Screen(), None, (1000, 2000), 0.0)
     assert (seen.x_px[0], seen.y_px[0]) == pytest.approx((499.5, 499.5))
-    assert notes == {"image_place_guessed": 1}
+    assert notes == {"image_place_guessed": 1, "image_drawn_stretched": 0}
+
+
+def test_an_image_drawn_in_another_shape_than_its_own_is_noted() -> None:
+    gaze = TrackedGaze(*np.array([[0.0], [1], [100], [40]]), "screen_px")
+    _, notes = fixations_on_image(gaze, Screen(), (0, 0, 1920, 100), (640, 547), 0.0)
+    assert notes["image_drawn_stretched"] == 1
+
+
+def test_readings_whose_clock_nobody_tells_are_noted_and_a_told_zero_is_not(
+    lab: Path, tmp_path: Path
+) -> None:
+    rows = pd.read_csv(lab / "readings.csv", dtype=str, keep_default_na=False)
+    rows["audio_offset_s"] = ["", "", "0", "0"]
+    rows.to_csv(lab / "readings.csv", index=False)
+    result = run_etl(lab, tmp_path / "out")
+    assert "noted: 2 readings without audio_offset_s" in result.output
+
+
+def test_a_column_whose_name_is_nearly_one_that_is_read_is_named(lab: Path, tmp_path: Path) -> None:
+    table = (lab / "readings.csv").read_text().replace("audio_offset_s", "audio_offset", 1)
+    (lab / "readings.csv").write_text(table)
+    result = run_etl(lab, tmp_path / "out")
+    assert "the column 'audio_offset' is not read; is it 'audio_offset_s'?" in result.output
+
+
+@pytest.mark.parametrize("file", ["", "../other/gaze.csv", "/etc/passwd", "a/b.csv"])
+def test_a_file_outside_of_the_readings_folder_is_refused(
+    lab: Path, tmp_path: Path, file: str
+) -> None:
+    facts = (lab / "dataset.toml").read_text()
+    (lab / "dataset.toml").write_text(facts.replace('"fixations.csv"', f'"{file}"'))
+    result = run_etl(lab, tmp_path / "out")
+    assert result.exit_code == 2 and "gaze.file is" in result.output
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -14,21 +14,20 @@ from egma_prep.images import image_size
 from egma_prep.sources.csv_table import Table, parse_csv
 from egma_prep.sources.dataset_toml import DATASET_TOML
 from egma_prep.sources.files import InputFiles
+from egma_prep.sources.manifests import columns_of
 from egma_prep.sources.reading import Size
 from egma_prep.sources.recognisers import recognised
-from egma_prep.sources.recordings import READINGS
+from egma_prep.sources.recordings import NAME, READINGS
 from egma_prep.sources.trackers import GazeFile, trackers
 from egma_prep.storage.atomic import write_atomically
 
-_COLUMNS = (
-    "reading_id,image,subject_id,study_id,split,view,audio_offset_s,"
-    "image_x0_px,image_y0_px,image_x1_px,image_y1_px"
-)
 _TEXT = r"word|text|token|utterance"
 _BEGIN, _END, _DURATION = r"begin|start|onset|timestamp|^t$|^time", r"end|stop|offset", r"dur"
 _X, _Y = (rf"(^|[^a-z]){axis}($|[^a-z])" for axis in "xy")
 _UNITS = {"s": (0.02, 5.0), "ms": (20.0, 5e3), "us": (2e4, 5e6)}
 """Between which the median fixation or word lasts; a unit's range touches no other's."""
+_IMAGES = "images"
+_MOST_OF = 0.8  # of an image that was looked at, gaze reaches so far
 _STEPS = {"s": 0.2, "ms": 200.0, "us": float("inf")}
 """Below which samples follow each other, at 5 to 4,000 a second."""
 
@@ -56,11 +55,13 @@ def begin_dataset(lab: Path) -> Iterator[str]:
     BadUsageError
         If one of them is there, or nothing is that they could be about.
     """
+    if not lab.is_dir():
+        raise BadUsageError(f"{lab} is no folder; give the one that holds your readings' folders")
     files = InputFiles(lab)
     for name in (DATASET_TOML, READINGS):
         if files.has(name):
             raise BadUsageError(f"{lab / name} is there already; change it, or move it away first")
-    folders = files.folders("")
+    folders = [one for one in files.folders("") if one.lower() != _IMAGES]
     names = Counter(path.rpartition("/")[2] for one in folders for path in _files_in(files, one))
     gaze, words = _guesses(files, folders, names)
     if not gaze and not words:
@@ -83,10 +84,14 @@ def begin_dataset(lab: Path) -> Iterator[str]:
             *_screen(screen_px),
             "",
             *_toml("words", words),
+            "# readings.csv takes more columns where you know them: "
+            + ", ".join(columns_of(NAME, "readings").values()),
+            "# and label:NAME. A screen's frame needs image_x0_px to image_y1_px.",
+            "",
         ]
     )
     write_atomically(lab / DATASET_TOML, text.encode())
-    write_atomically(lab / READINGS, f"{_COLUMNS}\n".encode())
+    write_atomically(lab / READINGS, b"reading_id,image\n")
     for table, guess in (("gaze", gaze), ("words", words)):
         yield from _said(table, guess)
     yield (
@@ -105,7 +110,7 @@ def _guesses(
 ) -> tuple[Guess | None, Guess | None]:
     """Look at the files that most folders have; the first likely one of each kind counts."""
     gaze = words = None
-    image_px = _some_image(files, folders)
+    image_px = _some_image(files, [_IMAGES, *folders])
     for name, number in sorted(names.items(), key=lambda one: (-one[1], one[0])):
         folder = next(one for one in folders if files.has(f"{one}/{name}"))
         try:
@@ -119,7 +124,7 @@ def _guesses(
 
 
 def _some_image(files: InputFiles, folders: list[str]) -> Size | None:
-    for folder in sorted(folders, key=lambda one: one != "images"):
+    for folder in folders:
         for path in _files_in(files, folder):
             try:
                 return image_size(files.read(path), path)
@@ -233,7 +238,10 @@ def _frame(x: float, y: float, image_px: Size | None) -> tuple[str, str]:
         return "image_share", f"nearly all positions are below {max(x, y):g}; or screen_share"
     if image_px and (x > image_px[0] or y > image_px[1]):
         return "screen_px", f"positions go beyond an image's {image_px[0]} x {image_px[1]} pixels"
-    return "image_px", f"positions go to {x:.0f}, {y:.0f}; or screen_px"
+    if image_px and (x > _MOST_OF * image_px[0] or y > _MOST_OF * image_px[1]):
+        return "image_px", f"positions go to {x:.0f}, {y:.0f}, as an image does; or screen_px"
+    # Of the two, the one that asks for the screen's size before it moves anything.
+    return "screen_px", f"unsure, or image_px: positions go to {x:.0f}, {y:.0f}"
 
 
 def _toml(name: str, guess: Guess | None) -> Iterator[str]:

@@ -32,7 +32,7 @@ from egma_prep.storage.progress import Progress
 # Shares of a tenth of a percent are seen among so many, loaded in a minute or two; decoding and
 # rendering, which take longer, are measured on a few.
 _CHECKED, _TIMED = 5000, 16
-_DRAWN = 2
+_DRAWN, _NAMED = 2, 10
 
 
 @dataclass
@@ -47,6 +47,7 @@ class Scan:
     missing: set[str] = field(default_factory=set)
     tally: first_contact.Tally = field(default_factory=first_contact.Tally)
     odd: list[tuple[float, RawReading]] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
     seconds_each: float = 0.0
     bytes_each: float = 0.0
 
@@ -85,7 +86,8 @@ def scan_tree(
     comparison : Comparison, optional
         Of the files with their releases; it is summed up, and those named that readings lack.
     figures : Path, optional
-        A folder for figures of the two readings whose gaze, image and words fit least.
+        A folder for figures of the two readings whose gaze, image and words fit least; the lines
+        then name them, and readings that would be rejected.
     options : Options, optional
         How the files are understood.
     """
@@ -99,6 +101,7 @@ def scan_tree(
         found.planned.update(reading.dataset for reading in subject.readings)
         found.planned.update(reject.dataset or "unknown" for reject in subject.rejects)
         found.rejects.update(reject.reason for reject in subject.rejects)
+        found.told += [f"  {r.reading_id} ({r.reason}): {r.message}" for r in subject.rejects]
     usable = _check_readings(chosen, files, source, options, found)
     with tempfile.TemporaryDirectory() as folder:
         job = Job(data, images, Path(folder), source.name, with_defaults_of(source, options))
@@ -185,6 +188,7 @@ def _load(
         return raw, size, check_reading(raw, size).notes
     except BadInputError as error:
         found.rejects[error.reason] += 1
+        found.told.append(f"  {planned.reading_id} ({error.reason}): {error}")
         found.missing |= {error.path} if error.reason == "missing_file" else set()
     except BadUsageError:
         raise
@@ -243,6 +247,10 @@ def _lines(source: Source, found: Scan, remarks: Iterable[str]) -> Iterator[str]
 
 
 def _drawn(found: Scan, files: InputFiles, figures: Path) -> Iterator[str]:
+    """Name what would be rejected, and draw what fits least."""
+    yield from found.told[:_NAMED]
+    if len(found.told) > _NAMED:
+        yield f"  and {len(found.told) - _NAMED} more, which a run lists in rejects.parquet"
     make_folder(figures)
     for oddness, raw in found.odd:
         image = None
@@ -253,7 +261,12 @@ def _drawn(found: Scan, files: InputFiles, figures: Path) -> Iterator[str]:
         refuse_foreign(path, SOFTWARE_MARK)
         save_figure(figure, path)
         why = "cannot be true" if oddness >= 2 else "fits least"
-        yield f"drawn, as it {why}: {path}; it shows gaze and an image of {files.root}"
+        fit = odd_readings.fit_of(raw)
+        assert fit is not None  # such are not kept
+        yield (
+            f"drawn, as it {why}: {path}; {fit.on_image:.0%} of its gaze is on the image, its words"
+            f" begin {fit.begins_s:.1f} s and end {fit.ends_s:.1f} s after the gaze"
+        )
 
 
 def _canvas(ratio: float | None) -> Iterator[str]:

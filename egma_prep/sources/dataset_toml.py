@@ -3,6 +3,7 @@
 import math
 import tomllib
 from collections.abc import Collection, Mapping
+from pathlib import PurePosixPath
 from typing import Any, NamedTuple, TypeVar
 
 from egma_prep.errors import BadUsageError, unknown_name
@@ -58,6 +59,12 @@ def dataset_facts(data: bytes) -> DatasetFacts:
         screen=_table(document, "screen", Screen),
         words=_table(document, "words", WordsFile),
     )
+    for name, file in (("gaze", facts.gaze.file), ("words", facts.words.file)):
+        if not file or file != PurePosixPath(file).name:
+            raise BadUsageError(
+                f"{DATASET_TOML}: {name}.file is {file!r}; give the name that the file has in each"
+                " reading's folder"
+            )
     _check_known("gaze.format", facts.gaze.format, trackers())
     _check_known("words.format", facts.words.format, recognisers())
     for name, unit in (("gaze", facts.gaze.time_unit), ("words", facts.words.time_unit)):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from typing import NamedTuple
 
 from egma_prep.errors import BadInputError, Reject
@@ -11,6 +12,8 @@ from egma_prep.sources.files import MAY_BE_CUT, InputFiles
 from egma_prep.sources.reading import PlannedReading
 from egma_prep.sources.registry import SubjectPlan
 from egma_prep.sources.values import id_key
+
+_ALIKE = 0.7  # a slip of the pen, such as audio_offset for audio_offset_s
 
 
 class MetadataTable(NamedTuple):
@@ -116,3 +119,11 @@ def one_patient_an_image(
         if first.row["image"] == image:
             what = f"{image} is of the patients {first.subject_id} and {plan.subject_id}"
         yield Reject.of(BadInputError("duplicate_id", plan.metadata_path, what), *plan.key, "plan")
+
+
+def remark_misspelt(files: InputFiles, table: Table, known: Collection[str]) -> None:
+    """Remark columns that nobody reads and whose names are nearly one that would be."""
+    for name in table.columns:
+        close = [] if name in known else get_close_matches(name, known, 1, _ALIKE)
+        if close and close[0] not in table.columns:
+            files.remark(table.path, f"the column {name!r} is not read; is it {close[0]!r}?")

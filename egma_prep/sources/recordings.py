@@ -13,12 +13,18 @@ from egma_prep.sources.dataset_toml import DATASET_TOML, dataset_facts
 from egma_prep.sources.files import InputFiles
 from egma_prep.sources.labels_and_regions import labels_of, regions_of
 from egma_prep.sources.manifests import columns_of, required_columns
-from egma_prep.sources.planning import MetadataTable, by_subject, one_patient_an_image, plan_tables
+from egma_prep.sources.planning import (
+    MetadataTable,
+    by_subject,
+    one_patient_an_image,
+    plan_tables,
+    remark_misspelt,
+)
 from egma_prep.sources.reading import PlannedReading, RawReading, Region
 from egma_prep.sources.recognisers import dictated
 from egma_prep.sources.registry import SubjectPlan
 from egma_prep.sources.samples import detected
-from egma_prep.sources.screens import Rectangle, fixations_on_image
+from egma_prep.sources.screens import fixations_on_image, rectangle_of
 from egma_prep.sources.trackers import tracked_gaze
 from egma_prep.sources.values import LONGEST_S, is_blank, number, optional_text, safe_id
 
@@ -64,7 +70,8 @@ class Recordings:
     def plan(self, files: InputFiles) -> Iterable[SubjectPlan]:
         """List the table's readings; those of one image have one patient, so no split parts it."""
         facts = dataset_facts(files.read(DATASET_TOML))
-        files.table(READINGS, METADATA.required)  # without it there is nothing to plan
+        table = files.table(READINGS, METADATA.required)  # without it there is nothing to plan
+        remark_misspelt(files, table, columns_of(NAME, "readings").values())
         folders = [one for one in files.folders("") if files.has(f"{one}/{facts.gaze.file}")]
         return by_subject(one_patient_an_image(plan_tables(files, [READINGS], METADATA, folders)))
 
@@ -88,13 +95,16 @@ class Recordings:
         gaze = tracked_gaze(files.read(gaze_path), gaze_path, told)
         # A tracker's clock may have begun long before the audio, which is that of the words.
         offset_s = _number(row, "audio_offset_s")
+        is_told = offset_s is not None or gaze.zero_s is not None
         if offset_s is None:
             offset_s = gaze.zero_s or 0.0
             if gaze.zero_s is None and gaze.begin_s.min() > LONGEST_S:
                 what = f"{gaze_path} begins at {gaze.begin_s.min():,.0f} s of a clock of its own"
                 raise BadInputError("no_clock", gaze_path, what)
-        shown = _shown(row)
+        edges = [_number(row, f"image_{side}_px") for side in ("x0", "y0", "x1", "y1")]
+        shown = rectangle_of(edges, READINGS)
         fixations, notes = fixations_on_image(gaze, facts.screen, shown, size, offset_s)
+        notes["clock_taken_as_the_audios"] = int(not is_told)
         rows = gaze.rows
         if from_ == "samples":
             fixations, rows, outside = detected(fixations, rows, options)
@@ -127,17 +137,6 @@ SOURCE = Recordings()
 def _number(row: Mapping[str, str], name: str) -> float | None:
     cell = row.get(name, "")
     return None if is_blank(cell) else number(cell, READINGS, f"{READINGS}, {name}")
-
-
-def _shown(row: Mapping[str, str]) -> Rectangle | None:
-    """Read where on the screen the image was drawn; all four edges or none."""
-    x0, y0, x1, y1 = (_number(row, f"image_{side}_px") for side in ("x0", "y0", "x1", "y1"))
-    if x0 is None and y0 is None and x1 is None and y1 is None:
-        return None
-    if x0 is None or y0 is None or x1 is None or y1 is None or not (x0 < x1 and y0 < y1):
-        what = f"the image's place on the screen is {x0}, {y0}, {x1}, {y1}: no rectangle"
-        raise BadInputError("bad_number", READINGS, what)
-    return x0, y0, x1, y1
 
 
 def _regions(files: InputFiles, path: str) -> tuple[list[Region], Counter[str]]:

@@ -1,6 +1,7 @@
 """Where on its image somebody looked who saw it on a screen: the geometry of a lab's set-up."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from egma_prep.sources.trackers import TrackedGaze
 
 Rectangle = tuple[float, float, float, float]
 """Edges x0, y0, x1, y1 in screen pixels: an image drawn on pixels 0 to 99 has x0 = 0, x1 = 100."""
+_STRETCHED = 0.05  # more than rounding the edges of a small image makes
 
 
 class Screen(NamedTuple):
@@ -20,6 +22,18 @@ class Screen(NamedTuple):
     height_px: float | None = None
     width_mm: float | None = None
     distance_mm: float | None = None
+
+
+def rectangle_of(edges: Sequence[float | None], path: str) -> Rectangle | None:
+    """Take four edges x0, y0, x1, y1 or none; `BadInputError` if they make no rectangle."""
+    known = [one for one in edges if one is not None]
+    if not known:
+        return None
+    if len(known) < len(edges) or known[0] >= known[2] or known[1] >= known[3]:
+        told = ", ".join("blank" if one is None else f"{one:g}" for one in edges)
+        what = f"the image's place on the screen, x0, y0, x1, y1, is {told}: no rectangle"
+        raise BadInputError("bad_number", path, what)
+    return known[0], known[1], known[2], known[3]
 
 
 def fixations_on_image(
@@ -58,11 +72,16 @@ def fixations_on_image(
         y = (y + 0.5 - place[1]) / (place[3] - place[1])
     if gaze.frame != "image_px":
         x, y = _pixel(x, image_px[0]), _pixel(y, image_px[1])
+    wide, high = (place[2] - place[0], place[3] - place[1]) if place else image_px
+    apart = abs(wide * image_px[1] / (high * image_px[0]) - 1)
     is_guess = shown is None and gaze.frame.startswith("screen")
     degrees = _px_per_degree(screen, place, image_px)
     times = (gaze.begin_s - offset_s, gaze.end_s - offset_s)
     fixations = Fixations(*times, x, y, *(np.full(len(x), degree) for degree in degrees))
-    return fixations, {"image_place_guessed": int(is_guess)}
+    return fixations, {
+        "image_place_guessed": int(is_guess),
+        "image_drawn_stretched": int(apart > _STRETCHED),
+    }
 
 
 def fitted(image_px: Size, screen_px: tuple[float, float]) -> Rectangle:

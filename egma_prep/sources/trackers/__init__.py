@@ -45,7 +45,7 @@ class GazeFile(NamedTuple):
         columns.
     """
 
-    file: str = "fixations.csv"
+    file: str = ""
     format: str = "csv"
     time_unit: str = "s"
     frame: str = ""
