@@ -39,7 +39,7 @@ class WordsFile(NamedTuple):
         Whether "period", "comma" and the like were said for signs.
     """
 
-    file: str = ""
+    file: str = "words.csv"
     format: str = "csv"
     time_unit: str = "s"
     columns: Mapping[str, str] = {}

@@ -45,7 +45,7 @@ class GazeFile(NamedTuple):
         columns.
     """
 
-    file: str = ""
+    file: str = "fixations.csv"
     format: str = "csv"
     time_unit: str = "s"
     frame: str = ""
