@@ -41,6 +41,7 @@ _MOST_OF_A_COLUMN = 2**30
 _MOST_OF_A_FILE = 2**31
 _LEVELS_AND_LENGTH = 16
 """Bytes that Parquet adds to a value: its length, and where nulls and lists begin."""
+_PAGE_BYTES = 2**20  # about, in all programs
 _PAGE_HEADERS = 2**16
 
 
@@ -269,6 +270,8 @@ def _refuse_parquet_bomb(metadata: Any, columns: dict[str, int], data: mmap) -> 
             most = min(values * (_bytes_of_a_value(name) + _LEVELS_AND_LENGTH), _MOST_OF_A_COLUMN)
             if name.endswith(".text"):
                 most = min(rows * 4 * _MOST_LETTERS, _MOST_OF_A_COLUMN)
+            # Polars 1.34 keeps each page's least and largest value whole in its header.
+            most += 2 * _bytes_of_a_value(name) * (most // _PAGE_BYTES + 1)
             if chunk.has_dictionary_page:
                 most, unpacked = _MOST_OF_A_COLUMN, unpacked * values
             if values > rows * of_a_reading or unpacked > most + _PAGE_HEADERS:
