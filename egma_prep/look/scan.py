@@ -46,7 +46,7 @@ class Scan:
     notes: Counter[str] = field(default_factory=Counter)
     missing: set[str] = field(default_factory=set)
     tally: first_contact.Tally = field(default_factory=first_contact.Tally)
-    odd: list[tuple[float, RawReading]] = field(default_factory=list)
+    odd: list[tuple[float, odd_readings.Fit, RawReading]] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
     seconds_each: float = 0.0
     bytes_each: float = 0.0
@@ -60,8 +60,8 @@ class Scan:
         self.tally.measure(f"{of}: share of the gaze's seconds that are on the image", fit.on_image)
         self.tally.measure(f"{of}: seconds by which words begin after the gaze", fit.begins_s)
         self.tally.measure(f"{of}: seconds by which words end after the gaze", fit.ends_s)
-        self.odd.append((fit.oddness + 2 * (not sound), raw))
-        self.odd.sort(key=lambda one: (-one[0], one[1].reading_id))
+        self.odd.append((fit.oddness + 2 * (not sound), fit, raw))
+        self.odd.sort(key=lambda one: (-one[0], one[2].reading_id))
         del self.odd[_DRAWN:]
 
 
@@ -252,7 +252,7 @@ def _drawn(found: Scan, files: InputFiles, figures: Path) -> Iterator[str]:
     if len(found.told) > _NAMED:
         yield f"  and {len(found.told) - _NAMED} more, which a run lists in rejects.parquet"
     make_folder(figures)
-    for oddness, raw in found.odd:
+    for oddness, fit, raw in found.odd:
         image = None
         with contextlib.suppress(BadInputError):
             image = read_image(raw.image_path, files, ImageOptions())
@@ -261,8 +261,6 @@ def _drawn(found: Scan, files: InputFiles, figures: Path) -> Iterator[str]:
         refuse_foreign(path, SOFTWARE_MARK)
         save_figure(figure, path)
         why = "cannot be true" if oddness >= 2 else "fits least"
-        fit = odd_readings.fit_of(raw)
-        assert fit is not None  # such are not kept
         yield (
             f"drawn, as it {why}: {path}; {fit.on_image:.0%} of its gaze is on the image, its words"
             f" begin {fit.begins_s:.1f} s and end {fit.ends_s:.1f} s after the gaze"

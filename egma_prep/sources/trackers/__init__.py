@@ -2,7 +2,9 @@
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
@@ -108,6 +110,7 @@ class Tracker(Protocol):
         """Tell, by its beginning, a file that is surely one of these."""
 
 
+@cache
 def trackers() -> dict[str, Tracker]:
     """Find the module of every format, by the name that ``dataset.toml`` has for it."""
     modules: list[Any] = [
@@ -220,3 +223,8 @@ def head_of(data: bytes) -> list[str]:
     head = data[:_HEAD_BYTES]
     text = head.decode("utf-16" if head[:2] in _UTF_16 else "utf-8-sig", errors="replace")
     return text.splitlines()
+
+
+def names_in_header(data: bytes, separators: str) -> set[str]:
+    """Read the names in a table's first line, whatever the file is."""
+    return {name.strip(' "') for name in re.split(f"[{separators}]", "".join(head_of(data)[:1]))}

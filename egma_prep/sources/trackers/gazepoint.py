@@ -7,7 +7,7 @@ import numpy as np
 from egma_prep.errors import BadInputError
 from egma_prep.sources.csv_table import parse_csv
 from egma_prep.sources.reading import RowsOfFile
-from egma_prep.sources.trackers import GazeFile, TrackedGaze, head_of, readable
+from egma_prep.sources.trackers import GazeFile, TrackedGaze, names_in_header, readable
 
 FORMATS = ("gazepoint",)
 EXPECTED = "columns FPOGX, FPOGY, FPOGS, FPOGD, FPOGID and FPOGV"
@@ -19,7 +19,7 @@ _MEDIA = "MEDIA_ID"
 
 def looks_like(data: bytes) -> bool:
     """Look for the columns of fixations."""
-    names = {name.strip(' "') for name in "".join(head_of(data)[:1]).replace(";", ",").split(",")}
+    names = names_in_header(data, ",;")
     return names.issuperset(_NEEDED) or names.issuperset(_SAMPLED)
 
 

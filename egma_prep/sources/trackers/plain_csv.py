@@ -1,10 +1,8 @@
 """A plain table of fixations: ``begin, end, x, y``, or columns that ``dataset.toml`` names."""
 
-import re
-
 from egma_prep.sources.csv_table import parse_csv
 from egma_prep.sources.reading import RowsOfFile
-from egma_prep.sources.trackers import SECONDS, GazeFile, TrackedGaze, head_of
+from egma_prep.sources.trackers import SECONDS, GazeFile, TrackedGaze, names_in_header
 
 FORMATS = ("csv",)
 EXPECTED = "columns begin, end or duration, x and y, or as [gaze] columns names them"
@@ -20,7 +18,7 @@ _SURE = (
 
 def looks_like(data: bytes) -> bool:
     """Look for a header of known names."""
-    names = {name.strip(' "') for name in re.split("[,;\t]", "".join(head_of(data)[:1]))}
+    names = names_in_header(data, ",;\t")
     return any(names >= sure for sure in _SURE)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from egma_prep.sources.csv_table import parse_csv
 from egma_prep.sources.reading import RowsOfFile
-from egma_prep.sources.trackers import GazeFile, TrackedGaze, head_of, readable
+from egma_prep.sources.trackers import GazeFile, TrackedGaze, names_in_header, readable
 from egma_prep.sources.values import flag
 
 FORMATS = ("pupil",)
@@ -20,7 +20,7 @@ _CONFIDENCE, _SURE = "confidence", 0.6  # below it Pupil Labs calls its data use
 
 def looks_like(data: bytes) -> bool:
     """Look for the columns of fixations."""
-    names = {name.strip(' "') for name in "".join(head_of(data)[:1]).replace(";", ",").split(",")}
+    names = names_in_header(data, ",;")
     return any(names.issuperset(some) for some in (_NEEDED, *_SAMPLED))
 
 
