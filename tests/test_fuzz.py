@@ -248,11 +248,7 @@ def fuzz_row(name: str) -> Any:
     )
 
 
-# Those of one's own recordings are rows of docs/soak.md alone.
-ROWS = {name: fuzz_row(name) for name, (tree, _) in FILES.items() if "recordings" not in tree}
-
-
-@pytest.mark.parametrize("name", [pytest.param(name, marks=ROWS.get(name, ())) for name in FILES])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=fuzz_row(name)) for name in FILES])
 def test_any_damage_to_a_file_gives_records_or_a_named_reject(
     trees: dict[str, tuple[Path, Path | None]], tmp_path: Path, campaign: Campaign, name: str
 ) -> None:
