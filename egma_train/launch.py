@@ -286,7 +286,8 @@ def _begin(
         keys = [line for report in start.reports for line in report.lines()]
         for line in keys:
             say(line)
-        own = asdict(options) | {"model": asdict(start.model.options)}
+        shape = getattr(start.model, "options", options.model)  # an own model brings its own
+        own = asdict(options) | {"model": asdict(shape)}
         run.begin(start.model, start.tokenizer, record | {"keys": keys, "options": own})
 
     in_first(processes, begin)
@@ -303,7 +304,7 @@ def _start(init: tuple[str, ...], options: Options, cache: ReadingCache) -> Star
         model = EgmaModel(*new_configs(options.model, len(tokenizer)), options.model)
         start = Start(model, tokenizer, [])
     # A tokenizer keeps the padding of its first call; saved before it, it would be another file.
-    tokenized(start.tokenizer, ["."], start.model.options.max_tokens)
+    tokenized(start.tokenizer, ["."], start.model.facts.max_tokens)
     return start
 
 

@@ -87,12 +87,16 @@ class ModelOptions:
     """Let padding tokens enter a sentence's average, as the published code does."""
     norm_patches: bool = True
     """Take patches after the final layer norm; the published code takes them before."""
+    geometry: str = "frame"
+    """Of foreign systems: the shards' ``frame``, as the published code feeds all of them, or each
+    system's ``own`` preparation from the file, the default where files are evaluated."""
     image_mean: float = 0.5862785803043838
     image_std: float = 0.27950088968644304
     """Of MedCLIP's training images, grey in [0, 1]."""
 
     def __post_init__(self) -> None:
         _check_kinds("model", self)
+        _choice("model.geometry", self.geometry, ("frame", "own"))
         sizes = ("image_px", "patch_px", "swin_width", "text_width", "text_heads", "projection")
         for name in sizes:
             _in_range(f"model.{name}", getattr(self, name), 1, 4096)

@@ -15,7 +15,7 @@ import torch
 
 from egma_train.errors import BadUsageError, CannotWriteError
 from egma_train.losses import TERMS
-from egma_train.model.egma import EgmaModel
+from egma_train.model.backbones.backbone import Backbone
 from egma_train.storage.atomic import (
     append_whole,
     cannot_write,
@@ -128,7 +128,7 @@ class RunFolder:
                 finish_swaps(self.checkpoints)
             yield held
 
-    def begin(self, model: EgmaModel, tokenizer: Any, record: dict[str, Any]) -> None:
+    def begin(self, model: Backbone, tokenizer: Any, record: dict[str, Any]) -> None:
         """Write what the run starts from, then the record: now there is a run."""
         with whole_folder(self.start) as folder:
             save_model(folder, model, tokenizer)
@@ -139,7 +139,7 @@ class RunFolder:
         write_whole(self.record_file, json.dumps(record, indent=1, sort_keys=True) + "\n")
 
     def save_checkpoint(
-        self, step: int, model: EgmaModel, tokenizer: Any, training: dict[str, Any]
+        self, step: int, model: Backbone, tokenizer: Any, training: dict[str, Any]
     ) -> None:
         """Write weights and the optimiser's state aside, rename, drop the older ones."""
         place = self.checkpoints / f"step-{step:08d}"
@@ -155,7 +155,7 @@ class RunFolder:
         """Find the newest whole checkpoint."""
         return max(self._checkpoints(), default=None)
 
-    def finish(self, model: EgmaModel, tokenizer: Any, record: dict[str, Any]) -> None:
+    def finish(self, model: Backbone, tokenizer: Any, record: dict[str, Any]) -> None:
         """Write the final model and the card; only then is the run complete."""
         with whole_folder(self.model) as folder:
             save_model(folder, model, tokenizer)
@@ -202,7 +202,7 @@ class Metrics:
                 self._board.close()
 
 
-def save_model(folder: Path, model: EgmaModel, tokenizer: Any) -> None:
+def save_model(folder: Path, model: Backbone, tokenizer: Any) -> None:
     """Write a model and its tokenizer."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

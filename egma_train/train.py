@@ -25,7 +25,8 @@ from egma_train.data.sampling import (
 )
 from egma_train.errors import BadUsageError, first_line
 from egma_train.losses import TERMS, EgmaLoss, clip_loss, egma_loss
-from egma_train.model.egma import EgmaModel, Features
+from egma_train.model.backbones.backbone import Backbone, Features
+from egma_train.model.weights import open_model
 from egma_train.options import Options
 from egma_train.processes import Processes, any_process, gathered, in_first
 from egma_train.run_folder import Metrics, RunFolder
@@ -55,7 +56,7 @@ class Trainer:
         Of the towers; the loss is in float32.
     """
 
-    model: EgmaModel
+    model: Backbone
     parallel: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
@@ -88,7 +89,7 @@ class Trainer:
         place = run.last_checkpoint()
         if place is None:
             return Progress()
-        self.model.load_state_dict(EgmaModel.from_pretrained(place).state_dict())
+        self.model.load_state_dict(open_model(place).state_dict())
         try:
             stored = torch.load(place / "training.pt", self.device, weights_only=True)
             self.optimizer.load_state_dict(stored["optimizer"])
@@ -103,9 +104,9 @@ class Trainer:
         return progress
 
     def _loss(self, batch: Batch, draws: Draws) -> tuple[Features, EgmaLoss]:
-        seen, own = self.model.options, batch.readings.tensor_split(self.processes.world)
+        seen, own = self.model.facts, batch.readings.tensor_split(self.processes.world)
         drawn = draws.of(own[self.processes.rank].cpu().numpy())
-        images = pixels(batch.images, seen.image_px, seen.image_mean, seen.image_std, drawn)
+        images = pixels(batch.images, seen.image_px, seen.mean, seen.std, drawn)
         low = self.precision != torch.float32
         with torch.autocast(self.device.type, self.precision, enabled=low):
             features = self.parallel(images, batch.input_ids, batch.attention_mask)
@@ -134,7 +135,7 @@ def own_random_numbers() -> Iterator[None]:
 
 
 def train(
-    model: EgmaModel,
+    model: Backbone,
     tokenizer: Any,
     cache: ReadingCache,
     options: Options,
@@ -155,7 +156,7 @@ def train(
         cache,
         tokenizer,
         readings_with_used_gaze(cache, readings, options.data, options.train.seed),
-        model.options.max_tokens,
+        model.facts.max_tokens,
         options.data.empty_sentence == "reading",
         processes.rank,
         processes.world,
@@ -229,7 +230,7 @@ def _epoch(
 
 
 def make_trainer(
-    model: EgmaModel, options: Options, processes: Processes, device: torch.device
+    model: Backbone, options: Options, processes: Processes, device: torch.device
 ) -> Trainer:
     """Put a model's optimiser and helpers together."""
     precision = precision_of(options.execution.precision, device)
@@ -244,15 +245,17 @@ def make_trainer(
 def batch_loss(features: Features, batch: Batch, options: Options) -> EgmaLoss:
     """Compute the objective on the global batch, from every process's features."""
     patches = gathered(features.patches, batch.images_by_rank)
-    rows = gathered(features.sentences, batch.sentences_by_rank)
+    clip = options.loss.objective == "clip"
+    compared = features.whole_texts if clip else features.sentences
+    rows = gathered(compared, batch.sentences_by_rank)
     mask = batch.sentence_mask
     sentences = rows.new_zeros(*mask.shape, rows.shape[-1])
     sentences[mask] = rows  # (b, m, d)
-    if options.loss.objective == "clip":
+    if clip:
         images = gathered(features.images, batch.images_by_rank)
         texts = sentences.sum(1) / mask.sum(1, keepdim=True)
         total = clip_loss(images, texts, features.scale)
-        total = total + 0 * patches.sum()  # every weight takes part
+        total = total + 0 * (patches.sum() + features.sentences.sum())  # every weight takes part
         zero = torch.zeros_like(total)
         return EgmaLoss(**dict.fromkeys(TERMS, zero) | {"contrastive": total}, total=total)
     loss = egma_loss(
@@ -264,11 +267,12 @@ def batch_loss(features: Features, batch: Batch, options: Options) -> EgmaLoss:
         features.scale,
         **options.loss.keywords(),
     )
-    # The pooled feature has no part in these objectives, its projection has.
-    return loss._replace(total=loss.total + 0 * (features.scale + features.images.sum()))
+    # The pooled features have no part in these objectives, their projections have.
+    apart = features.images.sum() + features.whole_texts.sum()
+    return loss._replace(total=loss.total + 0 * (features.scale + apart))
 
 
-def make_optimizer(model: EgmaModel, options: Options) -> torch.optim.AdamW:
+def make_optimizer(model: Backbone, options: Options) -> torch.optim.AdamW:
     """AdamW; the logit scale does not decay unless asked."""
     others = [one for name, one in model.named_parameters() if name != "logit_scale"]
     decay = options.train.weight_decay

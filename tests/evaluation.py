@@ -18,6 +18,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from egma_train.evaluate.cli import main
 from egma_train.evaluate.datasets.image_lists import ImageList
 from egma_train.evaluate.encoder import Encoder
+from egma_train.model.backbones.backbone import FRAME
 from egma_train.model.egma import EgmaModel, new_configs
 from egma_train.model.tokenizer import make_tokenizer
 from egma_train.options import options_of
@@ -43,6 +44,8 @@ class OracleEncoder(Encoder):
         super().__init__("oracle", "0" * 64, None, None, torch.device("cpu"))  # type: ignore[arg-type]
         self.class_of = {text: classes.index(name) for name in classes for text in queries[name]}
         self.n = len(classes)
+
+    preparation = (FRAME, 224)  # type: ignore[assignment]
 
     @property
     def scale(self) -> float:

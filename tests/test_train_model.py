@@ -501,9 +501,9 @@ def test_the_number_of_text_layers_is_the_weights_unless_asked(medclip: Path) ->
     assert any("encoder.layer.3." in key for key in report.left_out)
 
 
-def test_a_pickle_that_holds_code_is_refused(medclip: Path) -> None:
+def test_a_pickle_that_holds_objects_alone_is_refused(medclip: Path) -> None:
     torch.save({"weights": Path("/")}, medclip / "pytorch_model.bin")
-    with pytest.raises(BadUsageError, match="holds no plain weights"):
+    with pytest.raises(BadUsageError, match="holds no weights"):
         load_start([str(medclip)], SMALL)
 
 
@@ -558,14 +558,13 @@ def test_a_safetensors_file_of_a_model_of_ours_is_that_model(
     assert load_encoder(tmp_path / "model.safetensors", {}).model.options == SMALL
 
 
-def test_a_file_with_objects_beside_its_weights_names_them(medclip: Path) -> None:
+def test_objects_beside_weights_are_no_hindrance_and_named(medclip: Path) -> None:
     state = torch.load(medclip / "pytorch_model.bin", weights_only=True)
     torch.save({"state_dict": state, "args": SimpleNamespace(lr=1)}, medclip / "own.ckpt")
-    with pytest.raises(BadUsageError, match=r"no plain weights \((types.SimpleNamespace|Unpickl)"):
-        load_start([str(medclip / "own.ckpt")], SMALL)
+    (report,) = load_start([str(medclip / "own.ckpt")], SMALL).reports
+    assert report.missing == [] and "types.SimpleNamespace" in report.unread
 
 
-@pytest.mark.skipif(torch.__version__ < (2, 7), reason="this torch reads no other types by name")
 @pytest.mark.parametrize("numpy_of", ["numpy._core", "numpy.core"], ids=["numpy 2", "numpy 1"])
 def test_options_and_numbers_that_lightning_keeps_beside_weights_are_no_hindrance(
     medclip: Path, numpy_of: str
@@ -588,7 +587,7 @@ def test_options_and_numbers_that_lightning_keeps_beside_weights_are_no_hindranc
 @pytest.mark.parametrize("kind", ["zip", "lfs", "torchscript", "empty", "html"])
 def test_a_file_that_holds_no_weights_is_named_in_one_line(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "medclip-vit-pretrained.zip"
-    said = {"zip": "an archive; unpack it", "lfs": "git lfs pull", "torchscript": "TorchScript"}
+    said = {"zip": "an archive; unpack it", "lfs": "git lfs pull", "torchscript": ""}
     inside = {"zip": ["pytorch_model.bin"], "torchscript": ["m/data.pkl", "m/constants.pkl"]}
     if kind in inside:
         with zipfile.ZipFile(path, "w") as archive:
@@ -599,7 +598,7 @@ def test_a_file_that_holds_no_weights_is_named_in_one_line(kind: str, tmp_path: 
         path.write_text(texts.get(kind, ""))
     with pytest.raises(BadUsageError) as caught:
         load_start([str(path)], SMALL)
-    assert "holds no plain weights" in str(caught.value) and "\n" not in str(caught.value)
+    assert "holds no weights" in str(caught.value) and "\n" not in str(caught.value)
     assert said.get(kind, "") in str(caught.value)
 
 
@@ -881,7 +880,7 @@ def test_a_vocabulary_that_is_not_the_checkpoints_is_refused(medclip: Path) -> N
     ("sources", "said"),
     [
         (["nowhere"], "--init nowhere: no such folder or file"),
-        (["."], "holds neither model.safetensors nor pytorch_model.bin"),
+        (["."], "should hold one file of weights; there is: none"),
         (["vision=nowhere"], "no tokenizer in"),
     ],
 )

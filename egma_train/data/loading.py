@@ -137,17 +137,23 @@ def iterate(loader: BatchLoader, batches: Sequence[Numbers], workers: int = 0) -
     return in_order(loader.load, batches, workers, _AHEAD_PER_WORKER * workers)
 
 
-def pixels(images: Tensor, side_px: int, mean: float, std: float, draws: Draws | None) -> Tensor:
+def pixels(
+    images: Tensor,
+    side_px: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    draws: Draws | None,
+) -> Tensor:
     """Turn stored frames into what the image tower sees.
 
     Parameters
     ----------
     images : Tensor
-        ``[b, 224, 224]`` uint8.
+        ``[b, h, h]`` uint8.
     side_px : int
-        Divides 224; areas are averaged.
-    mean, std : float
-        Of grey in [0, 1].
+        Areas are averaged down to a divisor of h; any other side is interpolated.
+    mean, std : sequence of float
+        Of grey in [0, 1], one for all channels or one each.
     draws : Draws, optional
         Augmentation.
 
@@ -157,9 +163,13 @@ def pixels(images: Tensor, side_px: int, mean: float, std: float, draws: Draws |
         ``[b, 3, side_px, side_px]`` float32, grey three times.
     """
     grey = images.float() / 255
-    times = images.shape[-1] // side_px
-    if times > 1:
+    times, rest = divmod(images.shape[-1], side_px)
+    if not rest and times > 1:
         grey = F.avg_pool2d(grey[:, None], times)[:, 0]
     if draws is not None:
         grey = apply(grey, draws)
-    return ((grey - mean) / std)[:, None].expand(-1, 3, -1, -1)
+    if rest:
+        side = (side_px, side_px)
+        grey = F.interpolate(grey[:, None], size=side, mode="bilinear", antialias=True)[:, 0]
+    middle, spread = (grey.new_tensor(values).reshape(1, -1, 1, 1) for values in (mean, std))
+    return ((grey[:, None] - middle) / spread).expand(-1, 3, -1, -1)

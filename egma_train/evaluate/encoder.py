@@ -19,14 +19,17 @@ from egma_train.errors import BadUsageError
 from egma_train.evaluate.images.frames import Frame, is_nearly_one_grey, read_ahead
 from egma_train.evaluate.reports import short_hash
 from egma_train.launch import usable_device
+from egma_train.model.backbones.backbone import Backbone, Geometry
+from egma_train.model.backbones.registry import FAMILIES
 from egma_train.model.egma import EgmaModel, is_own_model
 from egma_train.model.key_names import as_on_disk
-from egma_train.model.weights import folder_of_own, load_model, load_start, weights_file
+from egma_train.model.published import files_of
+from egma_train.model.weights import folder_of_own, load_model, load_start
 from egma_train.options import MEDCLIP_TEXT, ModelOptions, Options, with_changes
 
 _BATCHES_AHEAD = 2
 _TEXTS_AT_ONCE = 64
-_MEDCLIP = "medclip="
+_MEDCLIP = "medclip"
 _TOKENIZER_AND_SIZES = {".json", ".txt"}
 
 
@@ -43,15 +46,23 @@ class Encoder:
         trained on, where there is a run's record.
     cautions : tuple of str
         What to know of the weights before believing figures.
+    container : str
+        What the weights were read from.
     """
 
     name: str
     sha256: str
-    model: EgmaModel
+    model: Backbone
     tokenizer: Any
     device: torch.device
     facts: dict[str, Any] = field(default_factory=dict)
     cautions: tuple[str, ...] = ()
+    container: str = "safetensors"
+
+    @property
+    def preparation(self) -> tuple[Geometry, int]:
+        """How image files are brought to the model's input, and its side in pixels."""
+        return self.model.facts.geometry, self.model.facts.image_px
 
     @property
     def scale(self) -> float:
@@ -61,7 +72,14 @@ class Encoder:
     def told(self) -> dict[str, Any]:
         """Describe for a report."""
         cautions = {"cautions": list(self.cautions)} if self.cautions else {}
-        return {"name": self.name, "sha256": self.sha256, **self.facts, **cautions}
+        system = {
+            "family": self.model.family,
+            "container": self.container,
+            "scale": self.scale,
+            **self.model.facts.told(),
+        }
+        own = {"name": self.name, "sha256": self.sha256, "system": system}
+        return {**own, **self.facts, **cautions}
 
     @torch.inference_mode()
     def texts(self, texts: Sequence[str]) -> Tensor:
@@ -70,9 +88,9 @@ class Encoder:
         All are padded to the longest of them, as MedCLIP pads the prompts of a class: where
         padding is averaged too, a text's feature depends on those that it comes with.
         """
-        tokens = tokenized(self.tokenizer, texts, self.model.options.max_tokens).to(self.device)
+        tokens = tokenized(self.tokenizer, texts, self.model.facts.max_tokens).to(self.device)
         parts = [
-            self.model.text_model(ids, mask)
+            self.model.texts(ids, mask)
             for ids, mask in zip(
                 tokens["input_ids"].split(_TEXTS_AT_ONCE),
                 tokens["attention_mask"].split(_TEXTS_AT_ONCE),
@@ -83,11 +101,11 @@ class Encoder:
 
     @torch.inference_mode()
     def images(self, frames: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
-        """Encode ``(b, 224, 224)`` frames: pooled ``[b, d]``, patches ``[b, 49, d]``, unit."""
-        seen = self.model.options
+        """Encode ``(b, h, h)`` frames: pooled ``[b, d]``, patches ``[b, n, d]``, unit."""
+        seen = self.model.facts
         stored = torch.from_numpy(frames).to(self.device)
-        grey = pixels(stored, seen.image_px, seen.image_mean, seen.image_std, None)
-        patches, pooled = self.model.vision_model(grey)
+        grey = pixels(stored, seen.image_px, seen.mean, seen.std, None)
+        patches, pooled = self.model.images(grey)
         return self._unit(pooled), self._unit(patches)
 
     def _unit(self, features: Tensor) -> Tensor:
@@ -127,7 +145,8 @@ def load_encoder(
     Parameters
     ----------
     checkpoint : str or Path
-        ``medclip=PLACE`` reads texts of the weights there as MedCLIP itself does.
+        ``medclip=PLACE`` reads texts of the weights there as MedCLIP itself does,
+        ``FAMILY=PLACE`` takes them for a system of that family.
     changes : mapping
         Options by stage: the device, and for foreign weights the model's.
 
@@ -138,7 +157,7 @@ def load_encoder(
         not finite.
     """
     checkpoint = Path(checkpoint)
-    named, as_medclip = _told_apart(checkpoint)
+    named, given = _told_apart(checkpoint)
     place = _model_folder(named)
     if place != named and not place.is_file() and not is_own_model(place):
         raise BadUsageError(f"the run in {named} is not finished; egma-train --resume")
@@ -149,14 +168,23 @@ def load_encoder(
         raise BadUsageError(f"--set {useless[0]}.* is for training; it changes no figure")
     if is_own_model(place) and "model" in changes:
         raise BadUsageError(f"{named} brings its own options; leave out --set model.*")
-    medclip = MEDCLIP_TEXT if as_medclip else {}
+    medclip = MEDCLIP_TEXT if given == _MEDCLIP else {}
     cautions: list[str] = []
+    container = "safetensors"
     if is_own_model(place):
         model, tokenizer = load_model(place)
-        model = _with_options(model, replace(model.options, **medclip)) if medclip else model
+        if medclip and not isinstance(model, EgmaModel):
+            raise BadUsageError(f"{named} is a {model.family}, no MedCLIP with a Swin")
+        if isinstance(model, EgmaModel) and medclip:
+            model = _with_options(model, replace(model.options, **medclip))
     else:
-        start = load_start([str(place)], replace(options.model, **medclip))
+        wanted = replace(options.model, **medclip)
+        if "geometry" not in changes.get("model", {}):
+            wanted = replace(wanted, geometry="own")
+        place_of_family = f"{given}={place}" if given in FAMILIES else str(place)
+        start = load_start([place_of_family], wanted)
         model, tokenizer = start.model, start.tokenizer
+        container = start.source.container if start.source else "torch or safetensors"
         for report in start.reports:
             replace(report, part=str(named)).check_complete()
             cautions += report.cautions()
@@ -167,7 +195,7 @@ def load_encoder(
     model.eval().to(used)
     digest = model_hash(checkpoint, changes)
     name, facts = checkpoint_name(checkpoint), _facts(checkpoint)
-    return Encoder(name, digest, model, tokenizer, used, facts, tuple(cautions))
+    return Encoder(name, digest, model, tokenizer, used, facts, tuple(cautions), container)
 
 
 def model_hash(checkpoint: Path, changes: Mapping[str, Any]) -> str:
@@ -181,20 +209,20 @@ def model_hash(checkpoint: Path, changes: Mapping[str, Any]) -> str:
         Options by stage; only foreign weights take the model's.
     """
     checkpoint = Path(checkpoint)
-    named, as_medclip = _told_apart(checkpoint)
+    named, given = _told_apart(checkpoint)
     place = _model_folder(named)
-    weights = weights_file(place)
-    if weights is None:
-        raise BadUsageError(f"{named} holds no weights")
+    if not place.exists():
+        raise BadUsageError(f"{named}: no such folder or file; name a run, a model or weights")
+    weights = files_of(place)
     options = {} if is_own_model(place) else dict(changes.get("model", {}))
-    options |= MEDCLIP_TEXT if as_medclip else {}
+    options |= MEDCLIP_TEXT if given == _MEDCLIP else {"family": given} if given else {}
     digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode())
     beside = (
         one
-        for one in weights.parent.iterdir()
+        for one in weights[0].parent.iterdir()
         if one.suffix in _TOKENIZER_AND_SIZES and one.is_file()
     )
-    for path in sorted({weights, *beside}):
+    for path in sorted({*weights, *beside}):
         with path.open("rb") as file:
             digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
@@ -211,7 +239,8 @@ def encoded(
         blank = [i for i, one in zip(numbers, frames, strict=True) if is_nearly_one_grey(one)]
         return Seen(numbers, blank, *encoder.images(np.stack(frames)))
 
-    for number, frame in enumerate(read_ahead(paths, _BATCHES_AHEAD * batch_size)):
+    ahead = _BATCHES_AHEAD * batch_size
+    for number, frame in enumerate(read_ahead(paths, ahead, *encoder.preparation)):
         if isinstance(frame, str):
             unreadable[number] = frame
         else:
@@ -225,22 +254,27 @@ def encoded(
 
 
 def checkpoint_name(checkpoint: Path) -> str:
-    """Name a run by its folder, what it started from by its end, other weights by their own."""
+    """Name a run by its folder, what it started from by its end, other weights by their own.
+
+    What was named as a family's is that family's in the tables.
+    """
     checkpoint = Path(checkpoint)
-    named, as_medclip = _told_apart(checkpoint)
+    named, given = _told_apart(checkpoint)
+    if given in FAMILIES:
+        return given
     place = _model_folder(named)
     own = place.name in ("model", "start") and (place.parent / "run.json").is_file()
     name = place.parent.resolve().name if own else place.resolve().name
     ending = "-untrained" if own and place.name == "start" else ""
-    return name + ending + ("-as-medclip" if as_medclip else "")
+    return name + ending + ("-as-medclip" if given == _MEDCLIP else "")
 
 
-def _told_apart(checkpoint: Path) -> tuple[Path, bool]:
-    """Take the recipe ``medclip=`` from a checkpoint's place."""
-    text = str(checkpoint)
-    if text.startswith(_MEDCLIP) and not checkpoint.exists():
-        return Path(text.removeprefix(_MEDCLIP)), True
-    return checkpoint, False
+def _told_apart(checkpoint: Path) -> tuple[Path, str]:
+    """Take the family, or the recipe ``medclip``, that stands before a checkpoint's place."""
+    name, equals, place = str(checkpoint).partition("=")
+    if equals and name in (_MEDCLIP, *FAMILIES) and not checkpoint.exists():
+        return Path(place), name
+    return checkpoint, ""
 
 
 def _with_options(model: EgmaModel, options: ModelOptions) -> EgmaModel:
@@ -259,8 +293,8 @@ def _model_folder(checkpoint: Path) -> Path:
 def _facts(checkpoint: Path) -> dict[str, Any]:
     """Take from a run's record what tables tell runs apart by; MedCLIP's own weights have none."""
     checkpoint = Path(checkpoint)
-    named, as_medclip = _told_apart(checkpoint)
-    if as_medclip:
+    named, given = _told_apart(checkpoint)
+    if given == _MEDCLIP:
         return {"objective": "untrained", "text": "as MedCLIP"}
     place = _model_folder(named)
     try:

@@ -1,12 +1,11 @@
 """EGMA's two towers: Swin for patches, BERT for sentences, both projected to one space."""
 
 import json
-import math
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -14,13 +13,16 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel, SwinConfig, SwinModel
 
 from egma_train.errors import BadUsageError, first_line
+from egma_train.model.backbones.backbone import (
+    CONFIG,
+    FRAME,
+    LOGIT_SCALE,
+    WEIGHTS,
+    Backbone,
+    Facts,
+)
 from egma_train.model.key_names import BUFFERS, as_in_model, as_on_disk
 from egma_train.options import ModelOptions, Options, with_changes
-
-LOGIT_SCALE = math.log(1 / 0.07)
-LOGIT_SCALE_BOUNDS = (0.0, math.log(100))
-
-_CONFIG, _WEIGHTS = "egma.json", "model.safetensors"
 
 # Of BERT-like and Swin-like towers known: 96 layers of 4,096 at most, windows of 24.
 _LARGEST_BERT = {
@@ -61,27 +63,6 @@ class TowerError(BadUsageError):
         self.part = part
 
 
-class Features(NamedTuple):
-    """What the towers say of k images and t sentences.
-
-    Attributes
-    ----------
-    patches : Tensor
-        ``[k, 49, 512]``, row-major.
-    images : Tensor
-        ``[k, 512]``, pooled.
-    sentences : Tensor
-        ``[t, 512]``.
-    scale : Tensor
-        exp(logit_scale).
-    """
-
-    patches: Tensor
-    images: Tensor
-    sentences: Tensor
-    scale: Tensor
-
-
 class ImageTower(nn.Module):
     """A Swin transformer and a projection, under MedCLIP's names."""
 
@@ -119,8 +100,8 @@ class TextTower(nn.Module):
         return self.projection_head((states * weights).sum(1) / weights.sum(1))
 
 
-class EgmaModel(nn.Module):
-    """The model of the paper; weights from `egma_train.model.weights`, a run, or random.
+class EgmaModel(Backbone):
+    """The model of the paper, MedCLIP's shape; weights from `load_start`, a run, or random.
 
     Parameters
     ----------
@@ -130,8 +111,10 @@ class EgmaModel(nn.Module):
         What is taken from them.
     """
 
+    family = "medclip-vit"
+
     def __init__(self, swin: SwinConfig, bert: BertConfig, options: ModelOptions) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         with _blamed("vision"):
             _check_image_tower(swin, options)
         with _blamed("text"):
@@ -142,17 +125,33 @@ class EgmaModel(nn.Module):
         with _blamed("text"):
             self.text_model = TextTower(bert, options)
         self.logit_scale = nn.Parameter(torch.tensor(LOGIT_SCALE))
+        states = ", ".join(map(str, options.text_states))
+        self.facts = Facts(
+            grid=7,
+            image_px=options.image_px,
+            mean=(options.image_mean,),
+            std=(options.image_std,),
+            geometry=FRAME,
+            max_tokens=options.max_tokens,
+            pooling=f"mean of patches, linear; text: mean of states {states}",
+            activation=f"{swin.hidden_act} (image), {bert.hidden_act} (text)",
+            licence="of what it was trained on; MedCLIP's is not stated",
+        )
 
-    def forward(self, images: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Features:
-        """Encode images ``[k, 3, h, w]`` and sentences ``[t, l]``."""
-        patches, pooled = self.vision_model(images)
-        sentences = self.text_model(input_ids, attention_mask)
-        return Features(patches, pooled, sentences, self.logit_scale.exp())
+    @property
+    def vocabulary(self) -> int:
+        """Count the words that the text tower has a row for."""
+        return int(self.text_model.model.config.vocab_size)
 
-    @torch.no_grad()
-    def clamp_scale(self) -> None:
-        """Keep the scale in [1, 100]; after each step."""
-        self.logit_scale.clamp_(*LOGIT_SCALE_BOUNDS)
+    def images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Take ``[k, 3, h, w]`` to patches ``[k, 49, d]`` and pooled ``[k, d]`` features."""
+        seen: tuple[Tensor, Tensor] = self.vision_model(pixels)
+        return seen
+
+    def texts(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Take ``[t, l]`` tokens to ``[t, d]``: means over tokens and hidden states."""
+        read: Tensor = self.text_model(input_ids, attention_mask)
+        return read
 
     def checkpoint_gradients(self) -> None:
         """Recompute activations in the backward pass instead of keeping them."""
@@ -166,13 +165,13 @@ class EgmaModel(nn.Module):
         towers = {"swin": self.vision_model.model.config, "bert": self.text_model.model.config}
         described = {name: config.to_diff_dict() for name, config in towers.items()}
         described["options"] = vars(self.options)
-        (folder / _CONFIG).write_text(json.dumps(described, indent=1, sort_keys=True) + "\n")
+        (folder / CONFIG).write_text(json.dumps(described, indent=1, sort_keys=True) + "\n")
         weights = {
             as_on_disk(name): tensor.contiguous()
             for name, tensor in self.state_dict().items()
             if not BUFFERS.search(name)
         }
-        save_file(weights, folder / _WEIGHTS)
+        save_file(weights, folder / WEIGHTS)
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> "EgmaModel":
@@ -184,16 +183,16 @@ class EgmaModel(nn.Module):
             If it is missing or damaged.
         """
         try:
-            for name in (_CONFIG, _WEIGHTS):  # a named pipe would wait for its writer
+            for name in (CONFIG, WEIGHTS):  # a named pipe would wait for its writer
                 if not stat.S_ISREG((folder / name).stat().st_mode):
                     raise ValueError(f"{name} is no ordinary file")
-            described = json.loads((folder / _CONFIG).read_text())
+            described = json.loads((folder / CONFIG).read_text())
             swin = plain_config(SwinConfig, described["swin"])
             bert = plain_config(BertConfig, described["bert"])
             check_sizes(swin, bert)
-            check_filled((folder / _WEIGHTS).stat().st_size, swin, bert)
+            check_filled((folder / WEIGHTS).stat().st_size, swin, bert)
             options = with_changes(Options(), {"model": described["options"]}).model
-            stored = load_file(folder / _WEIGHTS)
+            stored = load_file(folder / WEIGHTS)
         except FileNotFoundError as error:
             raise BadUsageError(f"{folder} is no EGMA model: {error.filename} is missing") from None
         except Exception as error:
@@ -211,14 +210,14 @@ class EgmaModel(nn.Module):
             raise BadUsageError(f"{folder}: {error}") from None
         except Exception:  # of torch and transformers, in many lines
             raise BadUsageError(
-                f"the model in {folder} is damaged ({_WEIGHTS} is not of {_CONFIG}'s sizes)"
+                f"the model in {folder} is damaged ({WEIGHTS} is not of {CONFIG}'s sizes)"
             ) from None
         return model
 
 
 def is_own_model(folder: Path) -> bool:
     """Tell whether a folder holds what `EgmaModel.save_pretrained` wrote."""
-    return (folder / _CONFIG).is_file()
+    return (folder / CONFIG).is_file()
 
 
 def new_configs(options: ModelOptions, vocabulary: int) -> tuple[SwinConfig, BertConfig]:

@@ -1,0 +1,1 @@
+"""One file a family of published models, all behind `backbone.Backbone`."""

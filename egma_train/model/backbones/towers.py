@@ -1,0 +1,157 @@
+"""Towers of transformers whose sizes are read off the shapes of their weights.
+
+What shapes do not tell is given: activation, epsilon, and heads where they are not of 64.
+"""
+
+import math
+import re
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    BertConfig,
+    BertModel,
+    ResNetConfig,
+    ResNetModel,
+    SwinConfig,
+    SwinModel,
+    ViTConfig,
+    ViTModel,
+)
+
+from egma_train.errors import BadUsageError
+from egma_train.model.backbones.backbone import State
+
+_HEAD_WIDTH = 64
+"""Of every BERT, ViT and CLIP that is published here."""
+
+
+def shape(state: State, name: str) -> tuple[int, ...]:
+    """Read a weight's shape.
+
+    Raises
+    ------
+    BadUsageError
+        If there is no such weight.
+    """
+    if name not in state:
+        raise BadUsageError(f"{name} is missing")
+    return tuple(state[name].shape)
+
+
+def count(state: State, pattern: str) -> int:
+    """Count numbered parts, such as layers: one more than the largest number, at least one."""
+    numbers = {int(found[1]) for found in map(re.compile(pattern).match, state) if found}
+    return max(numbers, default=0) + 1
+
+
+def heads_of(width: int) -> int:
+    """Count attention heads of 64."""
+    return max(1, width // _HEAD_WIDTH)
+
+
+def resnet(state: State, at: str) -> Any:
+    """Build a ResNet of bottleneck blocks, such as torchvision's ResNet-50."""
+    stages = [rf"{at}encoder.stages.{i}.layer." for i in range(4)]
+    if f"{stages[0]}0.layer.2.convolution.weight" not in state:
+        raise BadUsageError("the image tower is no ResNet of bottleneck blocks, such as ResNet-50")
+    config = ResNetConfig(
+        embedding_size=shape(state, f"{at}embedder.embedder.convolution.weight")[0],
+        hidden_sizes=[shape(state, f"{one}0.layer.2.convolution.weight")[0] for one in stages],
+        depths=[count(state, rf"{re.escape(one)}(\d+)") for one in stages],
+    )
+    return ResNetModel(config)
+
+
+def vit(state: State, at: str, *, eps: float) -> Any:
+    """Build a vision transformer; timm's have an epsilon of 1e-6, transformers' 1e-12."""
+    width, _, patch_px, _ = shape(state, f"{at}embeddings.patch_embeddings.projection.weight")
+    positions = shape(state, f"{at}embeddings.position_embeddings")[1]
+    config = ViTConfig(
+        hidden_size=width,
+        num_hidden_layers=count(state, rf"{re.escape(at)}layer\.(\d+)"),
+        num_attention_heads=heads_of(width),
+        intermediate_size=shape(state, f"{at}layer.0.mlp.fc1.weight")[0],
+        image_size=patch_px * math.isqrt(positions - 1),
+        patch_size=patch_px,
+        layer_norm_eps=eps,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    return ViTModel(config, add_pooling_layer=False)
+
+
+def swin(state: State, at: str, *, image_px: int) -> Any:
+    """Build a Swin transformer."""
+    width, _, patch_px, _ = shape(state, f"{at}embeddings.patch_embeddings.projection.weight")
+    stages = count(state, rf"{re.escape(at)}layer\.(\d+)")
+    tables = [
+        shape(state, f"{at}layer.{i}.blocks.0.attention.relative_position_bias_table")
+        for i in range(stages)
+    ]
+    config = SwinConfig(
+        image_size=image_px,
+        patch_size=patch_px,
+        embed_dim=width,
+        depths=[count(state, rf"{re.escape(at)}layer\.{i}\.blocks\.(\d+)") for i in range(stages)],
+        num_heads=[heads for _, heads in tables],
+        window_size=(math.isqrt(tables[0][0]) + 1) // 2,
+    )
+    return SwinModel(config, add_pooling_layer=False)
+
+
+def bert_config(state: State, at: str) -> Any:
+    """Read the sizes of a BERT."""
+    rows, width = shape(state, f"{at}embeddings.word_embeddings.weight")
+    layers = count(state, rf"{re.escape(at)}layer\.(\d+)")
+    lacking = [i for i in range(layers) if f"{at}layer.{i}.mlp.fc1.weight" not in state]
+    if lacking:
+        raise BadUsageError(f"the text tower has no layer {lacking[0]}, but a later one")
+    return BertConfig(
+        vocab_size=rows,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads_of(width),
+        intermediate_size=shape(state, f"{at}layer.0.mlp.fc1.weight")[0],
+        max_position_embeddings=shape(state, f"{at}embeddings.position_embeddings.weight")[0],
+    )
+
+
+def bert(state: State, at: str) -> Any:
+    """Build a BERT without its pooler."""
+    return BertModel(bert_config(state, at), add_pooling_layer=False)
+
+
+def linear(state: State, at: str, *, bias: bool = True) -> nn.Linear:
+    """Build a linear layer of the sizes of its weight."""
+    wide, narrow = shape(state, f"{at}.weight")[:2]
+    return nn.Linear(narrow, wide, bias=bias)
+
+
+def upsampled(pixels: Tensor, side_px: int) -> Tensor:
+    """Enlarge as GLoRIA and MGCA do inside their ResNets: bilinear, corners on corners."""
+    return nn.functional.interpolate(
+        pixels, size=(side_px, side_px), mode="bilinear", align_corners=True
+    )
+
+
+def cells(features: Tensor) -> Tensor:
+    """Lay the cells of a feature map ``[k, c, h, w]`` in a row: ``[k, h w, c]``."""
+    return features.flatten(2).transpose(1, 2)
+
+
+def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
+    """Average ``[t, l, w]`` over the tokens of a mask ``[t, l]``."""
+    weights = mask.to(states.dtype)[..., None]
+    return (states * weights).sum(1) / weights.sum(1)
+
+
+def at_last_token(states: Tensor, mask: Tensor) -> Tensor:
+    """Take of ``[t, l, w]`` the state at each text's last real token."""
+    return states[torch.arange(len(states), device=states.device), mask.sum(1) - 1]
+
+
+def read_bert(tower: Any, ids: Tensor, mask: Tensor, **more: Any) -> Any:
+    """Run a BERT, with every hidden state."""
+    return tower(input_ids=ids, attention_mask=mask, output_hidden_states=True, **more)

@@ -1,0 +1,206 @@
+"""From a published system's file or folder to a model, with a report on every key."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from transformers import PreTrainedModel
+
+from egma_train.errors import BadUsageError, first_line
+from egma_train.model.backbones.backbone import (
+    WEIGHTS,
+    Backbone,
+    Geometry,
+    Source,
+)
+from egma_train.model.backbones.naming import Renamed, canonical, renamed
+from egma_train.model.backbones.registry import FAMILIES, prefix_of
+from egma_train.model.key_names import BUFFERS
+from egma_train.model.key_report import SCALE, KeyReport, share_of
+from egma_train.model.tensor_files import TensorFile, read_tensors
+from egma_train.options import ModelOptions
+
+_NAMES = (
+    "model.safetensors", "pytorch_model.bin",
+    "open_clip_model.safetensors", "open_clip_pytorch_model.bin",
+)  # fmt: skip
+_BESIDE = ("biovil_t_image*.pt", "biovil_image*.pt")
+"""BioViL's image tower lies in a file of its own beside CXR-BERT's."""
+_SUFFIXES = {".bin", ".ckpt", ".pt", ".pth", ".safetensors", ".tar"}
+
+
+class Opened(NamedTuple):
+    """A published system: the model, what it was read from, and the report on its keys."""
+
+    model: Backbone
+    source: Source
+    report: KeyReport
+
+
+def files_of(place: Path) -> list[Path]:
+    """List the files that hold a system's weights.
+
+    Raises
+    ------
+    BadUsageError
+        If a folder holds none, or several of which none has a usual name.
+    """
+    if place.is_file():
+        return [place]
+    named = [place / name for name in _NAMES if (place / name).is_file()][:1]
+    beside = [path for pattern in _BESIDE for path in sorted(place.glob(pattern))]
+    if len(beside) > 1:
+        raise BadUsageError(f"{place} holds {beside[0].name} and {beside[1].name}; keep one")
+    if named:
+        return [*beside, *named]
+    others = sorted(one for one in place.glob("*") if one.suffix in _SUFFIXES and one.is_file())
+    if len(others) != 1:
+        found = ", ".join(one.name for one in others) or "none"
+        raise BadUsageError(f"{place} should hold one file of weights; there is: {found}")
+    return others
+
+
+def read_place(place: Path) -> TensorFile:
+    """Read a system's weights, of one file or two."""
+    parts = [read_tensors(path) for path in files_of(place)]
+    state = {name: one for part in parts for name, one in part.state.items()}
+    inert = sorted({name for part in parts for name in part.inert})
+    return TensorFile(state, " and ".join(dict.fromkeys(part.container for part in parts)), inert)
+
+
+def open_published(
+    place: Path, read: TensorFile, family: type[Backbone], options: ModelOptions
+) -> Opened:
+    """Build a system of the sizes of its weights and fill it.
+
+    Parameters
+    ----------
+    place : Path
+        A file or folder; its JSON files tell what weights do not.
+    read : TensorFile
+        What is in it.
+
+    Raises
+    ------
+    BadUsageError
+        If more than 2 % of a tower is missing, a shape does not fit, or it is another system.
+    """
+    prefix = prefix_of(family, read.state)
+    if prefix is None:
+        raise BadUsageError(f"{place} is no {family.family}: no key is like {family.signature}")
+    bare = {name.removeprefix(prefix): one.float() for name, one in read.state.items()}
+    source = Source(place, read.container, options)
+    with told_of(place):
+        named = renamed(bare, family.rules)
+        details = family.details_of(source, named.tensors)
+        model, report = _filled(family, named, details, str(place))
+    return Opened(model, source, replace(report, unread=told_inert(read.inert)))
+
+
+def told_inert(inert: list[str]) -> str:
+    """Name the objects beside the weights, none of which was made or run."""
+    return f"not read: objects of {', '.join(inert[:8])}" if inert else ""
+
+
+def _filled(
+    family: type[Backbone], named: Renamed, details: dict[str, Any], part: str
+) -> tuple[Backbone, KeyReport]:
+    """Build a model, first of shapes alone: what lacks too much would take memory for nothing."""
+    with torch.device("meta"):
+        sketch = family(named.tensors, details)
+    own = sketch.state_dict()
+    ours = {canonical(name): name for name in own}
+    kept = {ours[name]: one for name, one in named.tensors.items() if name in ours}
+    if SCALE in kept and kept[SCALE].numel() == 1:  # [1] in some
+        kept[SCALE] = kept[SCALE].reshape(())
+    for name, value in kept.items():
+        if value.shape != own[name].shape:
+            published = named.published[canonical(name)]
+            raise BadUsageError(
+                f"{published} has shape {tuple(value.shape)}, the model {tuple(own[name].shape)}"
+            )
+    not_here = {ours[name] for name in family.made_here if name in ours}
+    missing = [
+        name
+        for name in own
+        if name not in kept
+        and name not in not_here
+        and not BUFFERS.search(name)
+        and not name.endswith("num_batches_tracked")
+    ]
+    shares = [share_of(missing, own, prefix) for prefix in _towers(sketch)]
+    strange = [named.published[name] for name in named.tensors if name not in ours]
+    report = KeyReport(
+        part,
+        missing,
+        [*named.unexpected, *strange],
+        [*named.left_out],
+        *max(shares),
+        note=_cut(sketch),
+        loaded=len(kept),
+        reasons=named.left_out,
+        of=family.family,
+    )
+    report.check()
+    model = family(named.tensors, details)
+    model.load_state_dict(kept, strict=False)
+    return model, report
+
+
+def _towers(model: Backbone) -> Iterator[str]:
+    for name, module in model.named_children():
+        if isinstance(module, PreTrainedModel):
+            inside = [one for one, _ in module.named_children() if one.endswith("_model")]
+            yield from [f"{name}.{one}." for one in inside] or [f"{name}."]
+
+
+def _cut(model: Backbone) -> str:
+    """Say where a BERT has fewer layers than its authors': no shape tells that some were lost."""
+    tower = getattr(model, "text", None)
+    layers = getattr(getattr(tower, "config", None), "num_hidden_layers", model.text_layers)
+    if layers == model.text_layers:
+        return ""
+    return f"the text tower has {layers} layers, {model.family}'s {model.text_layers}; was it cut?"
+
+
+def open_saved(folder: Path, described: Mapping[str, Any]) -> Backbone:
+    """Read what `Backbone.save_pretrained` wrote.
+
+    Raises
+    ------
+    BadUsageError
+        If it is damaged.
+    """
+    try:
+        family = FAMILIES[described["family"]]
+        tensors = {
+            canonical(name): one for name, one in read_tensors(folder / WEIGHTS).state.items()
+        }
+        named = Renamed(tensors, {name: name for name in tensors}, {}, [])
+        model, report = _filled(family, named, dict(described["details"]), str(folder))
+        if lacking := [name for name in report.missing]:
+            raise ValueError(f"{lacking[0]} is missing")
+        geometry = Geometry(*described["geometry"])
+    except ImportError:
+        raise
+    except Exception as error:
+        raise BadUsageError(f"the model in {folder} is damaged ({first_line(error)})") from None
+    model.facts = replace(model.facts, geometry=geometry)
+    return model
+
+
+@contextmanager
+def told_of(place: object) -> Iterator[None]:
+    """Name the folder or file of what cannot be built."""
+    try:
+        yield
+    except ImportError:
+        raise
+    except BadUsageError as error:
+        raise BadUsageError(f"{place}: {error}") from None
+    except Exception as error:  # of transformers, for activations it does not know and the like
+        told = f"{type(error).__name__}: {first_line(error)}"
+        raise BadUsageError(f"{place} describes no tower that can be built ({told})") from None
