@@ -21,6 +21,7 @@ from egma_train.data.sampling import (
 )
 from egma_train.data.shards import declared_beside
 from egma_train.errors import BadUsageError, CannotWriteError, first_line, unknown_name
+from egma_train.model.backbones.backbone import FRAME, Backbone
 from egma_train.model.egma import EgmaModel, new_configs
 from egma_train.model.tokenizer import make_tokenizer
 from egma_train.model.weights import RANDOM, Start, cached_hub_weights, load_model, load_start
@@ -34,7 +35,7 @@ from egma_train.processes import (
     wait_for_all,
 )
 from egma_train.run_folder import RunFolder, check_name
-from egma_train.train import own_random_numbers, short_run, train
+from egma_train.train import finer_grid, own_random_numbers, short_run, train
 
 _SOFTWARE = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pyarrow")
 
@@ -104,7 +105,8 @@ def run_training(request: Request, say: Say) -> RunFolder | None:
             else:
                 own_terms = declared_beside(Path(request.shards))
                 _begin(run, preset, why, init, options, cache, processes, speak, own_terms)
-            finished = _trained(run, cache, options, processes, device, speak)
+            own = (request.shards, request.out, cache, options, processes, device, speak)
+            finished = _trained(run, *own)
     except CannotWriteError as error:
         repeat = again if run.record_file.exists() else "the same command"
         raise CannotWriteError(f"{error}; {error.mend}, then repeat {repeat}") from error
@@ -119,6 +121,8 @@ def run_training(request: Request, say: Say) -> RunFolder | None:
 
 def _trained(
     run: RunFolder,
+    shards: Path | str,
+    out: Path,
     cache: ReadingCache,
     options: Options,
     processes: Processes,
@@ -127,6 +131,8 @@ def _trained(
 ) -> bool:
     """Train and write what comes of it; False if it was stopped."""
     model, tokenizer = load_model(run.start)
+    if finer_grid(model, options) is not None:
+        cache = _cache(shards, out, options, processes, speak, maps=True)
     model.to(device)
     record = run.record()
     speak(f"run {run.root}: {_told(record['counts'], options)}, on {device}")
@@ -205,7 +211,13 @@ def usable_device(name: str, own: Processes = ALONE) -> torch.device:
 
 
 def _cache(
-    shards: Path | str, out: Path, options: Options, processes: Processes, say: Say
+    shards: Path | str,
+    out: Path,
+    options: Options,
+    processes: Processes,
+    say: Say,
+    *,
+    maps: bool = False,
 ) -> ReadingCache:
     """Let the first process build the cache, the others wait for it."""
     remote = out / "cache" if "://" in str(shards) else None
@@ -213,7 +225,7 @@ def _cache(
     antialias = options.data.grid == "antialias"
 
     def opened() -> ReadingCache:
-        return open_cache(shards, folder, antialias=antialias, say=say)
+        return open_cache(shards, folder, maps=maps, antialias=antialias, say=say)
 
     made = in_first(processes, opened)
     return opened() if made is None else made
@@ -283,6 +295,7 @@ def _begin(
     def begin() -> None:
         run.check_free()
         start = _start(init, options, cache)
+        _check_start(start.model, options)
         keys = [line for report in start.reports for line in report.lines()]
         for line in keys:
             say(line)
@@ -291,6 +304,20 @@ def _begin(
         run.begin(start.model, start.tokenizer, record | {"keys": keys, "options": own})
 
     in_first(processes, begin)
+
+
+def _check_start(model: Backbone, options: Options) -> None:
+    """Refuse what the shards do not hold for a system."""
+    if finer_grid(model, options) is not None and options.data.empty_sentence == "reading":
+        cells = model.facts.grid
+        raise BadUsageError(
+            f"data.empty_sentence=reading is for 7 x 7 patches, {model.family} has {cells} x"
+            f" {cells}; leave it out"
+        )
+    if model.facts.geometry != FRAME:
+        raise BadUsageError(
+            "model.geometry=own is for image files, training sees the shards' frames; leave it out"
+        )
 
 
 def _start(init: tuple[str, ...], options: Options, cache: ReadingCache) -> Start:

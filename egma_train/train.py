@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from egma_train.data.augment import Draws, draw
 from egma_train.data.cache import ReadingCache
+from egma_train.data.grids import Weights, antialias_weights, area_weights
 from egma_train.data.loading import Batch, BatchLoader, iterate, pixels
 from egma_train.data.sampling import (
     Numbers,
@@ -23,6 +24,7 @@ from egma_train.data.sampling import (
     epoch_batches,
     readings_with_used_gaze,
 )
+from egma_train.data.shards import GRID_CELLS
 from egma_train.errors import BadUsageError, first_line
 from egma_train.losses import TERMS, EgmaLoss, clip_loss, egma_loss
 from egma_train.model.backbones.backbone import Backbone, Features
@@ -160,6 +162,7 @@ def train(
         options.data.empty_sentence == "reading",
         processes.rank,
         processes.world,
+        finer_grid(model, options),
     )
     trainer = make_trainer(model, options, processes, device)
     at = trainer.restore(run)
@@ -187,6 +190,12 @@ def train(
                 f" {len(losses)} steps in {taken:.1f} s"
             )
     return True
+
+
+def finer_grid(model: Backbone, options: Options) -> Weights | None:
+    """Weigh pixels for a system's grid of patches, None for the stored one of 7 x 7."""
+    weights = antialias_weights if options.data.grid == "antialias" else area_weights
+    return None if model.facts.grid == GRID_CELLS else weights(model.facts.grid)
 
 
 def _write(

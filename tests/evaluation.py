@@ -46,6 +46,7 @@ class OracleEncoder(Encoder):
         self.n = len(classes)
 
     preparation = (FRAME, 224)  # type: ignore[assignment]
+    grid = 7  # type: ignore[assignment]
 
     @property
     def scale(self) -> float:

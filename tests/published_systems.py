@@ -20,9 +20,11 @@ from torch import Tensor, nn
 State = dict[str, Tensor]
 Shapes = dict[str, tuple[int, ...]]
 
-WORDS = """no acute the lungs are clear pneumonia is present an apical pneumothorax left right heart
-size normal ##s ##ing opac ##ity effusion small large . , 1 2""".split()
-VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+_WORDS = (
+    "no acute the lungs are clear pneumonia is present an apical pneumothorax left right heart"
+    " size normal ##s ##ing opac ##ity effusion small large . , 1 2"
+)
+VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *_WORDS.split()]
 WIDTH, LAYERS, D = 128, 4, 24
 STEM, STAGES, DEPTHS = 8, (16, 32, 64, 128), (1, 2, 1, 1)
 
@@ -663,3 +665,148 @@ def chexzero(folder: Path) -> Published:
     state = drawn(clip_shapes(write_bpe(folder)))
     place = save_plain(folder / "best_64_5e-05_original_17000_0.863.pt", state)
     return Published("chexzero", place, state, clip_says(quick_gelu), CLIP_PX // CLIP_PATCH)
+
+
+def pubmed_clip(folder: Path) -> Published:
+    state = drawn(clip_shapes(write_bpe(folder)))
+    whole = {"best_epoch": 3, "state_dict": state, "best_loss": 0.1}
+    place = save_plain(folder / "PubMedCLIP_ViT32.pth", whole)
+    return Published("clip", place, state, clip_says(quick_gelu), CLIP_PX // CLIP_PATCH)
+
+
+def hugging_face_clip(folder: Path, activation: str) -> Published:
+    """Save a CLIPModel by transformers; the features are its own."""
+    from transformers import CLIPConfig, CLIPModel
+
+    torch.manual_seed(0)
+    common = {"hidden_act": activation, "num_hidden_layers": 2}
+    vision = {"hidden_size": 128, "num_attention_heads": 2, "intermediate_size": 256}
+    text = {"hidden_size": 64, "num_attention_heads": 1, "intermediate_size": 128}
+    sizes = {"image_size": CLIP_PX, "patch_size": CLIP_PATCH}
+    words = {"vocab_size": write_bpe(folder)}
+    words |= {"bos_token_id": words["vocab_size"] - 2, "eos_token_id": words["vocab_size"] - 1}
+    config = CLIPConfig(
+        vision_config=common | vision | sizes, text_config=common | text | words, projection_dim=D
+    )
+    model = CLIPModel(config).eval()
+    model.save_pretrained(folder)
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    assert tokenizer["tokenizer_class"] == "CLIPTokenizer"
+
+    def says(_: State, pixels: Tensor, ids: Tensor, mask: Tensor) -> Said:
+        seen = model.vision_model(pixel_values=pixels)
+        tokens = model.vision_model.post_layernorm(seen.last_hidden_state)
+        read = model.text_model(input_ids=ids, attention_mask=mask).pooler_output
+        project = model.visual_projection
+        return Said(
+            project(tokens[:, 1:]), project(seen.pooler_output), model.text_projection(read)
+        )
+
+    return Published("clip", folder, model.state_dict(), says, CLIP_PX // CLIP_PATCH)
+
+
+def siglip(folder: Path) -> Published:
+    """Save a SiglipModel by transformers; heads are not of 64, as in so400m."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast, SiglipConfig, SiglipModel
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 96, "num_attention_heads": 4, "intermediate_size": 200}
+    vision = sizes | {"num_hidden_layers": 2, "image_size": 64, "patch_size": 8}
+    text = sizes | {"num_hidden_layers": 2, "vocab_size": 40, "projection_size": 96}
+    text |= {"bos_token_id": None, "eos_token_id": 1}
+    config = SiglipConfig(vision_config=vision, text_config=text)
+    model = SiglipModel(config).eval()
+    with torch.no_grad():
+        model.logit_scale.fill_(math.log(117.3))
+        model.logit_bias.fill_(-12.9)
+        for weights in model.parameters():  # its own first weights are too near 0 to tell apart
+            if weights.dim() > 1:
+                weights.mul_(2)
+    model.save_pretrained(folder)
+    words = {word: i for i, word in enumerate(["<unk>", "</s>", *_WORDS.split()])}
+    made = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    made.normalizer = normalizers.Lowercase()
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    made.post_processor = processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", 1)])
+    PreTrainedTokenizerFast(
+        tokenizer_object=made, pad_token="</s>", eos_token="</s>", unk_token="<unk>"
+    ).save_pretrained(folder)
+
+    def says(_: State, pixels: Tensor, ids: Tensor, mask: Tensor) -> Said:
+        assert ids.shape[1] == 64  # text_config's own length
+        seen = model.vision_model(pixel_values=pixels)
+        tokens = seen.last_hidden_state
+        patches = [model.vision_model.head(tokens[:, i : i + 1]) for i in range(tokens.shape[1])]
+        read = model.text_model(input_ids=ids).pooler_output
+        return Said(torch.stack(patches, 1), seen.pooler_output, read)
+
+    return Published("siglip", folder, model.state_dict(), says, 8)
+
+
+def vision_tower(kind: str) -> Any:
+    """Make a small image tower of transformers, and the side of its grid on 224 px."""
+    from transformers import (
+        Dinov2Config,
+        Dinov2Model,
+        ResNetConfig,
+        ResNetModel,
+        ViTConfig,
+        ViTModel,
+    )
+
+    torch.manual_seed(1)
+    sizes = {"hidden_size": 96, "num_attention_heads": 3, "num_hidden_layers": 2}
+    if kind == "vit":
+        return ViTModel(ViTConfig(**sizes, intermediate_size=128, image_size=224)), 14
+    if kind == "dinov2":
+        return Dinov2Model(Dinov2Config(**sizes, image_size=224, patch_size=14)), 16
+    if kind == "resnet":
+        return ResNetModel(ResNetConfig(embedding_size=8, hidden_sizes=[16, 32, 64, 96])), 7
+    return small_swin(), 7
+
+
+def text_tower(kind: str) -> Any:
+    """Make a small text tower of transformers with a pooler."""
+    from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
+
+    torch.manual_seed(2)
+    sizes = {"hidden_size": 64, "num_attention_heads": 2, "num_hidden_layers": 4}
+    sizes |= {"intermediate_size": 128, "vocab_size": len(VOCABULARY)}
+    if kind == "roberta":
+        more = {"pad_token_id": 0, "max_position_embeddings": 130, "type_vocab_size": 1}
+        return RobertaModel(RobertaConfig(**sizes, **more))
+    return BertModel(BertConfig(**sizes, max_position_embeddings=128))
+
+
+def dual_encoder(folder: Path) -> Published:
+    """Save a VisionTextDualEncoderModel by transformers; the pooled features are its own."""
+    from transformers import VisionTextDualEncoderConfig, VisionTextDualEncoderModel
+
+    (vision, grid), text = vision_tower("vit"), text_tower("bert")
+    torch.manual_seed(3)
+    config = VisionTextDualEncoderConfig.from_vision_text_configs(
+        vision.config, text.config, projection_dim=D
+    )
+    model = VisionTextDualEncoderModel(config, vision_model=vision, text_model=text).eval()
+    model.save_pretrained(write_wordpiece(folder))
+    preparation = {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.3, 0.4], "resample": 3}
+    preparation |= {"size": {"shortest_edge": 256}, "crop_size": {"height": 224, "width": 224}}
+    told = json.dumps(preparation | {"do_center_crop": True})
+    (folder / "preprocessor_config.json").write_text(told)
+
+    def says(_: State, pixels: Tensor, ids: Tensor, mask: Tensor) -> Said:
+        seen = model(input_ids=ids, attention_mask=mask, pixel_values=pixels)
+        tokens = model.vision_model(pixels).last_hidden_state[:, 1:]
+        images = model.visual_projection(seen.vision_model_output.pooler_output)
+        texts = model.text_projection(seen.text_model_output.pooler_output)
+        return Said(model.visual_projection(tokens), images, texts)
+
+    return Published("dual-encoder", folder, model.state_dict(), says, grid)
+
+
+def two_folders(folder: Path, vision_kind: str, text_kind: str) -> tuple[Path, Path]:
+    """Save an image tower and a text tower, each in a folder of its own."""
+    vision_tower(vision_kind)[0].save_pretrained(folder / "vision")
+    text_tower(text_kind).save_pretrained(write_wordpiece(folder / "text"))
+    return folder / "vision", folder / "text"

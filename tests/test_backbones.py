@@ -1,17 +1,28 @@
 """Checkpoints of published systems load whole and say what independent code says."""
 
+import copy
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import published_systems as published
 import pytest
 import torch
 from published_systems import Published
+from safetensors.torch import load_file
+from test_train import egma_train
 from torch import Tensor
 
-from egma_train.data.loading import tokenized
+from egma_train.data.augment import draw
+from egma_train.data.cache import open_cache
+from egma_train.data.loading import BatchLoader, tokenized
+from egma_train.errors import BadUsageError
 from egma_train.model.weights import Start, load_start, open_model
-from egma_train.options import ModelOptions
+from egma_train.options import ModelOptions, options_of
+from egma_train.processes import ALONE
+from egma_train.train import Progress, finer_grid, make_trainer
 
 SYSTEMS: dict[str, Any] = {
     "GLoRIA of Lightning 1.1": published.gloria,
@@ -26,6 +37,11 @@ SYSTEMS: dict[str, Any] = {
     "OpenAI's archive": published.openai_clip,
     "open_clip's LAION": published.laion_clip,
     "CheXzero": published.chexzero,
+    "PubMedCLIP's own file": published.pubmed_clip,
+    "CLIPModel with QuickGELU": lambda folder: published.hugging_face_clip(folder, "quick_gelu"),
+    "CLIPModel with GELU": lambda folder: published.hugging_face_clip(folder, "gelu"),
+    "SigLIP": published.siglip,
+    "VisionTextDualEncoderModel": published.dual_encoder,
 }
 TEXTS = ["no pneumonia", "the lungs are clear opacity effusions", "heart size is normal ."]
 
@@ -98,4 +114,181 @@ def test_a_saved_system_is_the_same_system(
     assert again.facts == start.model.facts
     asked = (pixels_of(start), *tokens_of(start))
     for one, other in zip(start.model.eval()(*asked), again(*asked), strict=True):
-        assert torch.equal(one, other)
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("vision", "text"), [("vit", "bert"), ("dinov2", "roberta"), ("resnet", "roberta")]
+)
+def test_any_two_towers_get_new_projections(tmp_path: Path, vision: str, text: str) -> None:
+    places = published.two_folders(tmp_path, vision, text)
+    options = ModelOptions(projection=24, max_tokens=40)
+    start = load_start([f"vision={places[0]}", f"text={places[1]}"], options)
+    (report,) = start.reports
+    assert report.missing == ["logit_scale", "image_head.weight", "text_head.weight"]
+    with pytest.raises(BadUsageError, match=r"image_head\.weight is missing"):
+        report.check_complete()
+    model = start.model.eval()
+    (tower, grid), words = published.vision_tower(vision), published.text_tower(text)
+    pixels, (ids, mask) = pixels_of(start), tokens_of(start)
+    with torch.inference_mode():
+        seen = tower.eval()(pixels).last_hidden_state
+        read = words.eval()(input_ids=ids, attention_mask=mask, output_hidden_states=True)
+        tokens = published.rows(seen) if seen.dim() == 4 else seen[:, 1:]
+        pooled = tokens.mean(1) if seen.dim() == 4 else seen[:, 0]
+        texts = published.mean_of_tokens(sum(read.hidden_states[-4:]) / 4, mask)
+        made = model(pixels, ids, mask)
+        image_head, text_head = model.image_head, model.text_head
+        torch.testing.assert_close(made.patches, image_head(tokens), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(made.images, image_head(pooled), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(made.sentences, text_head(texts), atol=1e-5, rtol=1e-4)
+    assert made.patches.shape == (2, grid**2, 24)
+    model.save_pretrained(tmp_path / "saved")
+    assert open_model(tmp_path / "saved").facts == model.facts
+
+
+# -- what would load silently and be wrong ---------------------------------------------------------
+
+
+def worst(
+    name: str, started: dict[str, Start], systems: dict[str, Published], change: Any
+) -> float:
+    """Change a loaded model and tell by how much its features then miss the oracle's."""
+    start, system = started[name], systems[name]
+    other = copy.deepcopy(start.model).eval()
+    change(other)
+    pixels, (ids, mask) = pixels_of(start), tokens_of(start)
+    with torch.inference_mode():
+        expected = system.says(system.state, pixels, ids, mask)
+        made = other(pixels, ids, mask)
+    pairs = [
+        (made.patches, expected.patches),
+        (made.images, expected.pooled),
+        (made.whole_texts, expected.texts),
+    ]
+    return max(float((one - two).abs().max()) for one, two in pairs)
+
+
+def gelu_instead(model: Any) -> None:
+    for module in model.modules():
+        if hasattr(module, "activation_fn"):
+            module.activation_fn = torch.nn.GELU()
+
+
+def epsilon_of_transformers(model: Any) -> None:
+    for module in model.vision.modules():
+        if isinstance(module, torch.nn.LayerNorm):
+            module.eps = 1e-12
+
+
+def ordinary_positions(model: Any) -> None:
+    model._read = lambda ids, mask: model.text(ids, attention_mask=mask).last_hidden_state
+
+
+def padding_is_averaged(model: Any) -> None:
+    model.texts = lambda ids, mask: type(model).texts(model, ids, torch.ones_like(mask))
+
+
+def statistics_of_the_batch(model: Any) -> None:
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.train()
+
+
+def mean_of_patches(model: Any) -> None:
+    def images(pixels: Tensor) -> tuple[Tensor, Tensor]:
+        patches, _ = type(model).images(model, pixels)
+        return patches, patches.mean(1)
+
+    model.images = images
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "least"),
+    [
+        ("OpenAI's archive", gelu_instead, 1e-2),
+        ("MGCA with a ViT", epsilon_of_transformers, 1.2e-5),
+        ("MGCA with a ViT", ordinary_positions, 1e-2),
+        ("CXR-CLIP with a ResNet", padding_is_averaged, 1e-2),
+        ("GLoRIA of Lightning 1.1", padding_is_averaged, 1e-2),
+        ("GLoRIA of Lightning 1.1", statistics_of_the_batch, 1e-2),
+        ("CXR-CLIP with a Swin", mean_of_patches, 1e-2),
+        ("SigLIP", mean_of_patches, 1e-2),
+    ],
+)
+def test_what_loads_silently_and_is_wrong_is_told_apart_by_the_oracle(
+    systems: dict[str, Published],
+    started: dict[str, Start],
+    name: str,
+    change: Any,
+    least: float,
+) -> None:
+    assert worst(name, started, systems, lambda model: None) < 1e-4
+    assert worst(name, started, systems, change) > least
+
+
+# -- training --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [name for name in SYSTEMS if "CLIPModel" not in name])
+def test_two_steps_of_training_lower_the_loss_and_leave_running_statistics(
+    systems: dict[str, Published], shards: Path, name: str
+) -> None:
+    start = load_start([f"{systems[name].family}={systems[name].place}"], ModelOptions())
+    options = options_of("paper", {"train": {"learning_rate": 1e-4, "warmup_epochs": 0.0}})
+    cache = open_cache(shards, maps=True)
+    loader = BatchLoader(
+        cache, start.tokenizer, cache.readings_with_gaze(), start.model.facts.max_tokens,
+        finer=finer_grid(start.model, options),
+    )  # fmt: skip
+    batch = loader.load(np.arange(3))
+    assert batch.grid.shape[-1] == systems[name].grid ** 2
+    trainer = make_trainer(start.model, options, ALONE, torch.device("cpu"))
+    trainer.parallel.train()
+    draws = draw(options.data, len(cache), 0, 0)
+    running = {
+        key: value.clone()
+        for key, value in start.model.state_dict().items()
+        if "running_" in key or key.endswith("num_batches_tracked")
+    }
+
+    @torch.no_grad()
+    def loss() -> float:
+        start.model.eval()  # no dropout
+        _, found = trainer._loss(batch, draws)
+        start.model.train()
+        return float(found.total)
+
+    before = loss()
+    for _ in range(2):
+        trainer.step(batch, draws, Progress(), 1e-4)
+    assert loss() < before
+    now = start.model.state_dict()
+    assert all(torch.equal(now[key], value) for key, value in running.items())
+    assert bool(running) == any(word in name for word in ("MGCA", "ResNet", "BioViL", "GLoRIA"))
+
+
+def test_a_checkpoint_of_a_continued_system_goes_on_as_if_undisturbed(
+    systems: dict[str, Published], shards: Path, tmp_path: Path
+) -> None:
+    def trained(name: str, *more: object) -> Path:
+        call = ["--shards", shards, "--out", tmp_path, "--name", name, "--epochs", 2]
+        place = systems["GLoRIA of Lightning 1.1"].place
+        result = egma_train(*call, "--init", f"gloria={place}", "--batch-size", 8, *more)
+        assert result.exit_code in (0, 130), result.output
+        return tmp_path / "runs" / name
+
+    whole = trained("whole")
+    first = trained("first", "--set", "execution.checkpoint_steps=1")
+    shutil.copytree(first, again := tmp_path / "runs" / "again")
+    # A run is as after its first epoch where its record says so and a checkpoint lies there.
+    record = json.loads((again / "run.json").read_text())
+    (again / "run.json").write_text(json.dumps(record | {"status": "running"}))
+    shutil.rmtree(again / "model")
+    shutil.rmtree(again / "checkpoints")
+    result = trained("again", "--resume")
+    for other in (first, result):
+        assert load_file(other / "model/model.safetensors").keys()
+        for key, value in load_file(whole / "model/model.safetensors").items():
+            assert torch.equal(load_file(other / "model/model.safetensors")[key], value), key
+    assert json.loads((whole / "model/egma.json").read_text())["family"] == "gloria"

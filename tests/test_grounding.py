@@ -171,6 +171,8 @@ def test_regions_and_maps_are_read_from_either_format(
 class Oracle(Encoder):
     """Each patch is a direction; a sentence is the mean of the heatmaps that its words have."""
 
+    grid = 7  # type: ignore[assignment]
+
     def __init__(self, shards: Path) -> None:
         super().__init__("oracle", "", None, None, torch.device("cpu"))  # type: ignore[arg-type]
         self.grids: dict[str, list[Any]] = {"": [np.ones(49)]}
@@ -279,6 +281,8 @@ def test_words_are_no_others_for_their_case_punctuation_or_spaces(same: str) -> 
 
 class Random(Encoder):
     """Each sentence and patch is a direction of its own, drawn in turn."""
+
+    grid = 7  # type: ignore[assignment]
 
     def __init__(self, seed: int) -> None:
         super().__init__("random", "", None, None, torch.device("cpu"))  # type: ignore[arg-type]

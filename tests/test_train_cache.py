@@ -13,7 +13,8 @@ import pytest
 import torch
 from conftest import egma_prep
 
-from egma_train.data.cache import ReadingCache, antialiased, area_mean, open_cache
+from egma_train.data.cache import ReadingCache, open_cache, shrunk
+from egma_train.data.grids import antialias_weights, area_weights
 from egma_train.data.shards import find_shards, fingerprint, read_shard
 from egma_train.errors import BadUsageError
 
@@ -95,14 +96,18 @@ def test_the_antialiased_grid_is_that_of_triangles_and_of_torch() -> None:
     frame = np.zeros((224, 224), np.uint8)
     frame[33:40, 130:190] = 255
     frame[200:, :3] = 40
-    found = antialiased(frame.tobytes())
+    found = shrunk(frame.tobytes(), antialias_weights(7))
     np.testing.assert_allclose(found, shrunk_by_hand(frame), atol=1e-6)
     by_torch = torch.nn.functional.interpolate(
         torch.from_numpy(frame)[None, None] / 255, (7, 7), mode="bilinear", antialias=True
     )
     np.testing.assert_allclose(found, by_torch.numpy().ravel(), atol=1e-6)
     # Rows 33 to 39 lie in cell row 1 alone, but the triangle of row 0 reaches down to 47.
-    assert area_mean(frame.tobytes()).reshape(7, 7)[0].max() == 0 < found.reshape(7, 7)[0].max()
+    assert (
+        shrunk(frame.tobytes(), area_weights(7)).reshape(7, 7)[0].max()
+        == 0
+        < found.reshape(7, 7)[0].max()
+    )
 
 
 def test_a_cache_of_antialiased_grids_holds_those_of_every_map(

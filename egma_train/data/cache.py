@@ -24,6 +24,7 @@ from egma_train.data.cache_folder import (
     tidy,
     write_note,
 )
+from egma_train.data.grids import Weights, antialias_weights, area_weights, on_grid
 from egma_train.data.shards import (
     FRAME_PX,
     GRID_CELLS,
@@ -154,7 +155,7 @@ def open_cache(
     maps : bool
         With the sentences' heatmaps.
     antialias : bool
-        Grids as `antialiased` makes them of the heatmaps, not means over areas.
+        Grids by `antialias_weights` of the heatmaps, not means over areas.
 
     Raises
     ------
@@ -251,31 +252,10 @@ def _open_from_store(url: str, root: Path, maps: bool, antialias: bool, say: Say
     return cache
 
 
-def area_mean(heatmap: bytes) -> NDArray[np.float32]:
-    """Average a 224 x 224 uint8 map over 7 x 7 cells, 255 as 1: ``(49,)``."""
-    side = FRAME_PX // GRID_CELLS
-    cells = np.frombuffer(heatmap, np.uint8).reshape(GRID_CELLS, side, GRID_CELLS, side)
-    return (cells.mean(axis=(1, 3)) / 255).astype(np.float32).ravel()
-
-
-def _antialias_weights() -> NDArray[np.float64]:
-    """Weigh the 224 pixels of a row for each of 7 cells by a triangle as wide as two cells.
-
-    What torchvision's ``Resize((7, 7), antialias=True)`` of the published code does in each axis.
-    """
-    side = FRAME_PX / GRID_CELLS
-    centres = side * (np.arange(GRID_CELLS) + 0.5)[:, None]
-    weights = np.maximum(0, 1 - np.abs(np.arange(FRAME_PX) + 0.5 - centres) / side)
-    return weights / weights.sum(1, keepdims=True)
-
-
-_ANTIALIAS = _antialias_weights()
-
-
-def antialiased(heatmap: bytes) -> NDArray[np.float32]:
-    """Shrink a 224 x 224 uint8 map to 7 x 7 with antialiasing, 255 as 1: ``(49,)``."""
+def shrunk(heatmap: bytes, weights: Weights) -> NDArray[np.float32]:
+    """Shrink a stored map to the cells of some weights: ``(49,)`` for 7 in a row."""
     frame = np.frombuffer(heatmap, np.uint8).reshape(FRAME_PX, FRAME_PX)
-    return (_ANTIALIAS @ frame @ _ANTIALIAS.T / 255).astype(np.float32).ravel()
+    return on_grid(frame, weights)
 
 
 def _build(files: list[Path], place: Path, maps: bool, antialias: bool) -> None:
@@ -304,8 +284,8 @@ def _append(
     reading: ShardReading, streams: dict[str, Any], index: dict[str, list[Any]], antialias: bool
 ) -> None:
     streams["images"].write(reading.image)
-    shrunk = antialiased if antialias else area_mean
-    grids = [one and antialiased(one) for one in reading.maps] if antialias else reading.grids
+    weights = (antialias_weights if antialias else area_weights)(GRID_CELLS)
+    grids = [one and shrunk(one, weights) for one in reading.maps] if antialias else reading.grids
     for text, grid in zip(reading.texts, grids, strict=True):
         encoded = text.encode()
         streams["text"].write(encoded)
@@ -323,7 +303,7 @@ def _append(
         reading.split or "",
         reading.dicom_id,
         len(reading.texts),
-        nothing if reading.heatmap is None else shrunk(reading.heatmap),
+        nothing if reading.heatmap is None else shrunk(reading.heatmap, weights),
     )
     for name, value in zip(_ROW_FIELDS, own, strict=True):
         index[name].append(value)

@@ -14,6 +14,7 @@ from torch import Tensor
 from egma_train.data.ahead import in_order
 from egma_train.data.augment import Draws, apply
 from egma_train.data.cache import ReadingCache
+from egma_train.data.grids import Weights, on_grid
 
 Numbers = NDArray[np.int64]
 
@@ -33,7 +34,7 @@ class Batch:
     sentence_mask, grid_mask : Tensor
         ``[b, m]`` bool, of the global batch.
     grid : Tensor
-        ``[b, m, 49]``, of the global batch.
+        ``[b, m, n]``, of the global batch; n is 49 for 7 x 7 patches.
     readings : Tensor
         ``[b]`` numbers in the cache.
     images_by_rank, sentences_by_rank : tuple of int
@@ -77,6 +78,8 @@ class BatchLoader:
         ``(N,)`` bool: readings whose gaze counts.
     whole_reading_fills_in : bool
         Give sentences without gaze the whole reading's grid.
+    finer : ndarray, optional
+        Weights of another grid than the stored one of 7 x 7; the cache must have its maps.
     """
 
     cache: ReadingCache
@@ -86,6 +89,7 @@ class BatchLoader:
     whole_reading_fills_in: bool = False
     rank: int = 0
     world: int = 1
+    finer: Weights | None = None
 
     def load(self, readings: Numbers) -> Batch:
         """Load a global batch; images and tokens of this rank only."""
@@ -109,11 +113,14 @@ class BatchLoader:
     def _gaze(
         self, readings: Numbers, sentences: Numbers, counts: Numbers
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Pad the sentences' grids: mask ``[b, m]``, grid ``[b, m, 49]``, gaze ``[b, m]``."""
+        """Pad the sentences' grids: mask ``[b, m]``, grid ``[b, m, n]``, gaze ``[b, m]``."""
         mask = np.arange(counts.max()) < counts[:, None]
-        grid = np.zeros((*mask.shape, self.cache.grids.shape[1]), np.float32)
+        grids = self.cache.grids[sentences]
+        if self.finer is not None and self.cache.maps is not None:
+            grids = on_grid(self.cache.maps[sentences], self.finer)
+        grid = np.zeros((*mask.shape, grids.shape[1]), np.float32)
         gazed = np.zeros(mask.shape, np.bool_)
-        grid[mask], gazed[mask] = self.cache.grids[sentences], self.cache.has_grid[sentences]
+        grid[mask], gazed[mask] = grids, self.cache.has_grid[sentences]
         if self.whole_reading_fills_in:
             whole = self.cache.reading_grids[readings]
             lacking = mask & ~gazed & ~np.isnan(whole[:, :1])

@@ -65,6 +65,11 @@ class Encoder:
         return self.model.facts.geometry, self.model.facts.image_px
 
     @property
+    def grid(self) -> int:
+        """How many patches are in a row."""
+        return self.model.facts.grid
+
+    @property
     def scale(self) -> float:
         """What cosines are multiplied by before a softmax."""
         return self.model.logit_scale.exp().item()

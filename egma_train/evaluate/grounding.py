@@ -5,6 +5,7 @@ beside what one fixed map reaches, the mean of other patients' targets, and what
 with a sentence from another patient's reading.
 """
 
+import math
 import re
 import zlib
 from collections import Counter, defaultdict
@@ -18,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from egma_train.data.grids import area_weights, on_grid
 from egma_train.data.shards import (
     FRAME_PX,
-    GRID_CELLS,
     ShardReading,
     find_shards,
     fingerprint,
@@ -36,6 +37,7 @@ from egma_train.evaluate.intervals import (
     paired_means,
     unbounded_mean,
 )
+from egma_train.model.backbones.backbone import FRAME
 
 AGAINST = ("gaze", "regions")
 KEY = ("dataset", "reading_id", "dicom_id", "sentence")
@@ -43,8 +45,6 @@ CONTROLS = ("prior", "swapped")
 TOLERANCE_PX = 15
 """A point this near counts as a hit, as in the pointing game of Zhang et al. (2016)."""
 _SHARE_OF_PEAK = 0.25
-_CELL_PX = FRAME_PX // GRID_CELLS
-_CENTRES_PX = _CELL_PX // 2 + _CELL_PX * np.arange(GRID_CELLS)
 _BIOVIL_SIGMA_PATCHES = 1.5
 _BIOVIL_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)
 _DENIALS = {"no", "not", "without", "negative", "resolved"}
@@ -71,7 +71,7 @@ class Others(NamedTuple):
     Attributes
     ----------
     sums, counts : dict
-        By patient: the targets added up ``(49,)``, and their number.
+        By patient: the targets added up ``(n,)``, and their number.
     sentences : list of tuple
         Patient, reading, number and text of each that points, in this order.
     """
@@ -81,7 +81,7 @@ class Others(NamedTuple):
     sentences: list[tuple[str, str, int, str]]
 
     def prior(self, patient: str) -> Floats:
-        """Average the targets of all other patients ``(49,)``, peak 1; NaN where there is none."""
+        """Average the targets of all other patients ``(n,)``, peak 1; NaN where there is none."""
         n = sum(self.counts.values()) - self.counts[patient]
         total = np.sum(list(self.sums.values()), axis=0) - self.sums[patient]
         mean = np.maximum(total / max(n, 1), 0)  # rounding leaves -1e-17
@@ -149,7 +149,7 @@ def grounding(
         raise unknown_name("definition", definition, DEFINITIONS)
     files = find_shards(shards)
     seen_splits = Counter[str]()
-    others = _others(files, against)
+    others = _others(files, against, encoder.grid)
     cases = _cases(files, against, splits, seen_splits)
     found = list(_of_each_sentence(cases, encoder, batch_size, others, definition, seed))
     if lacking := [name for name in splits if name not in seen_splits]:
@@ -161,7 +161,7 @@ def grounding(
     own = {"against": against, "definition": definition, "splits": list(splits) or "all"}
     return {
         "task": "grounding",
-        "protocol": {**own, "seed": seed},
+        "protocol": {**own, "seed": seed, "geometry": FRAME.told()},
         "shards": digest,
         "sentences": len(found),
         "images": len({one["dicom_id"] for one in found}),
@@ -206,7 +206,7 @@ def _of_each_sentence(
                 for text, key in zip(case.texts, keys, strict=True)
             ]
             said = [*case.texts, *(swap or "" for swap in swaps)]
-            cosines = (encoder.texts(said) @ own.T).double().cpu().numpy()  # (2 t, 49)
+            cosines = (encoder.texts(said) @ own.T).double().cpu().numpy()  # (2 t, n)
             prior = others.prior(patient)
             for i, (key, mask) in enumerate(zip(keys, case.masks, strict=True)):
                 swapped = cosines[len(keys) + i] if swaps[i] else np.full_like(prior, np.nan)
@@ -230,7 +230,7 @@ def measured(cosines: Floats, mask: Mask) -> dict[str, float]:
     Parameters
     ----------
     cosines : ndarray
-        ``(49,)``, row-major.
+        ``(n,)``, row-major, of a square grid over the frame.
     mask : ndarray
         ``(224, 224)``.
 
@@ -245,22 +245,24 @@ def measured(cosines: Floats, mask: Mask) -> dict[str, float]:
     size, share = int(mask.sum()), float(mask.mean())
     if not 0 < share < 1 or np.isnan(cosines).any():
         return dict.fromkeys(("pointing", "iou", "cnr", "auroc"), np.nan)
-    grid = cosines.reshape(GRID_CELLS, GRID_CELLS)
+    grid = _squared(cosines)
+    cells = len(grid)
     spread = cv2.resize(grid, (FRAME_PX, FRAME_PX), interpolation=cv2.INTER_LINEAR)
     flat, inside = np.asarray(spread, np.float64).ravel(), mask.ravel()
     near = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5) <= TOLERANCE_PX
-    row, column = (np.array(divmod(int(cosines.argmax()), GRID_CELLS)) + 0.5) * _CELL_PX
+    centres = ((np.arange(cells) + 0.5) * FRAME_PX / cells).astype(np.int64)
+    row, column = centres[list(divmod(int(cosines.argmax()), cells))]
     least = np.partition(flat, -size)[-size]
     best = flat > least
     best[np.flatnonzero(flat == least)[: size - int(best.sum())]] = True  # of equals the first
     within, without = np.sort(flat[inside]), np.sort(flat[~inside])
     below = np.searchsorted(without, within, "left") + np.searchsorted(without, within, "right")
     return {
-        "pointing": float(near[int(row), int(column)]),
+        "pointing": float(near[row, column]),
         "iou": float((best & inside).sum() / (best | inside).sum()),
         "cnr": _contrast(flat, inside),
         "auroc": float(below.mean()) / (2 * len(without)),
-        "chance of pointing": float(near[_CENTRES_PX[:, None], _CENTRES_PX].mean()),
+        "chance of pointing": float(near[centres[:, None], centres].mean()),
         "chance of iou": share / (2 - share),
         "chance of cnr": 0.0,
         "chance of auroc": 0.5,
@@ -281,13 +283,19 @@ def measured_as_biovil(cosines: Floats, mask: Mask) -> dict[str, float]:
     """
     if not mask.any() or mask.all() or np.isnan(cosines).any():
         return dict.fromkeys(("cnr", "miou"), np.nan)
-    grid = gaussian_filter(cosines.reshape(GRID_CELLS, GRID_CELLS), _BIOVIL_SIGMA_PATCHES)
-    spread = np.asarray(np.kron(grid, np.ones((_CELL_PX, _CELL_PX))), np.float64)
+    grid = gaussian_filter(_squared(cosines), _BIOVIL_SIGMA_PATCHES)
+    nearest = np.arange(FRAME_PX) * len(grid) // FRAME_PX
+    spread = np.asarray(grid[nearest[:, None], nearest], np.float64)
     ious = [
         (above & mask).sum() / (above | mask).sum()
         for above in (spread > threshold for threshold in _BIOVIL_THRESHOLDS)
     ]
     return {"cnr": abs(_contrast(spread.ravel(), mask.ravel())), "miou": float(np.mean(ious))}
+
+
+def _squared(cosines: Floats) -> Floats:
+    cells = math.isqrt(len(cosines))
+    return cosines.reshape(cells, cells)
 
 
 def _contrast(values: Floats, inside: Mask) -> float:
@@ -326,6 +334,10 @@ def names(text: str, region: Mapping[str, Any]) -> bool:
     return any(set(one.split()) - _GENERIC <= words for one in alternatives)
 
 
+def _as_frame(stored: bytes) -> NDArray[np.uint8]:
+    return np.frombuffer(stored, np.uint8).reshape(FRAME_PX, FRAME_PX)
+
+
 def _patient(reading: ShardReading) -> str:
     """Name a reading's patient, or its image where a source does not tell the patient."""
     return reading.subject_id or reading.dicom_id
@@ -337,22 +349,23 @@ def _pointing(reading: ShardReading, against: str) -> Iterator[tuple[int, str, M
     for number, (text, heatmap) in enumerate(texts):
         if against == "gaze":
             if heatmap is not None:
-                seen = np.frombuffer(heatmap, np.uint8).reshape(FRAME_PX, FRAME_PX)
-                yield number, text, seen > 255 * _SHARE_OF_PEAK
+                yield number, text, _as_frame(heatmap) > 255 * _SHARE_OF_PEAK
         elif named := [region_mask(one) for one in reading.regions if names(text, one)]:
             yield number, text, np.any(named, axis=0)
 
 
-def _others(files: Iterable[Path], against: str) -> Others:
+def _others(files: Iterable[Path], against: str, cells: int) -> Others:
     """Read all targets once: heatmaps where gaze is asked for, else the regions' masks."""
-    sums: dict[str, Floats] = defaultdict(lambda: np.zeros(GRID_CELLS**2))
+    sums: dict[str, Floats] = defaultdict(lambda: np.zeros(cells**2))
+    weights = area_weights(cells)
     counts = Counter[str]()
     sentences = []
     for reading in (one for path in files for one in read_shard(path, maps=True)):
         patient = _patient(reading)
         for number, text, mask in _pointing(reading, against):
-            cells = mask.reshape(GRID_CELLS, _CELL_PX, GRID_CELLS, _CELL_PX).mean((1, 3))
-            grid = reading.grids[number] if against == "gaze" else cells.ravel()
+            heatmap = reading.maps[number] if against == "gaze" else None
+            target = mask.astype(np.uint8) * 255 if heatmap is None else _as_frame(heatmap)
+            grid = on_grid(target, weights)
             sums[patient] += np.asarray(grid, np.float64)
             counts[patient] += 1
             sentences.append((patient, reading.reading_id, number, text))
@@ -367,7 +380,7 @@ def _cases(
         if splits and (reading.split or "unknown") not in splits:
             continue
         if pointing := list(_pointing(reading, against)):
-            image = np.frombuffer(reading.image, np.uint8).reshape(FRAME_PX, FRAME_PX)
+            image = _as_frame(reading.image)
             columns = map(list, zip(*pointing, strict=True))
             yield Case(reading, image, *columns)
 

@@ -17,9 +17,10 @@ from egma_train.model.backbones.backbone import (
     Source,
 )
 from egma_train.model.backbones.naming import Renamed, canonical, renamed
+from egma_train.model.backbones.pair import Folders
 from egma_train.model.backbones.registry import FAMILIES, prefix_of
 from egma_train.model.key_names import BUFFERS
-from egma_train.model.key_report import SCALE, KeyReport, share_of
+from egma_train.model.key_report import KeyReport, share_of
 from egma_train.model.tensor_files import TensorFile, read_tensors
 from egma_train.options import ModelOptions
 
@@ -100,6 +101,27 @@ def open_published(
     return Opened(model, source, replace(report, unread=told_inert(read.inert)))
 
 
+def open_folders(vision: Path, text: Path, options: ModelOptions) -> Opened:
+    """Build a system of any two towers of Hugging Face, with projections that are new.
+
+    Raises
+    ------
+    BadUsageError
+        If a tower's kind is not known here, or more than 2 % of it is missing.
+    """
+    sources, state, inert = [], {}, set()
+    for tower, place in (("vision", vision), ("text", text)):
+        read = read_place(place)
+        sources.append(Source(place, read.container, options))
+        state |= {f"{tower}.{name}": one.float() for name, one in read.state.items()}
+        inert |= set(read.inert)
+    both = f"vision={vision}, text={text}"
+    with told_of(both):
+        details = Folders.details_of_towers(sources[0], sources[1], options)
+        model, report = _filled(Folders, renamed(state, Folders.rules), details, both)
+    return Opened(model, sources[0], replace(report, unread=told_inert(sorted(inert))))
+
+
 def told_inert(inert: list[str]) -> str:
     """Name the objects beside the weights, none of which was made or run."""
     return f"not read: objects of {', '.join(inert[:8])}" if inert else ""
@@ -114,10 +136,10 @@ def _filled(
     own = sketch.state_dict()
     ours = {canonical(name): name for name in own}
     kept = {ours[name]: one for name, one in named.tensors.items() if name in ours}
-    if SCALE in kept and kept[SCALE].numel() == 1:  # [1] in some
-        kept[SCALE] = kept[SCALE].reshape(())
     for name, value in kept.items():
-        if value.shape != own[name].shape:
+        if value.shape == (1,) and own[name].shape == ():  # a scale, in some
+            kept[name] = value.reshape(())
+        elif value.shape != own[name].shape:
             published = named.published[canonical(name)]
             raise BadUsageError(
                 f"{published} has shape {tuple(value.shape)}, the model {tuple(own[name].shape)}"

@@ -24,6 +24,7 @@ from egma_train.model.backbones.backbone import (
     Source,
     State,
 )
+from egma_train.model.backbones.pair import TEXT, VISION
 from egma_train.model.backbones.registry import FAMILIES, family_of
 from egma_train.model.egma import (
     EgmaModel,
@@ -35,7 +36,14 @@ from egma_train.model.egma import (
 )
 from egma_train.model.key_names import BUFFERS, as_in_model
 from egma_train.model.key_report import SCALE, KeyReport, share_of
-from egma_train.model.published import open_published, open_saved, read_place, told_inert, told_of
+from egma_train.model.published import (
+    open_folders,
+    open_published,
+    open_saved,
+    read_place,
+    told_inert,
+    told_of,
+)
 from egma_train.model.read_tokenizer import check_tokenizer, read_tokenizer
 from egma_train.model.tensor_files import TensorFile, refuse_packed
 from egma_train.options import ModelOptions
@@ -99,6 +107,14 @@ def load_start(sources: Iterable[str], options: ModelOptions) -> Start:
             return _start_of(whole, read, family, options)
         stored = _without_prefix(read.state, whole)
     vision, text = towers.get("vision"), towers.get("text")
+    if vision and text and not whole and _are_of_other_kinds(vision, text):
+        folders = _local(vision, "vision"), _local(text, "text")
+        model, source, report = open_folders(*folders, options)
+        if options.geometry == "frame":
+            model.facts = replace(model.facts, geometry=FRAME)
+        tokenizer = read_tokenizer(str(folders[1]), None, BERT_NAME)
+        check_tokenizer(tokenizer, model.vocabulary, "")
+        return Start(model, tokenizer, [report], source)
     own_bert = _config(BertConfig, text) if text else None
     tokenizer = read_tokenizer(text, whole, BERT_NAME)
     if not whole and not (vision and text):
@@ -148,6 +164,33 @@ def _start_of(
     tokenizer = read_tokenizer(None, place, family.tokenizer)
     check_tokenizer(tokenizer, model.vocabulary, family.tokenizer_kind)
     return Start(model, model.reader(tokenizer), [report], source)
+
+
+def _are_of_other_kinds(vision: str, text: str) -> bool:
+    """Tell whether two towers are others than MedCLIP's, a Swin and a BERT."""
+    kinds = []
+    for name in (vision, text):
+        try:
+            given, _ = BertConfig.get_config_dict(name, trust_remote_code=False)
+        except Exception:  # told by what reads it next
+            return False
+        kinds.append(given.get("model_type"))
+    own = (_KINDS[SwinConfig], _KINDS[BertConfig])
+    known = kinds[0] in VISION and kinds[1] in TEXT
+    return known and any(kind not in one for kind, one in zip(kinds, own, strict=True))
+
+
+def _local(name: str, tower: str) -> Path:
+    """Find a folder, or fetch it by its name on the hub."""
+    if Path(name).is_dir():
+        return Path(name)
+    from huggingface_hub import snapshot_download
+
+    wanted = ["*.json", "*.txt", "model.safetensors", "pytorch_model.bin"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=wanted))
+    except Exception as error:
+        raise BadUsageError(f"--init {tower}={name}: {first_line(error)}") from None
 
 
 def _weights_in(folder: Path) -> list[Path]:

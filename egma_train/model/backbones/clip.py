@@ -175,6 +175,8 @@ def _config(state: State, activation: str) -> CLIPConfig:
         text_config=common
         | {
             "vocab_size": rows,
+            "bos_token_id": rows - 2,
+            "eos_token_id": rows - 1,
             "hidden_size": text_width,
             "num_hidden_layers": count(state, r"clip\.text_model\.layer\.(\d+)"),
             "num_attention_heads": heads_of(text_width),

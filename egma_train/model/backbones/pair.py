@@ -29,8 +29,9 @@ from egma_train.model.backbones.backbone import (
     State,
     new_scale,
 )
-from egma_train.model.backbones.medclip_resnet import mean_of_states
+from egma_train.model.backbones.medclip_resnet import mean_of_states, text_rule
 from egma_train.model.backbones.towers import cells, read_bert, shape
+from egma_train.options import ModelOptions
 
 VISION: dict[str, tuple[Any, Any]] = {
     "vit": (ViTConfig, ViTModel),
@@ -43,6 +44,8 @@ TEXT: dict[str, tuple[Any, Any]] = {
     "cxr-bert": (BertConfig, BertModel),
     "roberta": (RobertaConfig, RobertaModel),
 }
+_BASE = r"(?:vit\.|dinov2\.|swin\.|resnet\.|bert\.|roberta\.)?"
+"""What stands before a tower's names in the files of models with a head of their own."""
 _SIZES = {
     "depths", "downsample_in_bottleneck", "downsample_in_first_stage", "embed_dim",
     "embedding_size", "hidden_act", "hidden_size", "hidden_sizes", "image_size",
@@ -194,12 +197,26 @@ class Folders(DualEncoder):
     rules = (
         Rule(r"(.*\.)?position_ids|.*relative_position_index", None, "made anew with each model"),
         Rule(r".*embeddings\.mask_token", None, "of its own pre-training"),
-        Rule(r"(?:vision|text)\.(?:pooler|cls|lm_head|classifier)\..*", None, "not used"),
-        Rule(r"((?:vision|text)\..*)", r"\1"),
+        Rule(rf"(?:vision|text)\.{_BASE}(?:pooler|cls|lm_head|classifier)\..*", None, "not used"),
+        Rule(rf"(vision|text)\.{_BASE}(.*)", r"\1.\2"),
     )
-    made_here = ("vision.embeddings.mask_token", "image_head.weight", "text_head.weight")
     with_poolers = False
     pooling_in_words = "class token or mean of patches; text: mean of states; new projections"
+
+    @classmethod
+    def details_of_towers(
+        cls, vision: Source, text: Source, options: ModelOptions
+    ) -> dict[str, Any]:
+        """Read both towers' kinds and sizes from their folders."""
+        seen, read = (one.json("config.json") for one in (vision, text))
+        return {
+            "vision": plain_sizes(seen, VISION, "image"),
+            "text": plain_sizes(read, TEXT, "text"),
+            "projection": options.projection,
+            "max_tokens": options.max_tokens,
+            **text_rule(text),
+            **preparation(vision.json("preprocessor_config.json"), seen),
+        }
 
     def images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Take ``[k, 3, h, w]`` to patches ``[k, n, d]`` and pooled ``[k, d]`` features."""

@@ -44,7 +44,7 @@ class Siglip(Backbone):
         self.logit_bias = nn.Parameter(torch.zeros(()), requires_grad=False)
         self._details, vision = details, self.siglip.config.vision_config
         # SigLIP's trained scale, about 117, is above CLIP's bound.
-        self._highest = max(LOGIT_SCALE_BOUNDS[1], float(self.logit_scale))
+        self._highest = max(LOGIT_SCALE_BOUNDS[1], float(state["logit_scale"].reshape(())))
         px = vision.image_size
         self.facts = Facts(
             grid=px // vision.patch_size,
@@ -128,6 +128,8 @@ def _config(state: State, details: dict[str, Any]) -> SiglipConfig:
     text = {
         "vocab_size": rows,
         "max_position_embeddings": longest,
+        "bos_token_id": None,
+        "eos_token_id": 1,
         "projection_size": shape(state, "siglip.text_model.head.weight")[0],
     }
     return SiglipConfig(
