@@ -10,6 +10,7 @@ import numpy as np
 import published_systems as published
 import pytest
 import torch
+from evaluation import egma_eval, write_dicom
 from published_systems import Published
 from safetensors.torch import load_file
 from test_train import egma_train
@@ -292,3 +293,75 @@ def test_a_checkpoint_of_a_continued_system_goes_on_as_if_undisturbed(
         for key, value in load_file(whole / "model/model.safetensors").items():
             assert torch.equal(load_file(other / "model/model.safetensors")[key], value), key
     assert json.loads((whole / "model/egma.json").read_text())["family"] == "gloria"
+
+
+# -- evaluation ------------------------------------------------------------------------------------
+
+
+def write_siim(root: Path) -> Path:
+    """Write six pictures of noise in the published format, wide and high ones."""
+    rows = ["ImageId, EncodedPixels"]
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        shape = (90, 60) if i % 2 else (60, 80)
+        write_dicom(root / f"siim/{i}/1.2.{i}.dcm", rng.integers(0, 255, shape, np.uint8))
+        rows.append(f"1.2.{i}, {'1 2' if i % 2 else '-1'}")
+    (root / "siim/train-rle.csv").write_text("\n".join(rows))
+    return root
+
+
+def test_one_command_measures_ten_families_and_says_how_each_was_fed(
+    systems: dict[str, Published], tmp_path: Path
+) -> None:
+    write_siim(tmp_path / "data")
+    named = {
+        one.family: f"{one.family}={one.place}"
+        for name, one in systems.items()
+        if name not in ("open_clip's LAION", "PubMedCLIP's own file") and "CLIPModel" not in name
+    }
+    assert len(named) >= 10
+    result = egma_eval(
+        "table", "--out", tmp_path / "out", "--data", tmp_path / "data", *named.values()
+    )
+    assert result.exit_code == 0, result.output
+    page = (tmp_path / "out/evaluation/tables.md").read_text()
+    for family in named:
+        assert f"| {family} | ours |" in page
+        (path,) = (tmp_path / "out/evaluation/zero-shot-siim").glob(f"{family}-????????.json")
+        system = json.loads(path.read_text())["checkpoint"]["system"]
+        assert system["family"] == family
+        parts = {"container", "scale", "grid", "geometry", "pooling", "activation", "licence"}
+        assert system.keys() >= parts and all(system[one] for one in parts)
+    of_clip = json.loads(
+        next((tmp_path / "out/evaluation/zero-shot-siim").glob("clip-*")).read_text()
+    )
+    system = of_clip["checkpoint"]["system"]
+    assert system["activation"] == "quick_gelu" and system["container"] == "TorchScript"
+    assert system["geometry"] == "shorter side 64 px bicubic" and system["grid"] == "4 x 4"
+
+
+def test_one_command_continues_systems_and_tells_what_each_gained(
+    systems: dict[str, Published], shards: Path, tmp_path: Path
+) -> None:
+    write_siim(tmp_path / "data")
+    clip, mgca = systems["OpenAI's archive"].place, systems["MGCA with a ViT"].place
+    call = (
+        "continue", "--shards", shards, "--out", tmp_path / "out", "--data", tmp_path / "data",
+        "--set", "train.epochs=1", "--set", "train.batch_size=8", f"clip={clip}", f"mgca={mgca}",
+    )  # fmt: skip
+    result = egma_eval(*call)
+    assert result.exit_code == 0, result.output
+    page = (tmp_path / "out/evaluation/tables.md").read_text()
+    (table,) = (one for one in page.split("## ") if one.startswith("Table IV"))
+    ours = [line for line in table.splitlines() if "| ours |" in line]
+    assert [line.split(" | ")[0] for line in ours] == ["| egma on clip", "| egma on mgca-vit"]
+    accuracy = {
+        name: next(iter(json.loads(path.read_text())["metrics"]["accuracy"].values()))
+        for path in (tmp_path / "out/evaluation/zero-shot-siim").glob("*-????????.json")
+        for name in [path.stem[:-9]]
+    }
+    for line, name in zip(ours, ("continued-clip-seed0", "continued-mgca-seed0"), strict=True):
+        gained = 100 * (accuracy[name] - accuracy[f"{name}-untrained"])
+        assert f"({gained:+.2f})" in line.split(" | ")[6]
+    again = egma_eval(*call)
+    assert again.exit_code == 0 and "training" not in again.output

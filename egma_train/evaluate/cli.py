@@ -288,11 +288,12 @@ _plan = _path("--config", "Arms, options and tests.  [default: the shipped ablat
 @_checkpoints
 @_reports_errors
 def table(config: Path | None, checkpoints: tuple[Path, ...], **given: Any) -> int:
-    """Measure models and write Tables I-III with the paper's figures beside ours.
+    """Measure models and write Tables I-IV with the paper's figures beside ours.
 
     \b
     Example:
       egma-eval table --data /data out/runs/RUN/start out/runs/RUN
+      egma-eval table --data /data gloria=chexpert_resnet50.ckpt clip=ViT-B-32.pt out/runs/RUN
     """
     from egma_train.evaluate.ablation import read_plan
 
@@ -323,6 +324,42 @@ def ablation(shards: Path | None, config: Path | None, **given: Any) -> int:
     if checkpoints is None:
         return _INTERRUPTED
     return _tabulate(checkpoints, tests, **given)
+
+
+@main.command("continue")
+@_path("--shards", "Shards to train on.  [default: OUT]")
+@_options(_data, _plan, _model_options)
+@_checkpoints
+@_reports_errors
+def continue_(
+    shards: Path | None,
+    config: Path | None,
+    checkpoints: tuple[Path, ...],
+    changes: Changes,
+    **given: Any,
+) -> int:
+    """Train other systems further by EGMA, measure before and after: the paper's Table IV.
+
+    --set takes options of training too. Repeat the command to go on after Ctrl-C or a kill.
+
+    \b
+    Example:
+      egma-eval continue --shards out --data /data gloria=chexpert_resnet50.ckpt \\
+          mgca=vit_base.ckpt clip=ViT-B-32.pt
+    """
+    from egma_train.evaluate.ablation import read_plan
+    from egma_train.evaluate.continued import continue_systems
+    from egma_train.evaluate.table import prepared, present
+
+    tests = present(read_plan(config)["tests"], given["data"], tell)
+    for test in tests:  # what is wrong is told before a week of training
+        prepared(test, given["data"], given["seed"])
+    own = (shards or given["out"], given["out"], changes, given["seed"], tell)
+    made = continue_systems(checkpoints, *own)
+    if made is None:
+        return _INTERRUPTED
+    execution = {"execution": changes["execution"]} if "execution" in changes else {}
+    return _tabulate(made, tests, changes=execution, **given)
 
 
 def _tabulate(

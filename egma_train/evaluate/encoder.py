@@ -20,7 +20,7 @@ from egma_train.evaluate.images.frames import Frame, is_nearly_one_grey, read_ah
 from egma_train.evaluate.reports import short_hash
 from egma_train.launch import usable_device
 from egma_train.model.backbones.backbone import Backbone, Geometry
-from egma_train.model.backbones.registry import FAMILIES
+from egma_train.model.backbones.registry import NAMES
 from egma_train.model.egma import EgmaModel, is_own_model
 from egma_train.model.key_names import as_on_disk
 from egma_train.model.published import files_of
@@ -186,7 +186,7 @@ def load_encoder(
         wanted = replace(options.model, **medclip)
         if "geometry" not in changes.get("model", {}):
             wanted = replace(wanted, geometry="own")
-        place_of_family = f"{given}={place}" if given in FAMILIES else str(place)
+        place_of_family = f"{given}={place}" if given in NAMES else str(place)
         start = load_start([place_of_family], wanted)
         model, tokenizer = start.model, start.tokenizer
         container = start.source.container if start.source else "torch or safetensors"
@@ -265,7 +265,7 @@ def checkpoint_name(checkpoint: Path) -> str:
     """
     checkpoint = Path(checkpoint)
     named, given = _told_apart(checkpoint)
-    if given in FAMILIES:
+    if given in NAMES:
         return given
     place = _model_folder(named)
     own = place.name in ("model", "start") and (place.parent / "run.json").is_file()
@@ -277,7 +277,7 @@ def checkpoint_name(checkpoint: Path) -> str:
 def _told_apart(checkpoint: Path) -> tuple[Path, str]:
     """Take the family, or the recipe ``medclip``, that stands before a checkpoint's place."""
     name, equals, place = str(checkpoint).partition("=")
-    if equals and name in (_MEDCLIP, *FAMILIES) and not checkpoint.exists():
+    if equals and name in (_MEDCLIP, *NAMES) and not checkpoint.exists():
         return Path(place), name
     return checkpoint, ""
 

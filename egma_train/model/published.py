@@ -90,9 +90,7 @@ def open_published(
         If more than 2 % of a tower is missing, a shape does not fit, or it is another system.
     """
     prefix = prefix_of(family, read.state)
-    if prefix is None:
-        raise BadUsageError(f"{place} is no {family.family}: no key is like {family.signature}")
-    bare = {name.removeprefix(prefix): one.float() for name, one in read.state.items()}
+    bare = {name.removeprefix(prefix or ""): one.float() for name, one in read.state.items()}
     source = Source(place, read.container, options)
     with told_of(place):
         named = renamed(bare, family.rules)
@@ -109,7 +107,8 @@ def open_folders(vision: Path, text: Path, options: ModelOptions) -> Opened:
     BadUsageError
         If a tower's kind is not known here, or more than 2 % of it is missing.
     """
-    sources, state, inert = [], {}, set()
+    sources, inert = [], set[str]()
+    state: dict[str, Any] = {}
     for tower, place in (("vision", vision), ("text", text)):
         read = read_place(place)
         sources.append(Source(place, read.container, options))

@@ -25,7 +25,7 @@ from egma_train.model.backbones.backbone import (
     State,
 )
 from egma_train.model.backbones.pair import TEXT, VISION
-from egma_train.model.backbones.registry import FAMILIES, family_of
+from egma_train.model.backbones.registry import NAMES, family_named, family_of
 from egma_train.model.egma import (
     EgmaModel,
     TowerError,
@@ -94,7 +94,7 @@ def load_start(sources: Iterable[str], options: ModelOptions) -> Start:
     BadUsageError
         If something is not found, or more than 2 % of a tower is missing.
     """
-    whole, towers, family = _told_apart(sources)
+    whole, towers, named = _told_apart(sources)
     if whole and is_own_model(whole) and not towers:  # it brings its own sizes
         model, tokenizer = load_model(whole)
         return Start(model, tokenizer, [KeyReport("checkpoint", [], [], [])])
@@ -102,7 +102,7 @@ def load_start(sources: Iterable[str], options: ModelOptions) -> Start:
     if whole:
         read = read_place(whole)
         with told_of(whole):
-            family = family or family_of(read.state)
+            family = family_named(named, read.state) if named else family_of(read.state)
         if family and not towers:
             return _start_of(whole, read, family, options)
         stored = _without_prefix(read.state, whole)
@@ -242,16 +242,16 @@ def folder_of_own(place: Path) -> Path:
 
 def _told_apart(
     sources: Iterable[str],
-) -> tuple[Path | None, dict[str, str], type[Backbone] | None]:
+) -> tuple[Path | None, dict[str, str], str]:
     whole: list[Path] = []
     towers: dict[str, str] = {}
-    family = None
+    named = ""
     for source in sources:
         part, equals, name = source.partition("=")
         if equals and part in ("vision", "text"):
             towers[part] = name
-        elif equals and part in FAMILIES and not Path(source).exists():
-            family = FAMILIES[part]
+        elif equals and part in NAMES and not Path(source).exists():
+            named = part
             if not Path(name).exists():
                 raise BadUsageError(f"--init {source}: no such folder or file")
             whole.append(folder_of_own(Path(name)))
@@ -260,11 +260,11 @@ def _told_apart(
         else:
             raise BadUsageError(
                 f"--init {source}: no such folder or file; for one tower write vision=NAME or"
-                f" text=NAME, for a system FAMILY=PLACE, of {', '.join(sorted(FAMILIES))}"
+                f" text=NAME, for a system FAMILY=PLACE, of {', '.join(sorted(NAMES))}"
             )
     if len(whole) > 1:
         raise BadUsageError(f"--init names two folders, {whole[0]} and {whole[1]}; give one")
-    return (whole[0] if whole else None), towers, family
+    return (whole[0] if whole else None), towers, named
 
 
 def _without_prefix(state: State, place: Path) -> State:

@@ -36,6 +36,13 @@ FAMILIES: dict[str, type[Backbone]] = {
     )
 }
 
+NAMES: dict[str, tuple[type[Backbone], ...]] = {
+    **{name: (one,) for name, one in FAMILIES.items()},
+    "mgca": (MgcaVit, MgcaResnet),
+    "cxr-clip": (CxrClip, CxrClipSwin),
+}
+"""What a user may call a system; of several kinds its keys decide."""
+
 _LEFT_OUT = {
     r"visual\.attnpool\..*": "a CLIP with a ResNet (RN50 and larger): its attention pooling is in"
     " no class of transformers; take a ViT's",
@@ -60,6 +67,25 @@ def family_of(state: State) -> type[Backbone] | None:
             raise BadUsageError(f"this is {why}")
     fitting = (one for one in FAMILIES.values() if prefix_of(one, state) is not None)
     return next(fitting, None)
+
+
+def family_named(name: str, state: State) -> type[Backbone]:
+    """Take the kind of a named system that a file holds.
+
+    Raises
+    ------
+    BadUsageError
+        If it holds none.
+    """
+    for family in NAMES[name]:
+        if prefix_of(family, state) is not None:
+            return family
+    wanted = " or ".join(one.signature.replace("\\", "") for one in NAMES[name])
+    found = family_of(state)
+    raise BadUsageError(
+        f"this is no {name}, whose keys have {wanted}"
+        + (f"; it looks like a {found.family}" if found else "")
+    )
 
 
 def prefix_of(family: type[Backbone], state: State) -> str | None:
