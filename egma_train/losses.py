@@ -10,12 +10,15 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F  # noqa: N812, as everyone calls it
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 PAPER_TERMS = ("mlce", "contrastive", "mapping")
 """What Eq. 6 and 10 add up; a term that is added to `TERMS` below does not change it."""
 LABEL_RULES = ("nonzero", "quarter-max")
 MLCE_AVERAGES = ("batch", "gaze")
 
+_MOST_COSINES = 2**27
+"""That are held at once, half a gigabyte: batches of 100 at 19 x 19 patches are below."""
 _CONSTANT_ROW_SPREAD = 1e-6
 _QUARTER = 0.25
 
@@ -215,16 +218,28 @@ def fine_grained_scores(
         image ``[c, b]``: each sentence's best patch, averaged over the sentences.
     """
     (b, n, d), (c, m, _) = patches.shape, sentences.shape
-    cosines = (patches.reshape(b * n, d) @ sentences.reshape(c * m, d).T).view(b, n, c, m)
-    best_patch = cosines.amax(1)  # (b, c, m)
-    counts = sentence_mask.sum(1)
-    text_to_image = best_patch.masked_fill(~sentence_mask, 0).sum(-1) / counts
-    best_sentence = cosines.masked_fill(~sentence_mask, -torch.inf).amax(-1)  # (b, n, c)
-    if padding_competes:  # a zero vector follows every text but the longest
-        best_sentence = torch.where(
-            counts < counts.max(), best_sentence.clamp(min=0), best_sentence
-        )
-    return best_sentence.mean(1), text_to_image.T
+    most = sentence_mask.sum(1).max()
+
+    def scores(some: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        cosines = (patches.reshape(b * n, d) @ some.reshape(-1, d).T).view(b, n, len(some), m)
+        best_patch = cosines.amax(1)  # (b, c, m)
+        counts = mask.sum(1)
+        text_to_image = best_patch.masked_fill(~mask, 0).sum(-1) / counts
+        best_sentence = cosines.masked_fill(~mask, -torch.inf).amax(-1)  # (b, n, c)
+        if padding_competes:  # a zero vector follows every text but the longest
+            best_sentence = torch.where(counts < most, best_sentence.clamp(min=0), best_sentence)
+        return best_sentence.mean(1), text_to_image
+
+    at_once = max(1, _MOST_COSINES // (b * n * m))
+    if at_once >= c:
+        image_to_text, text_to_image = scores(sentences, sentence_mask)
+        return image_to_text, text_to_image.T
+    # A few texts at a time, whose cosines are computed again in the backward pass.
+    parts = [
+        checkpoint(scores, some, mask, use_reentrant=False)
+        for some, mask in zip(sentences.split(at_once), sentence_mask.split(at_once), strict=True)
+    ]
+    return torch.cat([one for one, _ in parts], 1), torch.cat([two for _, two in parts], 1).T
 
 
 def alignment_weights(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from egma_train import losses
 from egma_train.errors import BadUsageError
-from egma_train.losses import clip_loss, egma_loss
+from egma_train.losses import clip_loss, egma_loss, fine_grained_scores
 from egma_train.options import LossOptions
 
 PUBLISHED = {
@@ -305,3 +305,27 @@ def test_a_term_that_is_added_changes_nothing_that_was(monkeypatch: pytest.Monke
     assert batch.loss()[:4] == before and batch.loss().spread == 0
     more = batch.loss(terms=("mlce", "spread"))
     assert float(more.total) == pytest.approx(float(before.mlce + more.spread))
+
+
+@pytest.mark.parametrize("padding_competes", [False, True])
+@pytest.mark.parametrize("held", [1, 1000, 2000])
+def test_scores_of_a_few_texts_at_a_time_are_the_same_with_the_same_gradient(
+    monkeypatch: pytest.MonkeyPatch, held: int, padding_competes: bool
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    patches, sentences = (
+        torch.nn.functional.normalize(torch.randn(*shape, generator=generator), dim=-1)
+        for shape in ((5, 9, 6), (5, 4, 6))
+    )
+    mask = torch.arange(4) < torch.tensor([4, 1, 3, 2, 4])[:, None]
+    sentences = sentences * mask[..., None]
+    found = []
+    for most in (2**27, held):
+        monkeypatch.setattr(losses, "_MOST_COSINES", most)
+        given = (patches.clone().requires_grad_(), sentences.clone().requires_grad_())
+        made = fine_grained_scores(*given, mask, padding_competes=padding_competes)
+        weights = torch.randn(2, 5, 5, generator=torch.Generator().manual_seed(1))
+        (torch.stack(made) * weights).sum().backward()
+        found.append([*made, *(one.grad for one in given)])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
