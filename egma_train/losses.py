@@ -236,8 +236,10 @@ def fine_grained_scores(
         return image_to_text, text_to_image.T
     # A few texts at a time, whose cosines are computed again in the backward pass.
     parts = [
-        checkpoint(scores, some, mask, use_reentrant=False)
-        for some, mask in zip(sentences.split(at_once), sentence_mask.split(at_once), strict=True)
+        checkpoint(
+            scores, sentences[i : i + at_once], sentence_mask[i : i + at_once], use_reentrant=False
+        )
+        for i in range(0, c, at_once)
     ]
     return torch.cat([one for one, _ in parts], 1), torch.cat([two for _, two in parts], 1).T
 

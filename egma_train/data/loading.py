@@ -170,13 +170,15 @@ def pixels(
         ``[b, 3, side_px, side_px]`` float32, grey three times.
     """
     grey = images.float() / 255
-    times, rest = divmod(images.shape[-1], side_px)
+    given = int(images.shape[-1])
+    times, rest = divmod(given, side_px)
     if not rest and times > 1:
         grey = F.avg_pool2d(grey[:, None], times)[:, 0]
     if draws is not None:
         grey = apply(grey, draws)
     if rest:
         side = (side_px, side_px)
-        grey = F.interpolate(grey[:, None], size=side, mode="bilinear", antialias=True)[:, 0]
+        how: Any = {"mode": "bilinear", "antialias": side_px < given}
+        grey = F.interpolate(grey[:, None], size=side, **how)[:, 0]
     middle, spread = (grey.new_tensor(values).reshape(1, -1, 1, 1) for values in (mean, std))
     return ((grey[:, None] - middle) / spread).expand(-1, 3, -1, -1)

@@ -362,6 +362,26 @@ def continue_(
     return _tabulate(made, tests, changes=execution, **given)
 
 
+@main.command("export")
+@click.option("--to", "kind", required=True, help="onnx, or hugging-face where it has the class.")
+@click.argument("checkpoint", type=_PLACE)
+@click.argument("dest", type=_PLACE)
+@_model_options
+@_reports_errors
+def export(kind: str, checkpoint: Path, dest: Path, changes: Changes, **_: Any) -> None:
+    """Write a model for other programs to a new folder, with an example of its use.
+
+    \b
+    Example:
+      egma-eval export --to onnx out/runs/RUN exported
+    """
+    from egma_train.evaluate.encoder import load_encoder
+    from egma_train.evaluate.export import export_model
+
+    place = export_model(load_encoder(checkpoint, changes), kind, dest)
+    tell(f"{', '.join(sorted(one.name for one in place.iterdir()))} in {place}")
+
+
 def _tabulate(
     checkpoints: Sequence[Path], tests: Sequence[Mapping[str, str]], out: Path, **given: Any
 ) -> int:

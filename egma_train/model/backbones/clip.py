@@ -78,6 +78,7 @@ class Clip(Backbone):
         self.logit_scale = new_scale(state)
         del self.clip.logit_scale  # ours is the one
         self._details = details
+        self._width = self.clip.config.text_config.hidden_size
         vision = self.clip.config.vision_config
         px = vision.image_size
         self.facts = Facts(
@@ -125,8 +126,8 @@ class Clip(Backbone):
         """Take ``[t, l]`` tokens to ``[t, d]``: the state at the end token, the largest id."""
         read = self.clip.text_model(input_ids=input_ids, attention_mask=attention_mask)
         ends = input_ids.argmax(-1)  # the first of equals; some pad with the end token
-        at_end = read.last_hidden_state[range(len(ends)), ends]
-        return self.clip.text_projection(at_end)
+        at_end = read.last_hidden_state.gather(1, ends[:, None, None].expand(-1, 1, self._width))
+        return self.clip.text_projection(at_end[:, 0])
 
 
 class CheXzero(Clip):

@@ -119,6 +119,8 @@ class DualEncoder(Backbone):
     )
     made_here: tuple[str, ...] = ("vision.embeddings.mask_token",)
     tokenizer = "the folder's own"
+    vision: Any
+    image_head: Any
     tokenizer_kind = ""
     with_poolers = True
 

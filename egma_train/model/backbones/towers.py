@@ -7,7 +7,6 @@ import math
 import re
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers import (
     BertConfig,
@@ -149,7 +148,8 @@ def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
 
 def at_last_token(states: Tensor, mask: Tensor) -> Tensor:
     """Take of ``[t, l, w]`` the state at each text's last real token."""
-    return states[torch.arange(len(states), device=states.device), mask.sum(1) - 1]
+    ends = (mask.sum(1) - 1)[:, None, None].expand(-1, 1, states.shape[-1])
+    return states.gather(1, ends)[:, 0]
 
 
 def read_bert(tower: Any, ids: Tensor, mask: Tensor, **more: Any) -> Any:
