@@ -43,6 +43,7 @@ class OracleEncoder(Encoder):
     def __init__(self, queries: Mapping[str, Sequence[str]], classes: Sequence[str]) -> None:
         super().__init__("oracle", "0" * 64, None, None, torch.device("cpu"))  # type: ignore[arg-type]
         self.class_of = {text: classes.index(name) for name in classes for text in queries[name]}
+        self.class_of |= {name.lower(): i for i, name in enumerate(classes)}
         self.n = len(classes)
 
     preparation = (FRAME, 224)  # type: ignore[assignment]
@@ -52,8 +53,9 @@ class OracleEncoder(Encoder):
     def scale(self) -> float:
         return 10.0
 
-    def texts(self, texts: Sequence[str]) -> torch.Tensor:
-        return torch.eye(self.n)[[self.class_of[text] for text in texts]]
+    def texts(self, texts: Sequence[str], *, unit: bool = True) -> torch.Tensor:
+        known = torch.cat([torch.eye(self.n), torch.zeros(1, self.n)])  # of no class: nothing
+        return known[[self.class_of.get(text, self.n) for text in texts]]
 
     def images(self, frames: NDArray[np.uint8]) -> tuple[torch.Tensor, torch.Tensor]:
         seen = np.rint(frames[:, 112, 112] / GREY_PER_CLASS).astype(np.int64) - 1
@@ -64,7 +66,7 @@ class OracleEncoder(Encoder):
 class RandomEncoder(OracleEncoder):
     """Knows nothing: each image and text is a direction of its own."""
 
-    def texts(self, texts: Sequence[str]) -> torch.Tensor:
+    def texts(self, texts: Sequence[str], *, unit: bool = True) -> torch.Tensor:
         return torch.stack([direction(text.encode()) for text in texts])
 
     def images(self, frames: NDArray[np.uint8]) -> tuple[torch.Tensor, torch.Tensor]:

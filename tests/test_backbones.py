@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from egma_train.data.augment import draw
 from egma_train.data.cache import open_cache
 from egma_train.data.loading import BatchLoader, tokenized
 from egma_train.errors import BadUsageError
+from egma_train.evaluate.encoder import Encoder
 from egma_train.model.weights import Start, load_start, open_model
 from egma_train.options import ModelOptions, options_of
 from egma_train.processes import ALONE
@@ -293,6 +295,72 @@ def test_a_checkpoint_of_a_continued_system_goes_on_as_if_undisturbed(
         for key, value in load_file(whole / "model/model.safetensors").items():
             assert torch.equal(load_file(other / "model/model.safetensors")[key], value), key
     assert json.loads((whole / "model/egma.json").read_text())["family"] == "gloria"
+
+
+# -- each system's own scores ----------------------------------------------------------------------
+
+
+def by_words(state: dict[str, Tensor], pixels: Tensor, text: str, tokenizer: Any) -> list[float]:
+    """GLoRIA's local score of one text, word by word in loops, of the published names."""
+    tokens = tokenizer([text], padding=True, return_tensors="pt")
+    ids, mask = tokens["input_ids"], tokens["attention_mask"]
+    regions = published.of_gloria(state, pixels, ids, mask).patches  # (k, n, d)
+    states = sum(published.bert(state, "gloria.text_encoder.model.", ids, mask)[-4:])[0]
+    words: list[Tensor] = []
+    for number, vector in zip(ids[0].tolist()[1:-1], states[1:-1], strict=True):
+        if published.VOCABULARY[number].startswith("##"):
+            words[-1] = words[-1] + vector
+        else:
+            words.append(vector)
+    scores = []
+    for own in regions:
+        products = torch.stack([own @ word for word in words], 1)  # (n, words)
+        shares = torch.stack([row.softmax(0) for row in products])
+        best = -math.inf
+        for j, word in enumerate(words):
+            weights = (4 * shares[:, j]).softmax(0)
+            seen = (weights[:, None] * own).sum(0)
+            best = max(best, 5 * float(torch.cosine_similarity(word, seen, dim=0)))
+        scores.append(best)
+    return scores
+
+
+@torch.inference_mode()
+def test_glorias_own_score_counts_words_and_lets_each_look_at_the_patches(
+    systems: dict[str, Published], started: dict[str, Start]
+) -> None:
+    name = "GLoRIA of Lightning 1.1"
+    start, state = started[name], systems[name].state
+    # Products of random features saturate every softmax: the shares must count.
+    start = Start(copy.deepcopy(start.model).eval(), start.tokenizer, [])
+    for key in ("local_head.weight",):
+        start.model.get_parameter(key).mul_(0.05)
+    state = dict(state)
+    state["gloria.img_encoder.local_embedder.weight"] = (
+        0.05 * state["gloria.img_encoder.local_embedder.weight"]
+    )
+    encoder = Encoder("PHANTOM", "0" * 64, start.model, start.tokenizer, torch.device("cpu"))
+    frames = np.random.default_rng(0).integers(0, 255, (2, 224, 224), np.uint8)
+    found = encoder.local_similarities(frames, TEXTS)
+    pixels = encoder._pixels(frames)
+    for i, text in enumerate(TEXTS):
+        expected = by_words(state, pixels, text.replace(" .", ""), start.tokenizer)
+        assert found[:, i].tolist() == pytest.approx(expected, abs=1e-4)
+    with pytest.raises(BadUsageError, match="is no GLoRIA"):
+        other = started["BiomedCLIP"]
+        Encoder("x", "", other.model, other.tokenizer, torch.device("cpu")).local_similarities(
+            frames, TEXTS
+        )
+
+
+@torch.inference_mode()
+def test_best_patches_are_compared_with_what_reads_for_patches(started: dict[str, Start]) -> None:
+    start = started["MGCA with a ViT"]
+    encoder = Encoder("x", "", start.model, start.tokenizer, torch.device("cpu"))
+    model, (ids, mask) = start.model.eval(), tokens_of(start)
+    own = torch.nn.functional.normalize(model.sentences(ids, mask), dim=-1)
+    torch.testing.assert_close(encoder.sentences(TEXTS), own)
+    assert not torch.allclose(encoder.sentences(TEXTS), encoder.texts(TEXTS), atol=0.1)
 
 
 # -- evaluation ------------------------------------------------------------------------------------

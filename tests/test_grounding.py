@@ -227,7 +227,7 @@ def area_means(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
 @pytest.mark.parametrize("against", ["gaze", "regions"])
 def test_the_prior_is_the_mean_of_other_patients_targets(clean_out: Path, against: str) -> None:
     """Added up again from what egma_prep reads, the judged patient left out."""
-    others = _others(find_shards(clean_out), against)
+    others = _others(find_shards(clean_out), against, 7)
     grids: dict[str, list[Any]] = {}
     for reading in open_shards(clean_out):
         for sentence in reading.sentences:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -84,7 +85,7 @@ def test_a_random_model_is_at_chance_within_its_interval(
 class Plane(OracleEncoder):
     """Sees every image at angle 0 and texts at the angle that they say."""
 
-    def texts(self, texts: Sequence[str]) -> torch.Tensor:
+    def texts(self, texts: Sequence[str], *, unit: bool = True) -> torch.Tensor:
         angles = torch.tensor([float(text) for text in texts]).deg2rad()
         return torch.stack([angles.cos(), angles.sin()], dim=1)
 
@@ -367,3 +368,31 @@ def test_urls_are_refused_in_one_line(option: str, model: Path, tmp_path: Path) 
     result = egma_eval(*call, option, "s3://bucket/x", model)
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
     assert "s3:/bucket/x is no local path" in result.stderr
+
+
+def test_biovils_prompts_are_averaged_before_they_have_length_1(tmp_path: Path) -> None:
+    class Long(Plane):
+        """Prompts of 90 degrees are ten times as long."""
+
+        def texts(self, texts: Sequence[str], *, unit: bool = True) -> torch.Tensor:
+            made = super().texts(texts)
+            long = torch.tensor([10.0 if text == "90" else 1.0 for text in texts])
+            return made if unit else made * long[:, None]
+
+    prompts = Prompts("made", {"A": ("0", "90"), "B": ("60",)})  # A's raw mean is at 84 degrees
+    images = ImageList("made", ("A", "B"), ("x.png",), np.array([0]))
+    write_picture(tmp_path / "x.png", picture(0))
+    plane = Long(prompts.queries, ("A", "B"))
+    rows = {
+        protocol: zero_shot(images, [tmp_path / "x.png"], prompts, plane, protocol=protocol)["rows"]
+        for protocol in ("mean", "biovil")
+    }
+    cosines = {name: [own[0]["score A"], own[0]["score B"]] for name, own in rows.items()}
+    assert cosines["mean"] == pytest.approx([math.cos(math.pi / 4), 0.5], abs=1e-5)
+    assert cosines["biovil"] == pytest.approx([1 / math.sqrt(101), 0.5], abs=1e-5)
+
+
+def test_chexzeros_classes_are_compared_with_their_denials() -> None:
+    cosines = np.array([[0.5, 0.4, 0.3, 0.0], [0.5, 0.1, 0.3, 0.2]])
+    scores = class_scores(cosines, [2, 2], "pos-neg")
+    assert scores == pytest.approx(np.array([[0.1, 0.3], [0.4, 0.1]]))

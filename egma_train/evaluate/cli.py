@@ -98,7 +98,7 @@ _score = click.option(
     "--score",
     default="pooled",
     show_default=True,
-    help="What of an image is compared: pooled (the paper) or best-patch.",
+    help="What of an image is compared: pooled (the paper), best-patch, or local (GLoRIA's own).",
 )
 _model_options = _options(
     _path("--out", "Output folder.", default="out", envvar="EGMA_OUT", show_default=True),
@@ -170,7 +170,8 @@ def _reports_errors(command: Command) -> Command:
     default="paper",
     show_default=True,
     help="paper (all prompts, the most similar), mean (of embeddings), mean-of-cosines (CXR-CLIP,"
-    " MedCLIP), gloria-z (z-scored over the test) or official-code (50 drawn).",
+    " MedCLIP), gloria-z (z-scored over the test), biovil (mean before unit length), pos-neg"
+    " (CheXzero) or official-code (50 drawn).",
 )
 @_model_options
 @_checkpoints

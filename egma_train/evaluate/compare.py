@@ -12,7 +12,7 @@ from egma_train.evaluate.datasets.image_lists import ImageList
 from egma_train.evaluate.encoder import Encoder, Seen, encoded
 from egma_train.evaluate.intervals import Floats
 
-SCORES = ("pooled", "best-patch")
+SCORES = ("pooled", "best-patch", "local")
 
 
 class Measured(NamedTuple):
@@ -30,13 +30,25 @@ def compare(
     encoder: Encoder,
     score: str,
     batch_size: int,
+    said: Sequence[str] = (),
 ) -> Measured:
-    """Take cosines ``(N, t)`` with texts ``[t, d]``, of the pooled feature or the best patch."""
+    """Take cosines ``(N, t)`` with texts ``[t, d]``, of the pooled feature or the best patch.
+
+    GLoRIA's own score, ``local``, is the mean of the pooled cosine and of what words find among the
+    patches; `said` are then the texts.
+    """
     if score not in SCORES:
         raise unknown_name("score", score, SCORES)
+    if score == "local" and len(said) != len(texts):
+        raise BadUsageError("--score local compares single prompts; leave out --protocol mean")
 
     def cosines(seen: Seen) -> Tensor:
-        return seen.pooled @ texts.T if score == "pooled" else (seen.patches @ texts.T).amax(1)
+        if score == "best-patch":
+            return (seen.patches @ texts.T).amax(1)
+        pooled = seen.pooled @ texts.T
+        if score == "local":
+            return (pooled + encoder.local_similarities(seen.frames, said)) / 2
+        return pooled
 
     return of_each(images, paths, encoder, batch_size, cosines)
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -87,31 +87,59 @@ class Encoder:
         return {**own, **self.facts, **cautions}
 
     @torch.inference_mode()
-    def texts(self, texts: Sequence[str]) -> Tensor:
-        """Encode texts: ``[t, d]`` of length 1.
+    def texts(self, texts: Sequence[str], *, unit: bool = True) -> Tensor:
+        """Encode texts, to be compared with pooled images: ``[t, d]``, of length 1 by default.
 
         All are padded to the longest of them, as MedCLIP pads the prompts of a class: where
         padding is averaged too, a text's feature depends on those that it comes with.
         """
+        made = self._read(texts, self.model.texts)
+        return self._unit(made) if unit else made
+
+    @torch.inference_mode()
+    def sentences(self, texts: Sequence[str]) -> Tensor:
+        """Encode texts, to be compared with patches: ``[t, d]`` of length 1."""
+        if getattr(type(self.model), "sentences", None) in (None, Backbone.sentences):
+            return self.texts(texts)
+        return self._unit(self._read(texts, self.model.sentences))
+
+    @torch.inference_mode()
+    def local_similarities(self, frames: NDArray[np.uint8], texts: Sequence[str]) -> Tensor:
+        """Score ``(b, h, h)`` frames and texts as the system itself does locally: ``[b, t]``.
+
+        Raises
+        ------
+        BadUsageError
+            If it does no such thing.
+        """
+        own = getattr(self.model, "local_similarities", None)
+        if own is None:
+            raise BadUsageError(f"{self.name} is no GLoRIA; --score local is GLoRIA's")
+        patches, _ = self.model.images(self._pixels(frames))
+        return self._read(texts, lambda ids, mask: own(patches, ids, mask).T).T
+
+    def _read(self, texts: Sequence[str], encode: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         tokens = tokenized(self.tokenizer, texts, self.model.facts.max_tokens).to(self.device)
         parts = [
-            self.model.texts(ids, mask)
+            encode(ids, mask)
             for ids, mask in zip(
                 tokens["input_ids"].split(_TEXTS_AT_ONCE),
                 tokens["attention_mask"].split(_TEXTS_AT_ONCE),
                 strict=True,
             )
         ]
-        return self._unit(torch.cat(parts))
+        return torch.cat(parts)
 
     @torch.inference_mode()
     def images(self, frames: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
         """Encode ``(b, h, h)`` frames: pooled ``[b, d]``, patches ``[b, n, d]``, unit."""
+        patches, pooled = self.model.images(self._pixels(frames))
+        return self._unit(pooled), self._unit(patches)
+
+    def _pixels(self, frames: NDArray[np.uint8]) -> Tensor:
         seen = self.model.facts
         stored = torch.from_numpy(frames).to(self.device)
-        grey = pixels(stored, seen.image_px, seen.mean, seen.std, None)
-        patches, pooled = self.model.images(grey)
-        return self._unit(pooled), self._unit(patches)
+        return pixels(stored, seen.image_px, seen.mean, seen.std, None)
 
     def _unit(self, features: Tensor) -> Tensor:
         """Bring features to length 1; what has no length would be ranked like any other."""
@@ -134,12 +162,15 @@ class Seen(NamedTuple):
         Which of these have hardly any grey levels.
     pooled, patches : Tensor
         ``[b, d]`` and ``[b, n, d]``, of length 1.
+    frames : ndarray
+        ``(b, h, h)``, what was encoded.
     """
 
     numbers: list[int]
     blank: list[int]
     pooled: Tensor
     patches: Tensor
+    frames: NDArray[np.uint8]
 
 
 def load_encoder(
@@ -242,7 +273,8 @@ def encoded(
 
     def seen() -> Seen:
         blank = [i for i, one in zip(numbers, frames, strict=True) if is_nearly_one_grey(one)]
-        return Seen(numbers, blank, *encoder.images(np.stack(frames)))
+        whole = np.stack(frames)
+        return Seen(numbers, blank, *encoder.images(whole), whole)
 
     ahead = _BATCHES_AHEAD * batch_size
     for number, frame in enumerate(read_ahead(paths, ahead, *encoder.preparation)):

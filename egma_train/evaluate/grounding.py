@@ -206,7 +206,7 @@ def _of_each_sentence(
                 for text, key in zip(case.texts, keys, strict=True)
             ]
             said = [*case.texts, *(swap or "" for swap in swaps)]
-            cosines = (encoder.texts(said) @ own.T).double().cpu().numpy()  # (2 t, n)
+            cosines = (encoder.sentences(said) @ own.T).double().cpu().numpy()  # (2 t, n)
             prior = others.prior(patient)
             for i, (key, mask) in enumerate(zip(keys, case.masks, strict=True)):
                 swapped = cosines[len(keys) + i] if swaps[i] else np.full_like(prior, np.nan)

@@ -58,7 +58,8 @@ def retrieval(
     used = prompts.of(images.classes)
     texts = [text for own in used.queries.values() for text in own]
     said = np.repeat(np.arange(len(used.queries)), [len(own) for own in used.queries.values()])
-    seen = compare(images, paths, encoder.texts(texts), encoder, score, batch_size)
+    encode = encoder.sentences if score == "best-patch" else encoder.texts
+    seen = compare(images, paths, encode(texts), encoder, score, batch_size, texts)
     relevant = seen.images.labels[:, None] == said  # (N, t)
     ways = {
         "image-to-text": (seen.images.ids, seen.values, relevant),

@@ -1,6 +1,7 @@
 """Classify images by the most similar prompts (EGMA paper, IV-B and appendix D)."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,9 @@ PROTOCOLS = {
     "mean-of-cosines": "every prompt; the class with the largest mean cosine (CXR-CLIP, MedCLIP)",
     "gloria-z": "every prompt; the class whose largest cosine is the most above its mean over all"
     " images of the test, in deviations: what an image gets depends on the others (GLoRIA)",
+    "biovil": "every prompt; the class whose mean embedding, taken before any has length 1, is the"
+    " most similar (BioViL)",
+    "pos-neg": "the class whose name is the most similar above its denial (CheXzero)",
     "official-code": "at most 50 prompts of each class, drawn; the class of the most similar one",
 }
 
@@ -75,10 +79,16 @@ def zero_shot(
     used = prompts.of(images.classes)
     if protocol == "official-code":
         used = used.sampled(seed)
-    vectors = [encoder.texts(texts) for texts in used.queries.values()]
-    if protocol == "mean":
+    if protocol == "pos-neg":
+        used = Prompts("each class and its denial", {one: _and_denied(one) for one in used.queries})
+    encode = encoder.sentences if score == "best-patch" else encoder.texts
+    if protocol == "biovil":
+        encode = partial(encoder.texts, unit=False)
+    vectors = [encode(texts) for texts in used.queries.values()]
+    if protocol in ("mean", "biovil"):
         vectors = [F.normalize(own.mean(0, keepdim=True), dim=-1) for own in vectors]
-    seen = compare(images, paths, torch.cat(vectors), encoder, score, batch_size)
+    said = [text for own in used.queries.values() for text in own]
+    seen = compare(images, paths, torch.cat(vectors), encoder, score, batch_size, said)
     scores = class_scores(seen.values, [*map(len, vectors)], protocol)
     scale = 1.0 if protocol == "gloria-z" else encoder.scale  # deviations are no cosines
     figures = _figures(seen.images, scores, scale)
@@ -101,6 +111,8 @@ def class_scores(cosines: Floats, counts: Sequence[int], protocol: str) -> Float
         How many prompts each class has, in the order of the columns.
     """
     starts = np.cumsum([0, *counts[:-1]])
+    if protocol == "pos-neg":
+        return cosines[:, 0::2] - cosines[:, 1::2]
     if protocol == "mean-of-cosines":
         return np.add.reduceat(cosines, starts, axis=1) / np.array(counts)
     best = np.maximum.reduceat(cosines, starts, axis=1)
@@ -108,6 +120,12 @@ def class_scores(cosines: Floats, counts: Sequence[int], protocol: str) -> Float
         spread = best.std(0)
         return (best - best.mean(0)) / np.where(spread > 0, spread, 1)
     return best
+
+
+def _and_denied(name: str) -> tuple[str, str]:
+    """Write CheXzero's two prompts of a finding; of a class that denies, the other way round."""
+    plain = name.lower()
+    return (plain, plain[3:]) if plain.startswith("no ") else (plain, f"no {plain}")
 
 
 def log_shares(logits: Floats) -> Floats:

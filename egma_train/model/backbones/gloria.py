@@ -3,7 +3,8 @@
 import re
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from egma_train.model.backbones.backbone import (
     Backbone,
@@ -25,6 +26,8 @@ from egma_train.model.backbones.towers import (
     read_bert,
     resnet,
     upsampled,
+    word_begins,
+    word_sums,
 )
 
 _IN_MODEL_PX = 299
@@ -56,6 +59,7 @@ class Gloria(Backbone):
         Rule(rf"{_AT}img_encoder\.local_embedder\.(\w+)", r"local_head.\1", "squeeze"),
         *bert(rf"{_AT}text_encoder\.model\.", "text."),
     )
+    begins_word: Tensor
     tokenizer = "emilyalsentzer/Bio_ClinicalBERT"
 
     def __init__(self, state: State, details: dict[str, Any]) -> None:
@@ -64,6 +68,8 @@ class Gloria(Backbone):
         self.global_head = linear(state, "global_head")
         self.local_head = linear(state, "local_head", bias=False)
         self.logit_scale = new_scale(state)
+        rows = torch.ones(self.text.config.vocab_size, dtype=torch.bool)
+        self.register_buffer("begins_word", rows, persistent=False)
         self.facts = Facts(
             grid=_GRID,
             image_px=224,
@@ -78,7 +84,8 @@ class Gloria(Backbone):
         )
 
     def reader(self, tokenizer: Any) -> Any:
-        """Clean texts first."""
+        """Clean texts first, and learn which tokens go on with a word."""
+        self.begins_word = word_begins(tokenizer, self.vocabulary)
         return RuledTokenizer(tokenizer, clean)
 
     def images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -89,5 +96,31 @@ class Gloria(Backbone):
 
     def texts(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Take ``[t, l]`` tokens to ``[t, d]``; words are sums of pieces, so tokens do as well."""
-        states = read_bert(self.text, input_ids, attention_mask).hidden_states[-4:]
-        return masked_mean(sum(states), attention_mask)
+        return masked_mean(self._read(input_ids, attention_mask), attention_mask)
+
+    def _read(self, ids: Tensor, mask: Tensor) -> Tensor:
+        read: Tensor = sum(read_bert(self.text, ids, mask).hidden_states[-4:])
+        return read
+
+    def local_similarities(
+        self, patches: Tensor, input_ids: Tensor, attention_mask: Tensor
+    ) -> Tensor:
+        """Score images by patches ``[k, n, d]`` against texts ``[t, l]``: ``[k, t]``.
+
+        A word attends to the patches (softmax over words, times 4, softmax over patches); five
+        times the largest cosine of a word and what it attends to. Words are counted, where the
+        published code counts letters and lets padding take part.
+        """
+        inner = attention_mask.clone()
+        inner.scatter_(1, attention_mask.sum(1, keepdim=True) - 1, 0)  # the separator is no word
+        inner[:, 0] = 0
+        states = self._read(input_ids, attention_mask)
+        sums, counted = word_sums(states, inner, self.begins_word[input_ids])
+        scores = []
+        for own, real in zip(sums, counted, strict=True):
+            words = own[real] if bool(real.any()) else own[:1]
+            shares = (patches @ words.T).softmax(-1)  # (k, n, words)
+            seen = (4 * shares.mT).softmax(-1) @ patches  # (k, words, d)
+            cosines = nn.functional.cosine_similarity(words[None], seen, dim=-1)
+            scores.append(5 * cosines.amax(-1))
+        return torch.stack(scores, 1)

@@ -20,6 +20,8 @@ from egma_train.model.backbones.towers import (
     shape,
     upsampled,
     vit,
+    word_begins,
+    word_sums,
 )
 
 _IN_MODEL_PX, _RESNET_GRID = 299, 19
@@ -101,8 +103,7 @@ class _Mgca(Backbone):
 
     def reader(self, tokenizer: Any) -> Any:
         """Learn which tokens go on with a word."""
-        pieces = [number for word, number in tokenizer.get_vocab().items() if word[:2] == "##"]
-        self.begins_word[pieces] = False
+        self.begins_word = word_begins(tokenizer, self.vocabulary)
         return tokenizer
 
     def _read(self, ids: Tensor, mask: Tensor) -> Tensor:
@@ -118,12 +119,9 @@ class _Mgca(Backbone):
 
         A word is the sum of its pieces; the class token is none, the separator is one.
         """
-        states, mask = self._read(input_ids, attention_mask)[:, 1:], attention_mask[:, 1:].bool()
-        words = (self.begins_word[input_ids[:, 1:]] & mask).cumsum(1)  # 1 for the first
-        sums = states.new_zeros(len(states), int(words.max()) + 1, states.shape[-1])
-        sums.scatter_add_(1, words[..., None].expand_as(states), states * mask[..., None])
-        counted = torch.arange(1, sums.shape[1], device=words.device) <= words.amax(1, keepdim=True)
-        return masked_mean(self.text_local(sums[:, 1:]), counted)
+        states, mask = self._read(input_ids, attention_mask)[:, 1:], attention_mask[:, 1:]
+        sums, counted = word_sums(states, mask, self.begins_word[input_ids[:, 1:]])
+        return masked_mean(self.text_local(sums), counted)
 
 
 class MgcaVit(_Mgca):

@@ -7,6 +7,7 @@ import math
 import re
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import (
     BertConfig,
@@ -150,6 +151,36 @@ def at_last_token(states: Tensor, mask: Tensor) -> Tensor:
     """Take of ``[t, l, w]`` the state at each text's last real token."""
     ends = (mask.sum(1) - 1)[:, None, None].expand(-1, 1, states.shape[-1])
     return states.gather(1, ends)[:, 0]
+
+
+def word_sums(states: Tensor, mask: Tensor, begins_word: Tensor) -> tuple[Tensor, Tensor]:
+    """Add up the pieces of each word, as GLoRIA and MGCA do.
+
+    Parameters
+    ----------
+    states, mask : Tensor
+        ``[t, l, w]`` and ``[t, l]``; what is not in the mask is no word.
+    begins_word : Tensor
+        ``[t, l]`` bool: tokens that do not go on with a word.
+
+    Returns
+    -------
+    tuple of Tensor
+        Sums ``[t, m, w]`` and which of them are words, ``[t, m]`` bool.
+    """
+    counted = mask.bool()
+    words = (begins_word & counted).cumsum(1)  # 1 for the first
+    sums = states.new_zeros(len(states), int(words.max()) + 1, states.shape[-1])
+    sums.scatter_add_(1, words[..., None].expand_as(states), states * counted[..., None])
+    numbers = torch.arange(1, sums.shape[1], device=words.device)
+    return sums[:, 1:], numbers <= words.amax(1, keepdim=True)
+
+
+def word_begins(tokenizer: Any, rows: int) -> Tensor:
+    """Tell of each token of a WordPiece vocabulary whether a word begins with it: ``[rows]``."""
+    begins = torch.ones(rows, dtype=torch.bool)
+    begins[[number for word, number in tokenizer.get_vocab().items() if word[:2] == "##"]] = False
+    return begins
 
 
 def read_bert(tower: Any, ids: Tensor, mask: Tensor, **more: Any) -> Any:
