@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import invoked
@@ -31,8 +33,9 @@ from egma_train.cli import main as egma_train
 from egma_train.errors import BadUsageError
 from egma_train.evaluate.datasets.image_lists import ImageList, read_csv
 from egma_train.evaluate.datasets.prompts import Prompts, read_prompts, shipped_prompts
-from egma_train.evaluate.encoder import model_hash
+from egma_train.evaluate.encoder import load_encoder, model_hash
 from egma_train.evaluate.images.frames import read_frame
+from egma_train.evaluate.reports import read_rows
 from egma_train.evaluate.zero_shot import PROTOCOLS, class_scores, log_shares, zero_shot
 
 CLASSES = ("No Finding", "Pneumonia", "Pneumothorax")
@@ -396,3 +399,48 @@ def test_chexzeros_classes_are_compared_with_their_denials() -> None:
     cosines = np.array([[0.5, 0.4, 0.3, 0.0], [0.5, 0.1, 0.3, 0.2]])
     scores = class_scores(cosines, [2, 2], "pos-neg")
     assert scores == pytest.approx(np.array([[0.1, 0.3], [0.4, 0.1]]))
+
+
+def test_vectors_of_another_program_are_measured_as_a_model_is(
+    listed: tuple[ImageList, list[Path]], own_csv: Path, model: Path, tmp_path: Path
+) -> None:
+    images, paths = listed
+    encoder = load_encoder(model)
+    (seen,) = encoder.each(images.ids, paths, 100, {})
+    folder = tmp_path / "other-program"
+    folder.mkdir()
+    printed = egma_eval("prompts", "--task", "csv")
+    texts = printed.output.splitlines()
+    assert printed.exit_code == 0 and len(texts) == len(set(texts)) == 40
+    vectors = (10 * seen.pooled).tolist()  # of any length
+    schema = {"id": list(images.ids)[1:], "vector": vectors[1:]}
+    table = pa.table(schema).replace_schema_metadata({"egma.logit_scale": str(encoder.scale)})
+    pq.write_table(table, folder / "images.parquet")
+    said = {"text": texts, "vector": encoder.texts(texts).tolist()}
+    pq.write_table(pa.table(said), folder / "texts.parquet")
+    call = ("zero-shot", "--task", "csv", "--images", paths[0].parent, "--labels", own_csv)
+    result = egma_eval(*call, "--out", tmp_path, model, f"vectors={folder}")
+    assert result.exit_code == 0, result.output
+    ours, theirs = (
+        json.loads(written(tmp_path, "zero-shot-csv", name=name).read_text())
+        for name in (model.name, "other-program")
+    )
+    (lost,) = theirs["unreadable"]
+    assert lost == {"id": images.ids[0], "reason": "no vector in images.parquet"}
+    rows = [
+        read_rows(written(tmp_path, "zero-shot-csv", name=name))
+        for name in (model.name, "other-program")
+    ]
+    predicted = [{row["path"]: row["predicted"] for row in own} for own in rows]
+    assert predicted[1] == {key: predicted[0][key] for key in images.ids[1:]}
+    assert theirs["checkpoint"]["system"]["scale"] == pytest.approx(encoder.scale)
+    assert ours["logit_scale"] == pytest.approx(theirs["logit_scale"])
+
+    pq.write_table(
+        pa.table({"text": texts[1:], "vector": said["vector"][1:]}), folder / "texts.parquet"
+    )
+    result = egma_eval(*call, "--out", tmp_path, f"vectors={folder}")
+    assert result.exit_code == 2 and "texts.parquet has no vector of" in result.stderr
+    (folder / "texts.parquet").write_bytes(b"cut")
+    result = egma_eval(*call, "--out", tmp_path, f"vectors={folder}")
+    assert result.exit_code == 2 and "texts.parquet holds no vectors" in result.stderr

@@ -139,7 +139,9 @@ def _reports_errors(command: Command) -> Command:
     )
     @click.option("--debug", is_flag=True, help="Show tracebacks.")
     @functools.wraps(command)
-    def guarded(*, shared: bool, debug: bool, assignments: Sequence[str], **given: Any) -> None:
+    def guarded(
+        *, shared: bool, debug: bool, assignments: Sequence[str] = (), **given: Any
+    ) -> None:
         from egma_train.errors import BadUsageError, broken_package
         from egma_train.storage.atomic import share
 
@@ -278,6 +280,25 @@ def embed(
         for caution in seen.report["cautions"]:
             tell(f"  {caution}")
         tell(f"  {', '.join(map(str, files))}")
+
+
+@main.command("prompts")
+@click.option("--task", required=True, help="As zero-shot takes, or chexpert8x200.")
+@_prompts
+@_reports_errors
+def prompts(task: str, prompts: Path | None, changes: Changes) -> None:
+    """Print a task's prompts, a line each: what texts.parquet of vectors=FOLDER needs.
+
+    \b
+    Example:
+      egma-eval prompts --task chexpert5x200
+    """
+    from egma_train.evaluate.datasets.prompts import read_prompts, shipped_prompts
+    from egma_train.evaluate.datasets.tasks import shipped_name
+
+    queries = read_prompts(prompts) if prompts else shipped_prompts(shipped_name(task))
+    for text in dict.fromkeys(one for own in queries.queries.values() for one in own):
+        tell(text)
 
 
 _data = _path("--data", "Folder that holds the test datasets.", default="data", show_default=True)

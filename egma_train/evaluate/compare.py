@@ -9,7 +9,7 @@ from torch import Tensor
 
 from egma_train.errors import BadUsageError, unknown_name
 from egma_train.evaluate.datasets.image_lists import ImageList
-from egma_train.evaluate.encoder import Encoder, Seen, encoded
+from egma_train.evaluate.encoder import Encoder, Seen
 from egma_train.evaluate.intervals import Floats
 
 SCORES = ("pooled", "best-patch", "local")
@@ -71,7 +71,7 @@ def of_each(
     numbers: list[int] = []
     blank: list[int] = []
     parts = []
-    for seen in encoded(encoder, paths, batch_size, unreadable):
+    for seen in encoder.each(images.ids, paths, batch_size, unreadable):
         numbers += seen.numbers
         blank += seen.blank
         parts.append(take(seen))

@@ -29,7 +29,7 @@ from egma_train.options import MEDCLIP_TEXT, ModelOptions, Options, with_changes
 
 _BATCHES_AHEAD = 2
 _TEXTS_AT_ONCE = 64
-_MEDCLIP = "medclip"
+_MEDCLIP, _VECTORS = "medclip", "vectors"
 _TOKENIZER_AND_SIZES = {".json", ".txt"}
 
 
@@ -73,6 +73,16 @@ class Encoder:
     def scale(self) -> float:
         """What cosines are multiplied by before a softmax."""
         return self.model.logit_scale.exp().item()
+
+    def each(
+        self,
+        ids: Sequence[str],
+        paths: Sequence[Path | None],
+        batch_size: int,
+        unreadable: dict[int, str],
+    ) -> Iterator["Seen"]:
+        """Encode the images of some ids; tell in `unreadable` which could not be."""
+        return encoded(self, paths, batch_size, unreadable)
 
     def told(self) -> dict[str, Any]:
         """Describe for a report."""
@@ -182,7 +192,8 @@ def load_encoder(
     ----------
     checkpoint : str or Path
         ``medclip=PLACE`` reads texts of the weights there as MedCLIP itself does,
-        ``FAMILY=PLACE`` takes them for a system of that family.
+        ``FAMILY=PLACE`` takes them for a system of that family, ``vectors=FOLDER`` looks features
+        up in tables.
     changes : mapping
         Options by stage: the device, and for foreign weights the model's.
 
@@ -194,6 +205,10 @@ def load_encoder(
     """
     checkpoint = Path(checkpoint)
     named, given = _told_apart(checkpoint)
+    if given == _VECTORS:
+        from egma_train.evaluate.vectors import VectorEncoder  # which is an encoder
+
+        return VectorEncoder(named)
     place = _model_folder(named)
     if place != named and not place.is_file() and not is_own_model(place):
         raise BadUsageError(f"the run in {named} is not finished; egma-train --resume")
@@ -246,6 +261,10 @@ def model_hash(checkpoint: Path, changes: Mapping[str, Any]) -> str:
     """
     checkpoint = Path(checkpoint)
     named, given = _told_apart(checkpoint)
+    if given == _VECTORS:
+        from egma_train.evaluate.vectors import hash_of
+
+        return hash_of(named)
     place = _model_folder(named)
     if not place.exists():
         raise BadUsageError(f"{named}: no such folder or file; name a run, a model or weights")
@@ -309,7 +328,7 @@ def checkpoint_name(checkpoint: Path) -> str:
 def _told_apart(checkpoint: Path) -> tuple[Path, str]:
     """Take the family, or the recipe ``medclip``, that stands before a checkpoint's place."""
     name, equals, place = str(checkpoint).partition("=")
-    if equals and name in (_MEDCLIP, *NAMES) and not checkpoint.exists():
+    if equals and name in (_MEDCLIP, _VECTORS, *NAMES) and not checkpoint.exists():
         return Path(place), name
     return checkpoint, ""
 

@@ -48,6 +48,19 @@ TASKS = {
 }
 
 
+def shipped_name(task: str) -> str:
+    """Name the prompts that come with a task.
+
+    Raises
+    ------
+    BadUsageError
+        If there is no such task.
+    """
+    if task not in TASKS:
+        raise unknown_name("task", task, TASKS)
+    return TASKS[task].prompts
+
+
 def read_images(
     task: str, labels: Path, listed: Path | None, seed: int, split: str | None = None
 ) -> ImageList:
