@@ -12,7 +12,7 @@ import published_systems as published
 import pytest
 import torch
 from evaluation import egma_eval, write_dicom
-from published_systems import Published
+from published_systems import Published, write_wordpiece
 from safetensors.torch import load_file
 from test_train import egma_train
 from torch import Tensor
@@ -148,6 +148,49 @@ def test_any_two_towers_get_new_projections(tmp_path: Path, vision: str, text: s
     assert made.patches.shape == (2, grid**2, 24)
     model.save_pretrained(tmp_path / "saved")
     assert open_model(tmp_path / "saved").facts == model.facts
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("visual.attnpool.positional_embedding", "a CLIP with a ResNet"),
+        ("image_encoder.res_l1.weight", "a ConVIRT, which its authors never released"),
+        ("module.disease_book", "a MedKLIP"),
+        ("decoder.layers.0.multihead_attn.in_proj_weight", "a KAD or MedKLIP"),
+    ],
+)
+def test_what_is_left_out_is_refused_by_name(tmp_path: Path, key: str, said: str) -> None:
+    torch.save({"model": {key: torch.zeros(2)}}, tmp_path / "x.pt")
+    with pytest.raises(BadUsageError, match=f"x.pt: this is {said}"):
+        load_start([str(tmp_path / "x.pt")], ModelOptions())
+
+
+def test_a_file_of_another_family_is_told_by_what_it_looks_like(
+    systems: dict[str, Published],
+) -> None:
+    with pytest.raises(BadUsageError, match=r"this is no mgca, .* looks like a gloria"):
+        load_start([f"mgca={systems['GLoRIA of Lightning 1.1'].place}"], ModelOptions())
+
+
+def test_a_tower_of_which_a_layer_lacks_is_refused_and_fewer_layers_are_told(
+    systems: dict[str, Published], tmp_path: Path
+) -> None:
+    system = systems["CXR-CLIP with a ResNet"]
+    write_wordpiece(tmp_path)
+    at = "text_encoder.text_encoder.encoder.layer."
+
+    def without(*lacking: str) -> str:
+        kept = {k: v for k, v in system.state.items() if not k.startswith(lacking)}
+        torch.save({"model": kept}, tmp_path / "r50_m.tar")
+        return f"cxr-clip={tmp_path / 'r50_m.tar'}"
+
+    with pytest.raises(BadUsageError, match="the text tower has no layer 2, but a later one"):
+        load_start([without(f"{at}2.")], ModelOptions())
+    (report,) = load_start([without(f"{at}3.")], ModelOptions()).reports
+    assert "the text tower has 3 layers, cxr-clip's 12" in report.note
+    assert "the image tower has 1, 2, 1, 1 blocks, a ResNet-50 3, 4, 6, 3" in report.note
+    with pytest.raises(BadUsageError, match=r"\d+% of the tower is missing, such as text"):
+        load_start([without(f"{at}1.attention.")], ModelOptions())
 
 
 # -- what would load silently and be wrong ---------------------------------------------------------

@@ -11,6 +11,7 @@ import egma_train.options
 from egma_prep.errors import REASONS
 from egma_prep.options import Options
 from egma_prep.shards.schema import IMAGES, REGION, REJECTS, SCHEMA_VERSION, SENTENCE, SHARD, TABLES
+from egma_train.model.backbones.registry import NAMES
 
 ROOT = Path(__file__).parent.parent
 
@@ -69,6 +70,12 @@ def test_every_switch_of_the_published_code_is_documented() -> None:
         for name in values
     }
     assert set(re.findall(r"`(\w+\.\w+)`", section)) == switched
+
+
+def test_every_family_of_models_has_a_row_with_its_licence() -> None:
+    rows = re.findall(r"^\| (`.*?) \|", _page("models.md"), re.MULTILINE)
+    told = {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
+    assert told == {*NAMES, "medclip-vit"}
 
 
 def test_every_reject_reason_is_documented_with_its_remedy() -> None:

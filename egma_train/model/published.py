@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, ResNetConfig
 
 from egma_train.errors import BadUsageError, first_line
 from egma_train.model.backbones.backbone import (
@@ -30,6 +30,7 @@ _NAMES = (
 )  # fmt: skip
 _BESIDE = ("biovil_t_image*.pt", "biovil_image*.pt")
 """BioViL's image tower lies in a file of its own beside CXR-BERT's."""
+_RESNET_50 = [3, 4, 6, 3]
 _SUFFIXES = {".bin", ".ckpt", ".pt", ".pth", ".safetensors", ".tar"}
 
 
@@ -179,12 +180,17 @@ def _towers(model: Backbone) -> Iterator[str]:
 
 
 def _cut(model: Backbone) -> str:
-    """Say where a BERT has fewer layers than its authors': no shape tells that some were lost."""
-    tower = getattr(model, "text", None)
-    layers = getattr(getattr(tower, "config", None), "num_hidden_layers", model.text_layers)
-    if layers == model.text_layers:
-        return ""
-    return f"the text tower has {layers} layers, {model.family}'s {model.text_layers}; was it cut?"
+    """Say where towers are shallower than their authors': no shape tells that layers were lost."""
+    sizes = [getattr(getattr(model, one, None), "config", None) for one in ("text", "vision")]
+    layers = getattr(sizes[0], "num_hidden_layers", model.text_layers)
+    depths = getattr(sizes[1], "depths", None) if isinstance(sizes[1], ResNetConfig) else None
+    said = []
+    if layers != model.text_layers:
+        said.append(f"the text tower has {layers} layers, {model.family}'s {model.text_layers}")
+    if depths not in (None, _RESNET_50):
+        told = [", ".join(map(str, one)) for one in (depths, _RESNET_50)]
+        said.append(f"the image tower has {told[0]} blocks, a ResNet-50 {told[1]}")
+    return f"{'; '.join(said)}; was it cut?" if said else ""
 
 
 def open_saved(folder: Path, described: Mapping[str, Any]) -> Backbone:
