@@ -39,9 +39,9 @@ class _OwnProcess(click.Command):
 @click.option(
     "--init",
     multiple=True,
-    metavar="DIR|vision=..|text=..",
-    help="Weights: MedCLIP's or EGMA's, a folder or file; Hugging Face folders or hub names by"
-    " tower; random.",
+    metavar="PLACE|FAMILY=PLACE|vision=..|text=..",
+    help="Weights: a file or folder of MedCLIP, EGMA or any system of docs/models.md, such as"
+    " gloria=FILE; Hugging Face folders or hub names by tower; random.",
 )
 @click.option("--gaze-fraction", type=float, help="Share of the readings whose gaze is used.")
 @click.option("--epochs", type=int, help="Times through the readings.")
@@ -79,6 +79,7 @@ def main(
     Example:
       egma-train --shards out/
       egma-train --shards out/ --init medclip-vit --gaze-fraction 0.5
+      egma-train --shards out/ --init gloria=chexpert_resnet50.ckpt
       torchrun --nproc-per-node 2 -m egma_train --shards out/
     """
     from egma_train.errors import BadUsageError, broken_package

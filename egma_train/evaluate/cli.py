@@ -253,7 +253,7 @@ def embed(
     checkpoints: Sequence[Path],
     **given: Any,
 ) -> None:
-    """Write images' features to Parquet, and draw their t-SNE.
+    """Write images' features to Parquet, and draw their t-SNE; of several models side by side.
 
     \b
     Example:
@@ -262,24 +262,31 @@ def embed(
     """
     from egma_train.evaluate.compare import of_each
     from egma_train.evaluate.datasets.tasks import read_test
-    from egma_train.evaluate.embeddings import write_embeddings
+    from egma_train.evaluate.embeddings import draw_panels, write_embeddings
     from egma_train.evaluate.encoder import load_encoder
     from egma_train.evaluate.reports import short_hash
 
     listed, paths, _ = read_test(task, seed=seed, **given)
+    panels = []
     for checkpoint in checkpoints:
         encoder = load_encoder(checkpoint, changes)
         for caution in encoder.cautions:
             tell(f"{encoder.name}: {caution}")
         seen = of_each(listed, paths, encoder, batch_size, lambda one: one.pooled)
         stem = f"{encoder.name}-{short_hash(encoder.sha256, seen.report['evaluated'])}"
-        files = write_embeddings(seen, out / "evaluation" / f"embed-{task}" / stem, seed)
+        folder = out / "evaluation" / f"embed-{task}"
+        files, points = write_embeddings(seen, folder / stem, seed)
+        panels += [points] if points else []
         tell(f"{encoder.name}: {len(seen.images)} of {len(listed)} images")
         for lost in seen.report["unreadable"]:
             tell(f"  without {lost['id']}: {lost['reason']}")
         for caution in seen.report["cautions"]:
             tell(f"  {caution}")
         tell(f"  {', '.join(map(str, files))}")
+    if len(panels) > 1:
+        side_by_side = folder / f"{short_hash([one.name for one in panels])}-side-by-side.png"
+        draw_panels(side_by_side, panels)
+        tell(f"all side by side: {side_by_side}")
 
 
 @main.command("prompts")
