@@ -20,7 +20,7 @@ from egma_train.model.backbones.pair import DualEncoder, Folders
 from egma_train.model.backbones.siglip import Siglip
 from egma_train.storage.atomic import whole_folder, write_whole
 
-_OPSET = 17
+_OPSET, _TORCH = 17, (2, 6)
 _CLASSES = {Clip: "CLIPModel", Siglip: "SiglipModel", DualEncoder: "VisionTextDualEncoderModel"}
 
 
@@ -84,6 +84,8 @@ def _to_onnx(encoder: Encoder, folder: Path) -> str:
         import onnx  # noqa: F401
     except ImportError:
         raise BadUsageError("onnx is not installed; install it: pip install onnx") from None
+    if torch.__version__ < _TORCH:  # type: ignore[operator]  # cannot write its own attention
+        raise BadUsageError(f"--to onnx needs torch 2.6 or newer; this is {torch.__version__}")
     px = encoder.preparation[1] if encoder.preparation[0].fit != "frame" else FRAME_PX
     encoder.model.to("cpu")
     for tower in encoder.model.modules():
@@ -95,7 +97,6 @@ def _to_onnx(encoder: Encoder, folder: Path) -> str:
     frames = torch.arange(2 * px * px).reshape(2, px, px).to(torch.uint8)
     free = {"frames": {0: "b"}, "pooled": {0: "b"}, "patches": {0: "b"}, "texts": {0: "t"}}
     free |= {name: {0: "t", 1: "l"} for name in ("input_ids", "attention_mask")}
-    how: Any = {} if torch.__version__ < (2, 5) else {"dynamo": False}  # type: ignore[operator]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for module, given, names, made in (
@@ -106,7 +107,7 @@ def _to_onnx(encoder: Encoder, folder: Path) -> str:
             torch.onnx.export(
                 module.eval(), given, str(path), input_names=names, output_names=made,
                 dynamic_axes={name: free[name] for name in (*names, *made)},
-                opset_version=_OPSET, **how,
+                opset_version=_OPSET, dynamo=False,
             )  # fmt: skip
     return f"""\
 import numpy as np, onnxruntime

@@ -131,7 +131,12 @@ def _filled(
     family: type[Backbone], named: Renamed, details: dict[str, Any], part: str
 ) -> tuple[Backbone, KeyReport]:
     """Build a model, first of shapes alone: what lacks too much would take memory for nothing."""
-    with torch.device("meta"):
+    try:
+        with torch.device("meta"):
+            sketch = family(named.tensors, details)
+    except RuntimeError as error:
+        if "meta tensors" not in str(error):  # transformers before 5 reads numbers in Swin's
+            raise
         sketch = family(named.tensors, details)
     own = sketch.state_dict()
     ours = {canonical(name): name for name in own}
