@@ -172,9 +172,9 @@ def _are_of_other_kinds(vision: str, text: str) -> bool:
     for name in (vision, text):
         try:
             given, _ = BertConfig.get_config_dict(name, trust_remote_code=False)
+            kinds.append(given.get("model_type"))
         except Exception:  # told by what reads it next
             return False
-        kinds.append(given.get("model_type"))
     own = (_KINDS[SwinConfig], _KINDS[BertConfig])
     known = kinds[0] in VISION and kinds[1] in TEXT
     return known and any(kind not in one for kind, one in zip(kinds, own, strict=True))
