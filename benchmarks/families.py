@@ -23,7 +23,7 @@ from egma_train.evaluate.encoder import Encoder
 from egma_train.model.weights import Start, load_start
 from egma_train.options import ModelOptions, options_of
 from egma_train.processes import ALONE
-from egma_train.train import Progress, finer_grid, make_trainer
+from egma_train.train import Progress, make_trainer, own_grid
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -82,7 +82,7 @@ def _training(
     trainer.parallel.train()
     loader = BatchLoader(
         cache, start.tokenizer, cache.readings_with_gaze(), start.model.facts.max_tokens,
-        finer=finer_grid(start.model, options),
+        grid=own_grid(start.model, options),
     )  # fmt: skip
     draws = draw(options.data, len(cache), 0, 0)
     readings = np.arange(batch_size)

@@ -21,7 +21,7 @@ from egma_train.data.sampling import (
 )
 from egma_train.data.shards import declared_beside
 from egma_train.errors import BadUsageError, CannotWriteError, first_line, unknown_name
-from egma_train.model.backbones.backbone import FRAME, Backbone
+from egma_train.model.backbones.backbone import Backbone
 from egma_train.model.egma import EgmaModel, new_configs
 from egma_train.model.tokenizer import make_tokenizer
 from egma_train.model.weights import RANDOM, Start, cached_hub_weights, load_model, load_start
@@ -35,7 +35,7 @@ from egma_train.processes import (
     wait_for_all,
 )
 from egma_train.run_folder import RunFolder, check_name
-from egma_train.train import finer_grid, own_random_numbers, short_run, train
+from egma_train.train import own_grid, own_random_numbers, short_run, train
 
 _SOFTWARE = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pyarrow")
 
@@ -131,7 +131,7 @@ def _trained(
 ) -> bool:
     """Train and write what comes of it; False if it was stopped."""
     model, tokenizer = load_model(run.start)
-    if finer_grid(model, options) is not None:
+    if own_grid(model, options) is not None:
         cache = _cache(shards, out, options, processes, speak, maps=True)
     model.to(device)
     record = run.record()
@@ -308,15 +308,11 @@ def _begin(
 
 def _check_start(model: Backbone, options: Options) -> None:
     """Refuse what the shards do not hold for a system."""
-    if finer_grid(model, options) is not None and options.data.empty_sentence == "reading":
+    if own_grid(model, options) is not None and options.data.empty_sentence == "reading":
         cells = model.facts.grid
         raise BadUsageError(
-            f"data.empty_sentence=reading is for 7 x 7 patches, {model.family} has {cells} x"
-            f" {cells}; leave it out"
-        )
-    if model.facts.geometry != FRAME:
-        raise BadUsageError(
-            "model.geometry=own is for image files, training sees the shards' frames; leave it out"
+            f"data.empty_sentence=reading is for 7 x 7 patches on the frame, {model.family} has"
+            f" {cells} x {cells} on {model.facts.geometry.told()}; leave it out"
         )
 
 

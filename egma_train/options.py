@@ -89,7 +89,7 @@ class ModelOptions:
     """Take patches after the final layer norm; the published code takes them before."""
     geometry: str = "frame"
     """Of foreign systems: the shards' ``frame``, as the published code feeds all of them, or each
-    system's ``own`` preparation from the file, the default where files are evaluated."""
+    system's ``own`` preparation, the default where published weights are evaluated."""
     image_mean: float = 0.5862785803043838
     image_std: float = 0.27950088968644304
     """Of MedCLIP's training images, grey in [0, 1]."""

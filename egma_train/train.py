@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from egma_train.data.augment import Draws, draw
 from egma_train.data.cache import ReadingCache
-from egma_train.data.grids import Weights, antialias_weights, area_weights
+from egma_train.data.grids import Grid
 from egma_train.data.loading import Batch, BatchLoader, iterate, pixels
 from egma_train.data.sampling import (
     Numbers,
@@ -26,6 +26,7 @@ from egma_train.data.sampling import (
 )
 from egma_train.data.shards import GRID_CELLS
 from egma_train.errors import BadUsageError, first_line
+from egma_train.geometry import FRAME
 from egma_train.losses import TERMS, EgmaLoss, clip_loss, egma_loss
 from egma_train.model.backbones.backbone import Backbone, Features
 from egma_train.model.weights import open_model
@@ -108,7 +109,7 @@ class Trainer:
     def _loss(self, batch: Batch, draws: Draws) -> tuple[Features, EgmaLoss]:
         seen, own = self.model.facts, batch.readings.tensor_split(self.processes.world)
         drawn = draws.of(own[self.processes.rank].cpu().numpy())
-        images = pixels(batch.images, seen.image_px, seen.mean, seen.std, drawn)
+        images = pixels(batch.images, seen.image_px, seen.mean, seen.std, drawn, batch.shares)
         low = self.precision != torch.float32
         with torch.autocast(self.device.type, self.precision, enabled=low):
             features = self.parallel(images, batch.input_ids, batch.attention_mask)
@@ -162,7 +163,7 @@ def train(
         options.data.empty_sentence == "reading",
         processes.rank,
         processes.world,
-        finer_grid(model, options),
+        own_grid(model, options),
     )
     trainer = make_trainer(model, options, processes, device)
     at = trainer.restore(run)
@@ -192,10 +193,12 @@ def train(
     return True
 
 
-def finer_grid(model: Backbone, options: Options) -> Weights | None:
-    """Weigh pixels for a system's grid of patches, None for the stored one of 7 x 7."""
-    weights = antialias_weights if options.data.grid == "antialias" else area_weights
-    return None if model.facts.grid == GRID_CELLS else weights(model.facts.grid)
+def own_grid(model: Backbone, options: Options) -> Grid | None:
+    """Describe a system's grid of patches; None for the stored one, 7 x 7 on the frame."""
+    cells, geometry = model.facts.grid, model.facts.geometry
+    if (cells, geometry) == (GRID_CELLS, FRAME):
+        return None
+    return Grid(cells, geometry, options.data.grid == "antialias")
 
 
 def _write(

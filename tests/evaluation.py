@@ -18,7 +18,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from egma_train.evaluate.cli import main
 from egma_train.evaluate.datasets.image_lists import ImageList
 from egma_train.evaluate.encoder import Encoder
-from egma_train.model.backbones.backbone import FRAME
+from egma_train.geometry import FRAME
 from egma_train.model.egma import EgmaModel, new_configs
 from egma_train.model.tokenizer import make_tokenizer
 from egma_train.options import options_of

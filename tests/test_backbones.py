@@ -25,7 +25,7 @@ from egma_train.evaluate.encoder import Encoder
 from egma_train.model.weights import Start, load_start, open_model
 from egma_train.options import ModelOptions, options_of
 from egma_train.processes import ALONE
-from egma_train.train import Progress, finer_grid, make_trainer
+from egma_train.train import Progress, make_trainer, own_grid
 
 SYSTEMS: dict[str, Any] = {
     "GLoRIA of Lightning 1.1": published.gloria,
@@ -285,7 +285,7 @@ def test_two_steps_of_training_lower_the_loss_and_leave_running_statistics(
     cache = open_cache(shards, maps=True)
     loader = BatchLoader(
         cache, start.tokenizer, cache.readings_with_gaze(), start.model.facts.max_tokens,
-        finer=finer_grid(start.model, options),
+        grid=own_grid(start.model, options),
     )  # fmt: skip
     batch = loader.load(np.arange(3))
     assert batch.grid.shape[-1] == systems[name].grid ** 2
@@ -476,3 +476,20 @@ def test_one_command_continues_systems_and_tells_what_each_gained(
         assert f"({gained:+.2f})" in line.split(" | ")[6]
     again = egma_eval(*call)
     assert again.exit_code == 0 and "training" not in again.output
+
+
+def test_a_system_is_trained_and_grounded_on_what_its_own_crop_leaves(
+    systems: dict[str, Published], shards: Path, tmp_path: Path
+) -> None:
+    place = systems["MGCA with a ViT"].place
+    own = ("--set", "model.geometry=own", "--epochs", 1, "--batch-size", 8)
+    call = ("--shards", shards, "--out", tmp_path, "--init", f"mgca={place}", *own)
+    result = egma_train(*call, "--name", "own")
+    assert result.exit_code == 0, result.output
+    run = tmp_path / "runs/own"
+    for checkpoint in (run, f"mgca={place}"):
+        result = egma_eval("grounding", "--shards", shards, "--out", tmp_path, checkpoint)
+        assert result.exit_code == 0, result.output
+    for path in (tmp_path / "evaluation/grounding-gaze").glob("*.json"):
+        told = json.loads(path.read_text())["protocol"]["geometry"]
+        assert told == "padded to a square 256 px area, centre 224"

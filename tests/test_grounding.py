@@ -31,6 +31,7 @@ from egma_train.evaluate.grounding import (
     names,
     region_mask,
 )
+from egma_train.geometry import FRAME
 
 
 def quarter() -> NDArray[np.bool_]:
@@ -172,6 +173,7 @@ class Oracle(Encoder):
     """Each patch is a direction; a sentence is the mean of the heatmaps that its words have."""
 
     grid = 7  # type: ignore[assignment]
+    preparation = (FRAME, 224)  # type: ignore[assignment]
 
     def __init__(self, shards: Path) -> None:
         super().__init__("oracle", "", None, None, torch.device("cpu"))  # type: ignore[arg-type]
@@ -283,6 +285,7 @@ class Random(Encoder):
     """Each sentence and patch is a direction of its own, drawn in turn."""
 
     grid = 7  # type: ignore[assignment]
+    preparation = (FRAME, 224)  # type: ignore[assignment]
 
     def __init__(self, seed: int) -> None:
         super().__init__("random", "", None, None, torch.device("cpu"))  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from egma_train.evaluate.images.frames import read_frame
-from egma_train.model.backbones.backbone import FRAME, Geometry
+from egma_train.geometry import FRAME, Geometry
 
 Frame = NDArray[np.uint8]
 SHAPES = [(300, 411), (411, 300), (97, 64), (224, 224), (640, 641)]

@@ -43,7 +43,7 @@ from egma_train.storage.safe_text import is_plain_name
 
 _CELLS = GRID_CELLS * GRID_CELLS
 _BLANK_MAP = bytes(FRAME_PX * FRAME_PX)
-_CACHE_VERSION = 1
+_CACHE_VERSION = 2
 
 Say = Callable[[str], Any]
 _INDEX_ARRAYS: dict[str, tuple[Any, ...]] = {
@@ -51,6 +51,7 @@ _INDEX_ARRAYS: dict[str, tuple[Any, ...]] = {
     "reading_id": ("U",),
     "split": ("U",),
     "image_number": ("i8",),
+    "sizes": ("i8", 2),
     "reading_grids": ("f4", _CELLS),
     "offsets": ("i8",),
     "text_offsets": ("i8",),
@@ -94,6 +95,8 @@ class ReadingCache:
         ``(N,)`` text; a blank split is unknown.
     image_number : ndarray
         ``(N,)``; readings of one image share it.
+    sizes : ndarray
+        ``(N, 2)``: width and height of the pictures in pixels.
     maps : ndarray or None
         ``(M, 224, 224)`` uint8, memory-mapped, if asked for; zeros without gaze.
     """
@@ -108,6 +111,7 @@ class ReadingCache:
     reading_id: NDArray[np.str_]
     split: NDArray[np.str_]
     image_number: NDArray[np.int64]
+    sizes: NDArray[np.int64]
     maps: NDArray[np.uint8] | None
     _text: NDArray[np.uint8]
     _text_offsets: NDArray[np.int64]
@@ -277,7 +281,9 @@ def _build(files: list[Path], place: Path, maps: bool, antialias: bool) -> None:
         np.savez(aside / INDEX, **_as_arrays(index))  # type: ignore[arg-type]
 
 
-_ROW_FIELDS = ("dataset", "reading_id", "split", "dicom_id", "sentences", "reading_grids")
+_ROW_FIELDS = (
+    "dataset", "reading_id", "split", "dicom_id", "sizes", "sentences", "reading_grids",
+)  # fmt: skip
 
 
 def _append(
@@ -302,6 +308,7 @@ def _append(
         reading.reading_id,
         reading.split or "",
         reading.dicom_id,
+        (reading.width, reading.height),
         len(reading.texts),
         nothing if reading.heatmap is None else shrunk(reading.heatmap, weights),
     )
@@ -370,6 +377,7 @@ def _checked(cache: ReadingCache) -> ReadingCache:
     names = np.unique(np.concatenate([cache.dataset, cache.reading_id, cache.split])).tolist()
     right = {
         "readings": n > 0 and all(is_plain_name(one) for one in names if one),
+        "sizes": cache.sizes.min() > 0,
         "images": cache.image_number.min() >= 0 and cache.image_number.max() < n,
         "sentences": _share_out(cache.offsets, m, 1),
         "texts": _share_out(cache._text_offsets, len(text), 0),

@@ -14,7 +14,8 @@ from torch import Tensor
 from egma_train.data.ahead import in_order
 from egma_train.data.augment import Draws, apply
 from egma_train.data.cache import ReadingCache
-from egma_train.data.grids import Weights, on_grid
+from egma_train.data.grids import Grid
+from egma_train.geometry import FRAME
 
 Numbers = NDArray[np.int64]
 
@@ -37,6 +38,8 @@ class Batch:
         ``[b, m, n]``, of the global batch; n is 49 for 7 x 7 patches.
     readings : Tensor
         ``[b]`` numbers in the cache.
+    shares : Tensor or None
+        ``[b', 2]``: of the frames' width and height that the system sees; None: all.
     images_by_rank, sentences_by_rank : tuple of int
         How the global batch is shared out.
     """
@@ -48,6 +51,7 @@ class Batch:
     grid: Tensor
     grid_mask: Tensor
     readings: Tensor
+    shares: Tensor | None
     images_by_rank: tuple[int, ...]
     sentences_by_rank: tuple[int, ...]
 
@@ -78,8 +82,8 @@ class BatchLoader:
         ``(N,)`` bool: readings whose gaze counts.
     whole_reading_fills_in : bool
         Give sentences without gaze the whole reading's grid.
-    finer : ndarray, optional
-        Weights of another grid than the stored one of 7 x 7; the cache must have its maps.
+    grid : Grid, optional
+        Another than the stored one of 7 x 7 on the frame; the cache must have its maps.
     """
 
     cache: ReadingCache
@@ -89,7 +93,7 @@ class BatchLoader:
     whole_reading_fills_in: bool = False
     rank: int = 0
     world: int = 1
-    finer: Weights | None = None
+    grid: Grid | None = None
 
     def load(self, readings: Numbers) -> Batch:
         """Load a global batch; images and tokens of this rank only."""
@@ -106,9 +110,15 @@ class BatchLoader:
             tokens["attention_mask"],
             *self._gaze(readings, sentences, counts),
             torch.from_numpy(readings),
+            self._shares(readings[own]),
             tuple(b - a for a, b in pairwise(edges)),
             tuple(ends[b] - ends[a] for a, b in pairwise(edges)),
         )
+
+    def _shares(self, readings: Numbers) -> Tensor | None:
+        if self.grid is None or self.grid.geometry == FRAME:
+            return None
+        return torch.from_numpy(self.grid.geometry.shares(self.cache.sizes[readings])).float()
 
     def _gaze(
         self, readings: Numbers, sentences: Numbers, counts: Numbers
@@ -116,8 +126,9 @@ class BatchLoader:
         """Pad the sentences' grids: mask ``[b, m]``, grid ``[b, m, n]``, gaze ``[b, m]``."""
         mask = np.arange(counts.max()) < counts[:, None]
         grids = self.cache.grids[sentences]
-        if self.finer is not None and self.cache.maps is not None:
-            grids = on_grid(self.cache.maps[sentences], self.finer)
+        if self.grid is not None and self.cache.maps is not None:
+            sizes = np.repeat(self.cache.sizes[readings], counts, axis=0)
+            grids = self.grid.of(self.cache.maps[sentences], sizes)
         grid = np.zeros((*mask.shape, grids.shape[1]), np.float32)
         gazed = np.zeros(mask.shape, np.bool_)
         grid[mask], gazed[mask] = grids, self.cache.has_grid[sentences]
@@ -150,6 +161,7 @@ def pixels(
     mean: Sequence[float],
     std: Sequence[float],
     draws: Draws | None,
+    shares: Tensor | None = None,
 ) -> Tensor:
     """Turn stored frames into what the image tower sees.
 
@@ -163,6 +175,8 @@ def pixels(
         Of grey in [0, 1], one for all channels or one each.
     draws : Draws, optional
         Augmentation.
+    shares : Tensor, optional
+        ``[b, 2]``: of the width and height that is seen, in the middle; interpolated.
 
     Returns
     -------
@@ -170,7 +184,12 @@ def pixels(
         ``[b, 3, side_px, side_px]`` float32, grey three times.
     """
     grey = images.float() / 255
-    given = int(images.shape[-1])
+    if shares is not None:
+        scales = torch.diag_embed(F.pad(shares, (0, 1)))[:, :2]  # [b, 2, 3]
+        places = F.affine_grid(scales, [len(grey), 1, side_px, side_px], align_corners=False)
+        how_far: Any = {"padding_mode": "border", "align_corners": False}
+        grey = F.grid_sample(grey[:, None], places.to(grey.dtype), **how_far)[:, 0]
+    given = int(grey.shape[-1])
     times, rest = divmod(given, side_px)
     if not rest and times > 1:
         grey = F.avg_pool2d(grey[:, None], times)[:, 0]

@@ -31,6 +31,7 @@ _PART = re.compile(r"part-[0-9]+")
 _FACTS = ("dataset", "reading_id", "subject_id", "dicom_id", "split")
 _SENTENCE = ("text", "begin", "grid")
 _REGION = ("name", "kind", "x0", "y0", "x1", "y1")
+_SIZE = ("width", "height")
 _FRAME_BYTES = FRAME_PX * FRAME_PX
 
 # No honest shard comes near these. Parts have some 32 readings of some ten sentences; nobody
@@ -54,6 +55,8 @@ class ShardReading(NamedTuple):
         224 x 224 uint8.
     heatmap : bytes or None
         Of the whole reading.
+    width, height : int
+        Of the picture before it was padded to a square.
     texts : list of str
         Sentences in spoken order.
     grids : list
@@ -71,6 +74,8 @@ class ShardReading(NamedTuple):
     split: str | None
     image: bytes
     heatmap: bytes | None
+    width: int
+    height: int
     texts: list[str]
     grids: list[Any]
     maps: list[bytes | None]
@@ -92,6 +97,7 @@ class ShardReading(NamedTuple):
         corners = [region[name] for region in self.regions for name in _REGION[2:]]
         wrong = {
             "an id that is no plain name": not all(map(is_plain_name, (*names, *maybe))),
+            "a picture without a size": not all(map(_is_size, (self.width, self.height))),
             "an image or heatmap that is not 224 x 224": any(
                 not isinstance(one, bytes) or len(one) != _FRAME_BYTES for one in frames
             ),
@@ -107,6 +113,10 @@ class ShardReading(NamedTuple):
         if found := [what for what, is_so in wrong.items() if is_so]:
             raise ValueError(f"reading {self.reading_id!r:.60} has {found[0]}")
         return self
+
+
+def _is_size(pixels: Any) -> bool:
+    return isinstance(pixels, int) and 0 < pixels < 2**31
 
 
 def _are_grids(grids: list[Any]) -> bool:
@@ -229,7 +239,7 @@ def _from_parquet(path: Path, maps: bool) -> Iterator[ShardReading]:
         columns = {
             leaf: i
             for i, leaf in enumerate(leaves)
-            if leaf in (*_FACTS, "image", "heatmap")
+            if leaf in (*_FACTS, *_SIZE, "image", "heatmap")
             or (leaf.startswith("sentences.") and leaf.split(".")[3] in wanted)
             or (leaf.startswith("regions.") and leaf.split(".")[3] in _REGION and maps)
         }
@@ -238,7 +248,7 @@ def _from_parquet(path: Path, maps: bool) -> Iterator[ShardReading]:
         for batch in file.iter_batches(batch_size=64, columns=list(columns)):
             for row in batch.to_pylist():
                 sentences = row["sentences"]
-                facts = {name: row[name] for name in (*_FACTS, "image", "heatmap")}
+                facts = {name: row[name] for name in (*_FACTS, *_SIZE, "image", "heatmap")}
                 reading = ShardReading(
                     **facts,
                     texts=[one["text"] for one in sentences],
@@ -295,6 +305,7 @@ def _from_npz(path: Path, maps: bool) -> Iterator[ShardReading]:
         facts = [shard.array("dataset", "U").tolist()]
         n, frame = len(facts[0]), (FRAME_PX, FRAME_PX)
         facts += [shard.array(name, "U", n).tolist() for name in _FACTS[1:]]
+        sizes = [shard.array(name, "i", n).tolist() for name in _SIZE]
         images = shard.array("image", "u1", n, *frame)
         heatmaps, has_heatmap = (
             shard.array("heatmap", "u1", n, *frame), shard.array("has_heatmap", "b1", n),
@@ -323,6 +334,8 @@ def _from_npz(path: Path, maps: bool) -> Iterator[ShardReading]:
                 split or None,
                 image=images[i].tobytes(),
                 heatmap=heatmaps[i].tobytes() if has_heatmap[i] else None,
+                width=sizes[0][i],
+                height=sizes[1][i],
                 texts=texts[first:end],
                 grids=[grids[j] if has[j] else None for j in range(first, end)],
                 maps=[]

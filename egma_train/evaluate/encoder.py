@@ -18,8 +18,9 @@ from egma_train.data.loading import pixels, tokenized
 from egma_train.errors import BadUsageError
 from egma_train.evaluate.images.frames import Frame, is_nearly_one_grey, read_ahead
 from egma_train.evaluate.reports import short_hash
+from egma_train.geometry import Geometry
 from egma_train.launch import usable_device
-from egma_train.model.backbones.backbone import Backbone, Geometry
+from egma_train.model.backbones.backbone import Backbone
 from egma_train.model.backbones.registry import NAMES
 from egma_train.model.egma import EgmaModel, is_own_model
 from egma_train.model.key_names import as_on_disk
@@ -140,16 +141,35 @@ class Encoder:
         ]
         return torch.cat(parts)
 
+    def of_shards(
+        self, frames: NDArray[np.uint8], sizes: NDArray[np.int64]
+    ) -> tuple[Tensor, NDArray[np.float64]]:
+        """Encode the shards' frames ``(b, 224, 224)`` of pictures of some sizes ``(b, 2)``.
+
+        Returns
+        -------
+        tuple
+            Patches ``[b, n, d]`` of length 1, and the share of each frame's width and height that
+            they cover, ``(b, 2)``.
+        """
+        geometry, _ = self.preparation
+        shares = geometry.shares(sizes)
+        if geometry.fit == "frame":
+            return self.images(frames)[1], shares
+        with torch.inference_mode():
+            seen = self._pixels(frames, torch.from_numpy(shares).float().to(self.device))
+            return self._unit(self.model.images(seen)[0]), shares
+
     @torch.inference_mode()
     def images(self, frames: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
         """Encode ``(b, h, h)`` frames: pooled ``[b, d]``, patches ``[b, n, d]``, unit."""
         patches, pooled = self.model.images(self._pixels(frames))
         return self._unit(pooled), self._unit(patches)
 
-    def _pixels(self, frames: NDArray[np.uint8]) -> Tensor:
+    def _pixels(self, frames: NDArray[np.uint8], shares: Tensor | None = None) -> Tensor:
         seen = self.model.facts
         stored = torch.from_numpy(frames).to(self.device)
-        return pixels(stored, seen.image_px, seen.mean, seen.std, None)
+        return pixels(stored, seen.image_px, seen.mean, seen.std, None, shares)
 
     def _unit(self, features: Tensor) -> Tensor:
         """Bring features to length 1; what has no length would be ranked like any other."""

@@ -37,7 +37,6 @@ from egma_train.evaluate.intervals import (
     paired_means,
     unbounded_mean,
 )
-from egma_train.model.backbones.backbone import FRAME
 
 AGAINST = ("gaze", "regions")
 KEY = ("dataset", "reading_id", "dicom_id", "sentence")
@@ -161,7 +160,7 @@ def grounding(
     own = {"against": against, "definition": definition, "splits": list(splits) or "all"}
     return {
         "task": "grounding",
-        "protocol": {**own, "seed": seed, "geometry": FRAME.told()},
+        "protocol": {**own, "seed": seed, "geometry": encoder.preparation[0].told()},
         "shards": digest,
         "sentences": len(found),
         "images": len({one["dicom_id"] for one in found}),
@@ -193,8 +192,9 @@ def _of_each_sentence(
 ) -> Iterator[dict[str, Any]]:
     measure = DEFINITIONS[definition]
     while batch := list(islice(cases, batch_size)):
-        _, patches = encoder.images(np.stack([case.image for case in batch]))
-        for case, own in zip(batch, patches, strict=True):
+        sizes = np.array([(case.reading.width, case.reading.height) for case in batch])
+        seen, shares = encoder.of_shards(np.stack([case.image for case in batch]), sizes)
+        for case, own, share in zip(batch, seen, shares, strict=True):
             reading = case.reading
             keys = [
                 (reading.dataset, reading.reading_id, reading.dicom_id, number)
@@ -210,11 +210,11 @@ def _of_each_sentence(
             prior = others.prior(patient)
             for i, (key, mask) in enumerate(zip(keys, case.masks, strict=True)):
                 swapped = cosines[len(keys) + i] if swaps[i] else np.full_like(prior, np.nan)
-                controls = {"prior": measure(prior, mask), "swapped": measure(swapped, mask)}
+                controls = {"prior": measure(prior, mask), "swapped": measure(swapped, mask, share)}
                 yield {
                     **dict(zip(KEY, key, strict=True)),
                     "subject_id": patient,
-                    **measure(cosines[i], mask),
+                    **measure(cosines[i], mask, share),
                     **{
                         f"{control} {name}": value
                         for control, figures in controls.items()
@@ -224,15 +224,18 @@ def _of_each_sentence(
                 }
 
 
-def measured(cosines: Floats, mask: Mask) -> dict[str, float]:
+def measured(cosines: Floats, mask: Mask, seen: Sequence[float] = (1, 1)) -> dict[str, float]:
     """Compare a sentence's similarity to patches with where it points.
 
     Parameters
     ----------
     cosines : ndarray
-        ``(n,)``, row-major, of a square grid over the frame.
+        ``(n,)``, row-major, of a square grid over the frame's middle.
     mask : ndarray
         ``(224, 224)``.
+    seen : sequence of float
+        Of the frame's width and height that the grid covers; what a system does not see has the
+        least similarity.
 
     Returns
     -------
@@ -247,29 +250,32 @@ def measured(cosines: Floats, mask: Mask) -> dict[str, float]:
         return dict.fromkeys(("pointing", "iou", "cnr", "auroc"), np.nan)
     grid = _squared(cosines)
     cells = len(grid)
-    spread = cv2.resize(grid, (FRAME_PX, FRAME_PX), interpolation=cv2.INTER_LINEAR)
+    spread = _spread(grid, seen)
     flat, inside = np.asarray(spread, np.float64).ravel(), mask.ravel()
     near = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5) <= TOLERANCE_PX
-    centres = ((np.arange(cells) + 0.5) * FRAME_PX / cells).astype(np.int64)
-    row, column = centres[list(divmod(int(cosines.argmax()), cells))]
+    x, y = (FRAME_PX * (0.5 + one * ((np.arange(cells) + 0.5) / cells - 0.5)) for one in seen)
+    columns, rows = x.astype(np.int64), y.astype(np.int64)
+    row, column = divmod(int(cosines.argmax()), cells)
     least = np.partition(flat, -size)[-size]
     best = flat > least
     best[np.flatnonzero(flat == least)[: size - int(best.sum())]] = True  # of equals the first
     within, without = np.sort(flat[inside]), np.sort(flat[~inside])
     below = np.searchsorted(without, within, "left") + np.searchsorted(without, within, "right")
     return {
-        "pointing": float(near[row, column]),
+        "pointing": float(near[rows[row], columns[column]]),
         "iou": float((best & inside).sum() / (best | inside).sum()),
         "cnr": _contrast(flat, inside),
         "auroc": float(below.mean()) / (2 * len(without)),
-        "chance of pointing": float(near[centres[:, None], centres].mean()),
+        "chance of pointing": float(near[rows[:, None], columns].mean()),
         "chance of iou": share / (2 - share),
         "chance of cnr": 0.0,
         "chance of auroc": 0.5,
     }
 
 
-def measured_as_biovil(cosines: Floats, mask: Mask) -> dict[str, float]:
+def measured_as_biovil(
+    cosines: Floats, mask: Mask, seen: Sequence[float] = (1, 1)
+) -> dict[str, float]:
     """Measure as BioViL does (Boecking et al. 2022; the authors' hi-ml-multimodal).
 
     The cosines are smoothed over the grid (Gaussian, 1.5 patches, mirrored edges), spread to pixels
@@ -284,13 +290,39 @@ def measured_as_biovil(cosines: Floats, mask: Mask) -> dict[str, float]:
     if not mask.any() or mask.all() or np.isnan(cosines).any():
         return dict.fromkeys(("cnr", "miou"), np.nan)
     grid = gaussian_filter(_squared(cosines), _BIOVIL_SIGMA_PATCHES)
-    nearest = np.arange(FRAME_PX) * len(grid) // FRAME_PX
-    spread = np.asarray(grid[nearest[:, None], nearest], np.float64)
+    across, down = (np.floor(_places(len(grid), one)).astype(np.int64) for one in seen)
+    inside = ((across >= 0) & (across < len(grid)), (down >= 0) & (down < len(grid)))
+    across, down = (one.clip(0, len(grid) - 1) for one in (across, down))
+    spread = np.where(inside[1][:, None] & inside[0], grid[down[:, None], across], grid.min())
+    spread = spread.astype(np.float64)
     ious = [
         (above & mask).sum() / (above | mask).sum()
         for above in (spread > threshold for threshold in _BIOVIL_THRESHOLDS)
     ]
     return {"cnr": abs(_contrast(spread.ravel(), mask.ravel())), "miou": float(np.mean(ious))}
+
+
+def _places(cells: int, share: float) -> Floats:
+    """Tell on which cell the 224 pixels of a row lie, in cells from the first one's edge."""
+    along = (np.arange(FRAME_PX) + 0.5) / FRAME_PX
+    return np.asarray(((along - 0.5) / share + 0.5) * cells, np.float64)
+
+
+def _spread(grid: Floats, share: Sequence[float]) -> Floats:
+    """Interpolate a grid over the frame's middle to pixels; what lies outside has its least."""
+    if tuple(share) == (1, 1):
+        whole = (FRAME_PX, FRAME_PX)
+        return np.asarray(cv2.resize(grid, whole, interpolation=cv2.INTER_LINEAR), np.float64)
+    cells = len(grid)
+    places = [_places(cells, one) for one in share]
+    lines = []
+    for at in places:  # linear between the cells' centres, constant beyond the outermost
+        near = (at - 0.5).clip(0, cells - 1)
+        lines.append(np.maximum(0, 1 - np.abs(near[:, None] - np.arange(cells))))
+    across, down = lines
+    seen = [(at >= 0) & (at <= cells) for at in places]
+    spread = down @ grid @ across.T
+    return np.where(seen[1][:, None] & seen[0], spread, grid.min())
 
 
 def _squared(cosines: Floats) -> Floats:
@@ -305,7 +337,7 @@ def _contrast(values: Floats, inside: Mask) -> float:
     return float((within.mean() - without.mean()) / max(noise, 1e-12))
 
 
-DEFINITIONS: dict[str, Callable[[Floats, Mask], dict[str, float]]] = {
+DEFINITIONS: dict[str, Callable[..., dict[str, float]]] = {
     "own": measured,
     "biovil": measured_as_biovil,
 }

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel, SwinConfig, SwinModel
 
 from egma_train.errors import BadUsageError, first_line
+from egma_train.geometry import FRAME
 from egma_train.model.backbones.backbone import (
     CONFIG,
-    FRAME,
     LOGIT_SCALE,
     WEIGHTS,
     Backbone,

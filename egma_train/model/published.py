@@ -10,12 +10,8 @@ import torch
 from transformers import PreTrainedModel, ResNetConfig
 
 from egma_train.errors import BadUsageError, first_line
-from egma_train.model.backbones.backbone import (
-    WEIGHTS,
-    Backbone,
-    Geometry,
-    Source,
-)
+from egma_train.geometry import Geometry
+from egma_train.model.backbones.backbone import WEIGHTS, Backbone, Source
 from egma_train.model.backbones.naming import Renamed, canonical, renamed
 from egma_train.model.backbones.pair import Folders
 from egma_train.model.backbones.registry import FAMILIES, prefix_of

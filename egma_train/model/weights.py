@@ -16,9 +16,9 @@ from typing import Any
 from transformers import BertConfig, BertModel, SwinConfig, SwinModel
 
 from egma_train.errors import BadUsageError, first_line
+from egma_train.geometry import FRAME
 from egma_train.model.backbones.backbone import (
     CONFIG,
-    FRAME,
     MOST_JSON_BYTES,
     Backbone,
     Source,

@@ -14,7 +14,7 @@ from egma_train.data.shards import FRAME_PX
 from egma_train.errors import UnreadableImageError, first_line
 from egma_train.evaluate.images.dicom import grey_of_dicom, looks_like_dicom
 from egma_train.evaluate.images.pictures import grey_of_picture
-from egma_train.model.backbones.backbone import FRAME, Geometry
+from egma_train.geometry import FRAME, Geometry
 from egma_train.storage.ordinary import MOST_IMAGE_BYTES, read_ordinary
 
 _THREADS = 2

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from egma_train.errors import BadUsageError
+from egma_train.geometry import Geometry
 from egma_train.options import ModelOptions
 from egma_train.storage.ordinary import read_ordinary
 
@@ -76,47 +77,6 @@ class Features(NamedTuple):
     sentences: Tensor
     scale: Tensor
     whole_texts: Tensor
-
-
-class Geometry(NamedTuple):
-    """How a system's published code brings a picture to its input.
-
-    Attributes
-    ----------
-    fit : str
-        ``pad`` to a square with zeros, resize the ``shorter`` side, ``squash`` both sides, or
-        ``frame``: the frame of the shards, averaged by area.
-    resize_px : int
-        The square's, or the shorter side's, length after resizing.
-    crop_px : int
-        Side of the centre that is kept; the input is resized to it where a crop is larger.
-    interpolation : str
-        ``area``, ``bilinear``, ``bicubic`` or ``lanczos``.
-    stretch : bool
-        Grey levels are first spread from 0 to 255.
-    """
-
-    fit: str
-    resize_px: int
-    crop_px: int
-    interpolation: str
-    stretch: bool = False
-
-    @property
-    def shown(self) -> float:
-        """Share of the square's (or the shorter side's) length that the crop leaves."""
-        return min(1.0, self.crop_px / self.resize_px)
-
-    def told(self) -> str:
-        """Describe in a report."""
-        if self.fit == "frame":
-            return "padded to a square of 224 px, averaged by area"
-        what = {"pad": "padded to a square", "shorter": "shorter side", "squash": "squashed"}
-        crop = f", centre {self.crop_px}" if self.crop_px < self.resize_px else ""
-        return f"{what[self.fit]} {self.resize_px} px {self.interpolation}{crop}"
-
-
-FRAME = Geometry("frame", 224, 224, "area")
 
 
 @dataclass(frozen=True)

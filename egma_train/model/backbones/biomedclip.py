@@ -4,7 +4,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from egma_train.model.backbones.backbone import Backbone, Facts, Geometry, Rule, State, new_scale
+from egma_train.geometry import Geometry
+from egma_train.model.backbones.backbone import (
+    Backbone,
+    Facts,
+    Rule,
+    State,
+    new_scale,
+)
 from egma_train.model.backbones.clip import MEAN, STD
 from egma_train.model.backbones.naming import bert as bert_rules
 from egma_train.model.backbones.naming import timm_vit

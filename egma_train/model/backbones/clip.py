@@ -11,10 +11,10 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 
 from egma_train.errors import BadUsageError
+from egma_train.geometry import Geometry
 from egma_train.model.backbones.backbone import (
     Backbone,
     Facts,
-    Geometry,
     Rule,
     Source,
     State,

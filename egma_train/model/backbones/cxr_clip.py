@@ -5,7 +5,14 @@ from typing import Any
 
 from torch import Tensor
 
-from egma_train.model.backbones.backbone import Backbone, Facts, Geometry, Rule, State, new_scale
+from egma_train.geometry import Geometry
+from egma_train.model.backbones.backbone import (
+    Backbone,
+    Facts,
+    Rule,
+    State,
+    new_scale,
+)
 from egma_train.model.backbones.naming import bert as bert_rules
 from egma_train.model.backbones.naming import torchvision_resnet
 from egma_train.model.backbones.towers import (

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from egma_train.geometry import Geometry
 from egma_train.model.backbones.backbone import (
     Backbone,
     Facts,
-    Geometry,
     Rule,
     RuledTokenizer,
     State,

@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
+from egma_train.geometry import FRAME
 from egma_train.model.backbones.backbone import (
-    FRAME,
     Backbone,
     Facts,
     Rule,

@@ -20,10 +20,10 @@ from transformers import (
 )
 
 from egma_train.errors import BadUsageError
+from egma_train.geometry import Geometry
 from egma_train.model.backbones.backbone import (
     Backbone,
     Facts,
-    Geometry,
     Rule,
     Source,
     State,

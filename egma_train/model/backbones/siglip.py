@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from transformers import SiglipConfig, SiglipModel
 
 from egma_train.errors import BadUsageError
+from egma_train.geometry import Geometry
 from egma_train.model.backbones.backbone import (
     LOGIT_SCALE_BOUNDS,
     Backbone,
     Facts,
-    Geometry,
     Rule,
     RuledTokenizer,
     Source,
