@@ -17,7 +17,7 @@ import pytest
 import torch
 import torch.multiprocessing
 from click.testing import Result
-from conftest import PATIENCE_S, invoked
+from conftest import PATIENCE_S, egma_prep, invoked
 from safetensors.torch import load_file
 from transformers import get_cosine_schedule_with_warmup
 
@@ -335,6 +335,18 @@ def test_a_resume_of_what_is_not_there_lists_the_runs(done: tuple[Path, str], sh
 def test_a_complete_run_is_not_resumed(done: tuple[Path, str], shards: Path) -> None:
     result = egma_train(*command(shards, done[0].parent.parent, "tiny-egma-seed0")[2:])
     assert result.exit_code == 2 and "is complete" in result.output
+
+
+def test_shards_of_words_are_trained_on_as_those_of_sentences(
+    clean_out: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(clean_out, words := tmp_path / "words")
+    assert egma_prep("render-heatmaps", "--out", words, "--level", "word").exit_code == 0
+    result = egma_train("--shards", words, "--out", tmp_path, *SMALL, "--epochs", 1)
+    assert result.exit_code == 0, result.output
+    cache, whole = open_cache(words), open_cache(clean_out, tmp_path / "cache")
+    assert len(cache.has_grid) > 3 * len(whole.has_grid)
+    assert all(" " not in text for text in cache.texts(range(50)))
 
 
 # -- several processes -----------------------------------------------------------------------------
