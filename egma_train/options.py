@@ -87,6 +87,9 @@ class ModelOptions:
     """Let padding tokens enter a sentence's average, as the published code does."""
     norm_patches: bool = True
     """Take patches after the final layer norm; the published code takes them before."""
+    patch_grid: int = 7
+    """Patches in a row: 7 are the Swin's last stage; 14 or 28 are an earlier stage's, with a
+    projection of their own that starts untrained."""
     geometry: str = "frame"
     """Of foreign systems: the shards' ``frame``, as the published code feeds all of them, or each
     system's ``own`` preparation, the default where published weights are evaluated."""
@@ -113,6 +116,12 @@ class ModelOptions:
                 " name a state"
             )
         _check_swin(self)
+        grids = [7 * 2**i for i in range(len(self.swin_depths))]
+        if self.patch_grid not in grids:
+            raise BadUsageError(
+                f"model.patch_grid is {self.patch_grid}; a Swin of {len(grids)} stages has"
+                f" {', '.join(map(str, grids))}"
+            )
         reduction = self.patch_px * 2 ** (len(self.swin_depths) - 1)
         if self.image_px != 7 * reduction or 224 % self.image_px:
             raise BadUsageError(

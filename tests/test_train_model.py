@@ -80,6 +80,28 @@ def test_features_have_the_shapes_of_the_paper(model: EgmaModel, tokenizer: Any)
 
 
 @torch.no_grad()
+def test_patches_of_an_earlier_stage_are_its_last_blocks_by_a_projection_of_their_own() -> None:
+    options = replace(SMALL, patch_grid=14)
+    model = make_model(options)
+    seen: list[Any] = []
+    tower = model.vision_model.model
+    tower.encoder.layers[0].register_forward_hook(lambda _, given, __: seen.append(given[0]))
+    blocks = tower.encoder.layers[0].blocks
+    with torch.inference_mode():
+        patches, pooled = model.images(images(2))
+        state = seen[0]
+        for block in blocks:
+            made = block(state, (14, 14))
+            state = made[0] if isinstance(made, tuple) else made
+        torch.testing.assert_close(patches, model.vision_model.earlier_head(state))
+        same = make_model()
+        same.load_state_dict(model.state_dict(), strict=False)
+        torch.testing.assert_close(pooled, same.images(images(2))[1])
+    assert patches.shape[1] == 14**2 and model.facts.grid == 14
+    with pytest.raises(BadUsageError, match="a Swin of 2 stages has 7, 14"):
+        replace(SMALL, patch_grid=28)
+
+
 def test_padding_tokens_do_not_change_a_sentence(model: EgmaModel, tokenizer: Any) -> None:
     alone = tokenizer([TEXTS[1]], return_tensors="pt")
     padded = tokenizer(TEXTS, padding="max_length", max_length=40, return_tensors="pt")

@@ -42,6 +42,7 @@ _LARGEST_SWIN = {
     "window_size": 32,
     "mlp_ratio": 16,
 }
+_LAST_GRID = 7
 _MOST_STAGES, _MOST_BLOCKS = 6, 96
 _KNOWN = {
     BertConfig: {*_LARGEST_BERT, "hidden_act", "hidden_dropout_prob", "layer_norm_eps"}
@@ -71,11 +72,28 @@ class ImageTower(nn.Module):
         self.model = SwinModel(config, add_pooling_layer=False)
         self.projection_head = nn.Linear(config.hidden_size, options.projection, bias=False)
         self._norm_patches = options.norm_patches
+        self._earlier: list[Tensor] = []
+        self._takes_earlier = options.patch_grid != _LAST_GRID
+        if self._takes_earlier:
+            stage = len(config.depths) - (options.patch_grid // _LAST_GRID).bit_length()
+            self.earlier_head = nn.Linear(
+                config.embed_dim * 2**stage, options.projection, bias=False
+            )
+            # What a stage hands on is half as large already: its last block is asked.
+            stages: Any = self.model.encoder.layers
+            stages[stage].blocks[-1].register_forward_hook(self._keep)
+
+    def _keep(self, _: nn.Module, __: Any, made: Any) -> None:
+        self._earlier.append(made[0] if isinstance(made, tuple) else made)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Take ``[k, 3, h, w]`` to patches ``[k, n, d]`` and pooled ``[k, d]`` features."""
+        self._earlier.clear()
         seen = self.model(images, output_hidden_states=not self._norm_patches)
         normed = seen.last_hidden_state
+        if self._takes_earlier:
+            patches = self.earlier_head(self._earlier.pop())
+            return patches, self.projection_head(normed.mean(1))
         patches = normed if self._norm_patches else seen.hidden_states[-1]
         return self.projection_head(patches), self.projection_head(normed.mean(1))
 
@@ -127,7 +145,7 @@ class EgmaModel(Backbone):
         self.logit_scale = nn.Parameter(torch.tensor(LOGIT_SCALE))
         states = ", ".join(map(str, options.text_states))
         self.facts = Facts(
-            grid=7,
+            grid=options.patch_grid,
             image_px=options.image_px,
             mean=(options.image_mean,),
             std=(options.image_std,),
