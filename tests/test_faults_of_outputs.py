@@ -755,6 +755,9 @@ def test_no_code_pickles_a_file() -> None:
     root = Path(__file__).parent.parent
     for path in [*root.glob("egma_*/**/*.py")]:
         text = path.read_text()
+        if path.name == "tensor_files.py":  # all that it unpickles is inert: test_tensor_files.py
+            assert re.findall(r"pickle\.\w+", text) == ["pickle.Unpickler"]
+            continue
         assert not re.search(r"^\s*(import|from) (c?[Pp]ickle|joblib|dill|shelve)", text, re.M)
         assert "allow_pickle=True" not in text and "weights_only=False" not in text
         for call in re.findall(r"torch\.load\([^)]*\)", text):

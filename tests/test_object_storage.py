@@ -20,6 +20,7 @@ from click.testing import Result
 from conftest import PATIENCE_S
 from moto.core import set_initial_no_auth_action_count
 from moto.server import ThreadedMotoServer
+from tables import write_sealed
 
 from egma_prep import open_shards
 from egma_prep.etl import make_part as shards_module
@@ -185,6 +186,21 @@ def test_a_run_killed_in_the_middle_is_resumed_with_the_same_content(
     assert result.exit_code == 0, result.output
     assert contents(place(out)) == contents(clean_out)
     assert egma_prep("verify", "--out", out).exit_code == 0
+
+
+def test_a_run_killed_before_a_part_had_its_tables_is_finished(
+    data: str, done: str, clean_out: Path
+) -> None:
+    part = place(done) / "state" / "part-00001"
+    for path in part.iterdir():
+        path.unlink()
+    (part / "reading.json").write_text("{}")  # what a worker notes before it begins
+    (place(done) / "tables" / "readings.parquet").unlink()
+    run = place(done) / "run.json"
+    write_sealed(run, json.loads(run.read_text()) | {"outputs": {}, "status": "running"})
+    result = run_etl(data, done)
+    assert result.exit_code == 0, result.output
+    assert contents(place(done)) == contents(clean_out)
 
 
 def test_a_second_run_at_once_is_refused_and_says_who_is_at_work(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from benchmarks.study.phantoms import SENTENCES, Readings
 from egma_train.losses import clip_loss, egma_loss
-from egma_train.model.egma import LOGIT_SCALE, LOGIT_SCALE_BOUNDS
+from egma_train.model.backbones.backbone import LOGIT_SCALE, LOGIT_SCALE_BOUNDS
 from egma_train.options import LossOptions
 
 

@@ -52,8 +52,8 @@ def read_parquet(path: Path) -> pa.Table:
         return parquet.load(path)
     except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: a bomb
         reason = str(error).partition("\n")[0]
-        if is_of_a_store(error):  # that it cannot be read now is no damage
-            raise
+        if is_of_a_store(error) and not isinstance(error, FileNotFoundError):
+            raise  # that it cannot be read now is no damage
         if isinstance(error, PermissionError):
             raise unreadable(path, error) from None
         raise BadUsageError(f"{path} is damaged ({reason}); repeat: egma-prep run DATA") from None
