@@ -24,7 +24,14 @@ from egma_train.errors import BadUsageError, CannotWriteError, first_line, unkno
 from egma_train.model.backbones.backbone import Backbone
 from egma_train.model.egma import EgmaModel, new_configs
 from egma_train.model.tokenizer import make_tokenizer
-from egma_train.model.weights import RANDOM, Start, cached_hub_weights, load_model, load_start
+from egma_train.model.weights import (
+    RANDOM,
+    Start,
+    cached_hub_weights,
+    hash_of_sources,
+    load_model,
+    load_start,
+)
 from egma_train.options import PRESETS, Options, differences, options_of, with_changes
 from egma_train.processes import (
     ALONE,
@@ -278,6 +285,7 @@ def _begin(
         "status": "running",
         "preset": preset,
         "started_from": why,
+        "init": hash_of_sources(one for one in init if one != RANDOM),
         "options": asdict(options),
         "shards_fingerprint": cache.fingerprint,
         "processes": processes.world,
@@ -334,9 +342,28 @@ def _start(init: tuple[str, ...], options: Options, cache: ReadingCache) -> Star
 def _check_resumable(run: RunFolder, request: Request, cache: ReadingCache) -> None:
     """Look again now that the run is ours: another process may have finished it meanwhile."""
     _resumed_options(run, request)
+    check_start(run.record(), request.init, run.root)
     if run.record()["shards_fingerprint"] != cache.fingerprint:
         raise BadUsageError(
             f"the shards are not those that the run in {run.root} began with; --name starts another"
+        )
+
+
+def check_start(record: Mapping[str, Any], init: Sequence[str], run: Path) -> None:
+    """Refuse to go on with a run from other weights than it began with.
+
+    Raises
+    ------
+    BadUsageError
+        If `init` names others; earlier versions did not note them.
+    """
+    began = record.get("init")
+    if not init or began is None or RANDOM in init:
+        return
+    now = hash_of_sources(init)
+    if sorted(now.values()) != sorted(began.values()):
+        raise BadUsageError(
+            f"the run in {run} began from other weights ({', '.join(began)}); --name starts another"
         )
 
 

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 import torch
 from evaluation import egma_eval, write_dicom
 from published_systems import Published, write_wordpiece
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from test_train import egma_train
 from torch import Tensor
 
@@ -21,7 +22,8 @@ from egma_train.data.augment import draw
 from egma_train.data.cache import open_cache
 from egma_train.data.loading import BatchLoader, tokenized
 from egma_train.errors import BadUsageError
-from egma_train.evaluate.encoder import Encoder
+from egma_train.evaluate.encoder import Encoder, load_encoder
+from egma_train.model.backbones.clip import _heads
 from egma_train.model.weights import Start, load_start, open_model
 from egma_train.options import ModelOptions, options_of
 from egma_train.processes import ALONE
@@ -493,3 +495,189 @@ def test_a_system_is_trained_and_grounded_on_what_its_own_crop_leaves(
     for path in (tmp_path / "evaluation/grounding-gaze").glob("*.json"):
         told = json.loads(path.read_text())["protocol"]["geometry"]
         assert told == "padded to a square 256 px area, centre 224"
+
+
+# -- what stands beside weights --------------------------------------------------------------------
+
+
+def clip_of_heads(folder: Path, heads: int, eps: float) -> Any:
+    """Save a CLIPModel of other heads than of 64 and another epsilon, by transformers."""
+    from transformers import CLIPConfig, CLIPModel
+
+    torch.manual_seed(0)
+    rows = published.write_bpe(folder)
+    common = {"num_hidden_layers": 2, "num_attention_heads": heads, "layer_norm_eps": eps}
+    vision = {"hidden_size": 128, "intermediate_size": 256, "image_size": 64, "patch_size": 16}
+    text = {"hidden_size": 64, "intermediate_size": 128, "vocab_size": rows}
+    text |= {"bos_token_id": rows - 2, "eos_token_id": rows - 1}
+    config = CLIPConfig(vision_config=common | vision, text_config=common | text, projection_dim=24)
+    model = CLIPModel(config).eval()
+    model.save_pretrained(folder)
+    return model
+
+
+@torch.inference_mode()
+def test_heads_and_epsilon_are_those_of_a_folders_config(tmp_path: Path) -> None:
+    model = clip_of_heads(tmp_path, heads=4, eps=1e-2)
+    start = load_start([str(tmp_path)], ModelOptions())
+    pixels, (ids, mask) = pixels_of(start), tokens_of(start)
+    images = model.vision_model(pixel_values=pixels).pooler_output
+    texts = model.text_model(input_ids=ids, attention_mask=mask).pooler_output
+    made = start.model.eval()(pixels, ids, mask)
+    torch.testing.assert_close(made.images, model.visual_projection(images), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(made.whole_texts, model.text_projection(texts), atol=1e-5, rtol=1e-4)
+
+
+def test_open_clips_wide_towers_have_16_heads_and_odd_widths_are_refused() -> None:
+    assert [_heads("vision", width, {}) for width in (768, 1024, 1280, 1408, 1664)] == [
+        12, 16, 16, 16, 16,
+    ]  # fmt: skip
+    assert _heads("text", 1280, {}) == 20
+    assert _heads("vision", 896, {"head_width": 64}) == 14
+    with pytest.raises(BadUsageError, match="has heads that no file here tells"):
+        _heads("vision", 1000, {})
+
+
+def test_a_siglip_whose_pixels_are_no_multiple_of_its_patches_keeps_them(tmp_path: Path) -> None:
+    published.siglip(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["vision_config"]["image_size"] = 70  # 8 patches of 8, and 6 pixels more
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    facts = load_start([str(tmp_path)], ModelOptions(geometry="own")).model.facts
+    assert (facts.image_px, facts.grid) == (70, 8)
+    assert facts.geometry.told() == "squashed 70 px bilinear"
+    config["vision_config"]["image_size"] = 80
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BadUsageError, match=r"80 px, of which 100 patches .* the weights have 64"):
+        load_start([str(tmp_path)], ModelOptions())
+
+
+def test_an_activation_that_nothing_tells_is_said(
+    systems: dict[str, Published], tmp_path: Path
+) -> None:
+    laion = systems["open_clip's LAION"]
+    for place in (laion.place, laion.place.parent):  # the file, or its folder without a JSON
+        encoder = load_encoder(f"clip={place}")
+        assert encoder.told()["system"]["activation"] == "gelu" and not encoder.cautions
+    shutil.copytree(laion.place.parent, tmp_path / "x")
+    (tmp_path / "x/open_clip_pytorch_model.bin").rename(tmp_path / "x/weights.bin")
+    encoder = load_encoder(f"clip={tmp_path / 'x'}")
+    assert encoder.told()["system"]["activation"] == "quick_gelu"
+    assert any("no file says which activation" in one for one in encoder.cautions)
+    (tmp_path / "x/open_clip_config.json").write_text('{"model_cfg": {"quick_gelu": false}}')
+    assert load_encoder(f"clip={tmp_path / 'x'}").told()["system"]["activation"] == "gelu"
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("open_clip's LAION", "visual.transformer.resblocks.0.ls_1.gamma"),
+        ("BiomedCLIP", "visual.trunk.blocks.0.ls1.gamma"),
+        ("CXR-CLIP with a ResNet", "image_encoder.resnet.layer3.0.se.weight"),
+    ],
+)
+def test_weights_that_a_tower_has_no_place_for_are_refused(
+    systems: dict[str, Published], tmp_path: Path, name: str, key: str
+) -> None:
+    place = systems[name].place
+    shutil.copytree(place if place.is_dir() else place.parent, tmp_path / "x")
+    file = tmp_path / "x" / ("" if place.is_dir() else place.name)
+    file = next((tmp_path / "x").glob("*.bin")) if file.is_dir() else file
+    torch.save(systems[name].state | {key: torch.zeros(3)}, file)
+    with pytest.raises(BadUsageError, match=rf"no place in the tower, such as {key}"):
+        load_start([f"{systems[name].family}={file}"], ModelOptions())
+
+
+def test_weights_in_pieces_are_put_together(systems: dict[str, Published], tmp_path: Path) -> None:
+    shutil.copytree(systems["SigLIP"].place, tmp_path / "x")
+    state = load_file(tmp_path / "x/model.safetensors")
+    (tmp_path / "x/model.safetensors").unlink()
+    names = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    home = {key: names[i % 2] for i, key in enumerate(state)}
+    for name in names:
+        save_file({k: v for k, v in state.items() if home[k] == name}, tmp_path / "x" / name)
+    (tmp_path / "x/model.safetensors.index.json").write_text(json.dumps({"weight_map": home}))
+    (report,) = load_start([str(tmp_path / "x")], ModelOptions()).reports
+    assert report.missing == report.unexpected == []
+    (tmp_path / "x" / names[0]).unlink()
+    with pytest.raises(BadUsageError, match=f"names {names[0]}, which is not there"):
+        load_start([str(tmp_path / "x")], ModelOptions())
+
+
+def test_a_preprocessor_that_makes_other_pictures_than_the_tower_sees_is_refused(
+    systems: dict[str, Published], tmp_path: Path
+) -> None:
+    shutil.copytree(systems["VisionTextDualEncoderModel"].place, tmp_path / "x")
+    path = tmp_path / "x/preprocessor_config.json"
+    told = json.loads(path.read_text())
+    for change, said in (
+        ({"crop_size": {"height": 256, "width": 256}}, "makes pictures of 256 px, .* sees 224"),
+        ({"image_std": [0.2, 0, 0.2]}, r"image_std \[0.2, 0, 0.2\]"),
+    ):
+        path.write_text(json.dumps(told | change))
+        with pytest.raises(BadUsageError, match=said):
+            load_start([str(tmp_path / "x")], ModelOptions())
+
+
+@pytest.mark.parametrize("statistic", [False, True], ids=["a weight", "a running variance"])
+def test_weights_that_are_not_finite_start_no_training(
+    systems: dict[str, Published], tmp_path: Path, statistic: bool
+) -> None:
+    system = systems["CXR-CLIP with a ResNet"]
+    write_wordpiece(tmp_path)
+    key = "image_encoder.resnet.bn1.running_var" if statistic else "text_projection.projection.bias"
+    state = system.state | {key: torch.full_like(system.state[key], torch.inf)}
+    torch.save({"model": state}, tmp_path / "x.tar")
+    with pytest.raises(BadUsageError, match="has NaN or infinite weights"):
+        load_start([f"cxr-clip={tmp_path / 'x.tar'}"], ModelOptions())
+
+
+def test_a_file_of_no_known_system_and_an_empty_place_are_told(tmp_path: Path) -> None:
+    torch.save({"backbone.a": torch.zeros(2)}, tmp_path / "x.pt")
+    with pytest.raises(BadUsageError, match=r"no system that is known here .* backbone\.a"):
+        load_start([str(tmp_path / "x.pt")], ModelOptions())
+    with pytest.raises(BadUsageError, match="--init clip=: no such folder"):
+        load_start(["clip="], ModelOptions())
+
+
+def test_a_run_goes_on_from_the_weights_that_it_began_with_alone(
+    systems: dict[str, Published], shards: Path, tmp_path: Path
+) -> None:
+    write_siim(tmp_path / "data")
+    first, other = (systems[name].place for name in ("OpenAI's archive", "open_clip's LAION"))
+    call = ("continue", "--shards", shards, "--out", tmp_path / "out", "--data", tmp_path / "data")
+    small = ("--set", "train.epochs=1", "--set", "train.batch_size=8")
+    assert egma_eval(*call, *small, f"clip={first}").exit_code == 0
+    result = egma_eval(*call, *small, f"clip={other}")
+    assert result.exit_code == 2 and "began from other weights" in result.stderr
+    more = ("--set", "train.epochs=2", "--set", "train.batch_size=8")
+    result = egma_eval(*call, *more, f"clip={first}")
+    assert result.exit_code == 2 and "was begun otherwise: train.epochs" in result.stderr
+    record = tmp_path / "out/runs/continued-clip-seed0/run.json"
+    told = json.loads(record.read_text())
+    record.write_text(json.dumps(told | {"status": "running"}))
+    resume = ("--name", "continued-clip-seed0", "--resume", "--init", f"clip={other}")
+    result = egma_train("--shards", shards, "--out", tmp_path / "out", *resume)
+    assert result.exit_code == 2 and "began from other weights" in result.stderr
+
+
+def test_reports_keep_what_became_of_every_key(
+    systems: dict[str, Published], tmp_path: Path
+) -> None:
+    encoder = load_encoder(f"gloria={systems['GLoRIA of Lightning 1.1'].place}")
+    keys = encoder.told()["keys"]
+    assert re.search(r"\d+ loaded, 1 missing, 0 unexpected, 3 left out", keys[0])
+    assert encoder.said()[0] == keys[0]
+    assert any("omegaconf" in line for line in keys)
+    assert any("pooler.dense.bias (the pooler is not used)" in line for line in keys)
+
+
+def test_cxr_berts_own_folder_is_a_text_tower_whatever_image_tower_lies_in_it(
+    systems: dict[str, Published], tmp_path: Path
+) -> None:
+    vision, text = published.two_folders(tmp_path, "dinov2", "bert")
+    image_file = systems["BioViL"].place / "biovil_image_resnet50_proj_size_128.pt"
+    shutil.copy(image_file, text / image_file.name)
+    options = ModelOptions(projection=24, max_tokens=40)
+    (report,) = load_start([f"vision={vision}", f"text={text}"], options).reports
+    assert report.unexpected == []

@@ -10,6 +10,7 @@ import published_systems as published
 import pytest
 import torch
 from evaluation import egma_eval, save_tiny_model
+from PIL import Image
 
 from egma_train.evaluate.encoder import Encoder, load_encoder
 
@@ -54,9 +55,10 @@ def test_onnx_gives_the_same_similarities(name: str, tmp_path: Path) -> None:
         TEXTS, padding=True, truncation=True, max_length=most, return_tensors="np"
     )
     given = {one: tokens[one].astype(np.int64) for one in ("input_ids", "attention_mask")}
-    (texts,) = onnxruntime.InferenceSession(place / "texts.onnx").run(None, given)
+    texts, sentences = onnxruntime.InferenceSession(place / "texts.onnx").run(None, given)
     made = encoder.scale * pooled @ texts.T
     np.testing.assert_allclose(made, own_similarities(encoder, frames), atol=2e-3)
+    np.testing.assert_allclose(sentences, encoder.sentences(TEXTS).numpy(), atol=1e-5)
     by_us = encoder.images(frames)[1].numpy()
     np.testing.assert_allclose(patches, by_us, atol=1e-4)
 
@@ -96,3 +98,27 @@ def test_a_system_without_a_class_of_transformers_is_told_in_one_line(tmp_path: 
     (tmp_path / "x").mkdir()
     result = egma_eval("export", "--to", "onnx", f"gloria={place}", tmp_path / "x")
     assert result.exit_code == 2 and "is there already" in result.stderr
+
+
+def test_what_was_exported_keeps_its_preparation(tmp_path: Path) -> None:
+    chexzero = f"chexzero={published.chexzero(tmp_path / 'chexzero').place}"
+    place = exported("hugging-face", chexzero, tmp_path)
+    (first, again) = (load_encoder(one) for one in (chexzero, f"clip={place}"))
+    assert again.preparation == first.preparation
+    assert again.model.facts.mean == pytest.approx(first.model.facts.mean * 3)
+    frames = np.random.default_rng(0).integers(0, 255, (2, 64, 64), np.uint8)
+    torch.testing.assert_close(again.images(frames)[0], first.images(frames)[0])
+
+
+@pytest.mark.parametrize("name", ["clip", "siglip", "dual-encoder"])
+def test_transformers_prepares_wide_pictures_to_the_models_square(
+    name: str, tmp_path: Path
+) -> None:
+    from transformers import AutoImageProcessor
+
+    place = exported("hugging-face", f"{name}={MODELS[name](tmp_path / name).place}", tmp_path)
+    processor = AutoImageProcessor.from_pretrained(place)
+    grey = Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 60), np.uint8))
+    made = processor(images=grey.convert("RGB"), return_tensors="pt")["pixel_values"]
+    px = load_encoder(str(place)).model.facts.image_px
+    assert made.shape == (1, 3, px, px)

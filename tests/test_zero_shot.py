@@ -444,3 +444,25 @@ def test_vectors_of_another_program_are_measured_as_a_model_is(
     (folder / "texts.parquet").write_bytes(b"cut")
     result = egma_eval(*call, "--out", tmp_path, f"vectors={folder}")
     assert result.exit_code == 2 and "texts.parquet holds no vectors" in result.stderr
+
+
+@pytest.mark.parametrize("scale", ["-5", "nan", "inf", "0"])
+def test_vectors_of_an_impossible_scale_or_without_an_id_are_refused(
+    tmp_path: Path, scale: str
+) -> None:
+    rows = {"id": ["a", "b"], "vector": [[1.0, 0.0], [0.0, 1.0]]}
+    texts = {"text": ["a", "b"], "vector": rows["vector"]}
+    pq.write_table(pa.table(texts), tmp_path / "texts.parquet")
+    table = pa.table(rows).replace_schema_metadata({"egma.logit_scale": scale})
+    pq.write_table(table, tmp_path / "images.parquet")
+    with pytest.raises(BadUsageError, match="logit_scale is"):
+        load_encoder(f"vectors={tmp_path}")
+    pq.write_table(pa.table(rows | {"id": ["a", None]}), tmp_path / "images.parquet")
+    with pytest.raises(BadUsageError, match="a blank id"):
+        load_encoder(f"vectors={tmp_path}")
+    pq.write_table(pa.table(rows), tmp_path / "images.parquet")
+    encoder = load_encoder(f"vectors={tmp_path}")
+    assert encoder.scale == pytest.approx(1 / 0.07) and "1/0.07 is taken" in encoder.cautions[0]
+    for ask in (lambda: encoder.sentences(["a"]), lambda: encoder.grid):
+        with pytest.raises(BadUsageError, match="vectors have no patches"):
+            ask()

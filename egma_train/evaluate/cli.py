@@ -270,8 +270,8 @@ def embed(
     panels = []
     for checkpoint in checkpoints:
         encoder = load_encoder(checkpoint, changes)
-        for caution in encoder.cautions:
-            tell(f"{encoder.name}: {caution}")
+        for line in encoder.said():
+            tell(f"{encoder.name}: {line}")
         seen = of_each(listed, paths, encoder, batch_size, lambda one: one.pooled)
         stem = f"{encoder.name}-{short_hash(encoder.sha256, seen.report['evaluated'])}"
         folder = out / "evaluation" / f"embed-{task}"
@@ -465,8 +465,8 @@ def _measure(
     reports: list[dict[str, Any]] = []
     for checkpoint in checkpoints:
         encoder = load_encoder(checkpoint, changes)
-        for caution in encoder.cautions:
-            tell(f"{encoder.name}: {caution}")
+        for line in encoder.said():
+            tell(f"{encoder.name}: {line}")
         report = measure(encoder=encoder, **given) | {"checkpoint": encoder.told()}
         if reports and (to_first := difference(reports[0], report)):
             report["difference"] = to_first

@@ -23,9 +23,8 @@ from egma_train.launch import usable_device
 from egma_train.model.backbones.backbone import Backbone
 from egma_train.model.backbones.registry import NAMES
 from egma_train.model.egma import EgmaModel, is_own_model
-from egma_train.model.key_names import as_on_disk
 from egma_train.model.published import files_of
-from egma_train.model.weights import folder_of_own, load_model, load_start
+from egma_train.model.weights import check_finite, folder_of_own, load_model, load_start
 from egma_train.options import MEDCLIP_TEXT, ModelOptions, Options, with_changes
 
 _BATCHES_AHEAD = 2
@@ -49,6 +48,8 @@ class Encoder:
         What to know of the weights before believing figures.
     container : str
         What the weights were read from.
+    keys : tuple of str
+        What became of a foreign checkpoint's keys, in words.
     """
 
     name: str
@@ -59,6 +60,12 @@ class Encoder:
     facts: dict[str, Any] = field(default_factory=dict)
     cautions: tuple[str, ...] = ()
     container: str = "safetensors"
+    keys: tuple[str, ...] = ()
+
+    def said(self) -> list[str]:
+        """Tell how many keys were taken, what lacks or is unknown, and what to be wary of."""
+        odd = [one for one in self.keys[1:] if one.startswith(("  missing", "  unexpected"))]
+        return [*self.keys[:1], *odd, *self.cautions]
 
     @property
     def preparation(self) -> tuple[Geometry, int]:
@@ -95,6 +102,7 @@ class Encoder:
             **self.model.facts.told(),
         }
         own = {"name": self.name, "sha256": self.sha256, "system": system}
+        own |= {"keys": list(self.keys)} if self.keys else {}
         return {**own, **self.facts, **cautions}
 
     @torch.inference_mode()
@@ -241,6 +249,7 @@ def load_encoder(
         raise BadUsageError(f"{named} brings its own options; leave out --set model.*")
     medclip = MEDCLIP_TEXT if given == _MEDCLIP else {}
     cautions: list[str] = []
+    keys: list[str] = []
     container = "safetensors"
     if is_own_model(place):
         model, tokenizer = load_model(place)
@@ -259,14 +268,15 @@ def load_encoder(
         for report in start.reports:
             replace(report, part=str(named)).check_complete()
             cautions += report.cautions()
-    for name, weights in model.named_parameters():
-        if not bool(weights.isfinite().all()):
-            raise BadUsageError(f"{named}: {as_on_disk(name)} has NaN or infinite weights")
+            keys += report.lines()
+    check_finite(model, named)
     used = usable_device(options.execution.device)
     model.eval().to(used)
     digest = model_hash(checkpoint, changes)
     name, facts = checkpoint_name(checkpoint), _facts(checkpoint)
-    return Encoder(name, digest, model, tokenizer, used, facts, tuple(cautions), container)
+    return Encoder(
+        name, digest, model, tokenizer, used, facts, tuple(cautions), container, tuple(keys)
+    )
 
 
 def model_hash(checkpoint: Path, changes: Mapping[str, Any]) -> str:
@@ -371,7 +381,9 @@ def _facts(checkpoint: Path) -> dict[str, Any]:
     checkpoint = Path(checkpoint)
     named, given = _told_apart(checkpoint)
     if given == _MEDCLIP:
-        return {"objective": "untrained", "text": "as MedCLIP"}
+        return {"objective": "untrained", "text": "as MedCLIP", "file": named.name}
+    if given:
+        return {"file": named.name}
     place = _model_folder(named)
     try:
         record = json.loads((place.parent / "run.json").read_text())

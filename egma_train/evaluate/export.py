@@ -3,6 +3,7 @@
 import json
 import warnings
 from collections.abc import Callable
+from inspect import getsource
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from egma_train.data.shards import FRAME_PX
 from egma_train.errors import BadUsageError, unknown_name
 from egma_train.evaluate.encoder import Encoder
 from egma_train.model.backbones.clip import Clip
+from egma_train.model.backbones.gloria import Gloria, clean
 from egma_train.model.backbones.pair import DualEncoder, Folders
+from egma_train.model.backbones.preprocessor import described
 from egma_train.model.backbones.siglip import Siglip
 from egma_train.storage.atomic import whole_folder, write_whole
 
@@ -40,16 +43,17 @@ class _Images(nn.Module):
 
 
 class _Texts(nn.Module):
-    """Tokens ``[t, l]`` to unit features ``[t, d]``."""
+    """Tokens ``[t, l]`` to unit features ``[t, d]`` for pooled images, and those for patches."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.model = encoder.model
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         # A sum of nothing keeps the mask an input of models that read padding too.
-        own = self.model.texts(input_ids, attention_mask) + 0 * attention_mask.sum()
-        return F.normalize(own, dim=-1)
+        whole = self.model.texts(input_ids, attention_mask) + 0 * attention_mask.sum()
+        own = self.model.sentences(input_ids, attention_mask)
+        return F.normalize(whole, dim=-1), F.normalize(own, dim=-1)
 
 
 def export_model(encoder: Encoder, kind: str, place: Path) -> Path:
@@ -96,12 +100,18 @@ def _to_onnx(encoder: Encoder, folder: Path) -> str:
     texts = (tokens["input_ids"], tokens["attention_mask"])
     frames = torch.arange(2 * px * px).reshape(2, px, px).to(torch.uint8)
     free = {"frames": {0: "b"}, "pooled": {0: "b"}, "patches": {0: "b"}, "texts": {0: "t"}}
+    free["sentences"] = {0: "t"}
     free |= {name: {0: "t", 1: "l"} for name in ("input_ids", "attention_mask")}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for module, given, names, made in (
             (_Images(encoder), (frames,), ["frames"], ["pooled", "patches"]),
-            (_Texts(encoder), texts, ["input_ids", "attention_mask"], ["texts"]),
+            (
+                _Texts(encoder),
+                texts,
+                ["input_ids", "attention_mask"],
+                ["texts", "sentences"],
+            ),
         ):
             path = folder / f"{'images' if made[0] == 'pooled' else 'texts'}.onnx"
             torch.onnx.export(
@@ -109,18 +119,21 @@ def _to_onnx(encoder: Encoder, folder: Path) -> str:
                 dynamic_axes={name: free[name] for name in (*names, *made)},
                 opset_version=_OPSET, dynamo=False,
             )  # fmt: skip
+    cleaning = f"import re\n\n{getsource(clean)}\n" if isinstance(encoder.model, Gloria) else ""
+    query = 'clean("no pneumonia")' if cleaning else '"no pneumonia"'
     return f"""\
-import numpy as np, onnxruntime
+{cleaning}import numpy as np, onnxruntime
 from transformers import AutoTokenizer
 
 frames = np.zeros((1, {px}, {px}), np.uint8)  # grey; {encoder.preparation[0].told()}
 images = onnxruntime.InferenceSession("images.onnx").run(None, {{"frames": frames}})
 pooled, patches = images  # (1, d), (1, {encoder.grid}**2, d), of length 1
 tokens = AutoTokenizer.from_pretrained(".")(
-    ["no pneumonia"], {_padding(encoder)}, return_tensors="np")
+    [{query}], {_padding(encoder)}, return_tensors="np")
 given = {{name: tokens[name].astype(np.int64) for name in ("input_ids", "attention_mask")}}
-(texts,) = onnxruntime.InferenceSession("texts.onnx").run(None, given)
-print({encoder.scale:.4f} * pooled @ texts.T)"""
+texts, sentences = onnxruntime.InferenceSession("texts.onnx").run(None, given)
+print({encoder.scale:.4f} * pooled @ texts.T)  # images and texts
+print(patches @ sentences.T)  # where each is said of"""
 
 
 def _padding(encoder: Encoder) -> str:
@@ -161,12 +174,9 @@ def _to_hugging_face(encoder: Encoder, folder: Path) -> str:
     whole = {key: one.detach().cpu().contiguous().clone() for key, one in state.items()}
     save_file(whole, folder / "model.safetensors", metadata={"format": "pt"})
     geometry, side = encoder.preparation
-    crop = {"do_center_crop": geometry.crop_px < geometry.resize_px, "crop_size": side}
-    size = {"height": geometry.resize_px, "width": geometry.resize_px}
-    edge = {"shortest_edge": geometry.resize_px} if geometry.fit == "shorter" else size
-    mean, std = (list(one) * (3 // len(one)) for one in (model.facts.mean, model.facts.std))
-    resample = {"bilinear": 2, "bicubic": 3, "lanczos": 1}.get(geometry.interpolation, 2)
-    told = {"image_mean": mean, "image_std": std, "size": edge, "resample": resample, **crop}
+    kinds = {"CLIPModel": "CLIPImageProcessor", "SiglipModel": "SiglipImageProcessor"}
+    kind = kinds.get(name, "CLIPImageProcessor")
+    told = described(geometry, side, model.facts.mean, model.facts.std, kind)
     (folder / "preprocessor_config.json").write_text(json.dumps(told, indent=1) + "\n")
     return f"""\
 import torch

@@ -100,8 +100,8 @@ def run_tests(
             if report is None:
                 say(f"{checkpoint_name(place)}: {name}")
                 encoder = load_encoder(place, changes)
-                for caution in encoder.cautions:
-                    say(f"{checkpoint_name(place)}: {caution}")
+                for line in encoder.said():
+                    say(f"{checkpoint_name(place)}: {line}")
                 report = measure(encoder, seed=seed, batch_size=batch_size)
                 report |= {"checkpoint": encoder.told(), "key": own, "test": name}
                 write_report(folder, report)
@@ -196,6 +196,7 @@ def differences(reports: Sequence[Report]) -> Iterator[tuple[str, Rows]]:
     """Lay out what each model has over the first, test by test, on the images that both have."""
     rows = [["Test", "Model", "Images", "Figure", "Difference", "p"]]
     baselines: dict[str, Report] = {}
+    labels = _labels(reports)
     for report in reports:
         baseline = baselines.setdefault(report["test"], report)
         made = None if baseline is report else difference(baseline, report)
@@ -203,7 +204,7 @@ def differences(reports: Sequence[Report]) -> Iterator[tuple[str, Rows]]:
             value, low, high = (100 * figure[part] for part in ("value", "low", "high"))
             known = low == low  # there is no interval of very few patients
             cell = f"{value:+.2f} " + (f"[{low:.2f}, {high:.2f}]" if known else "(too few)")
-            name, shared = report["checkpoint"]["name"], str(made["rows"] if made else 0)
+            name, shared = labels[report["checkpoint"]["sha256"]], str(made["rows"] if made else 0)
             rows.append([report["test"], name, shared, metric, cell, f"{figure['p']:.3g}"])
     if len(rows) > 1:
         first = next(iter(baselines.values()))["checkpoint"]["name"]
@@ -262,7 +263,7 @@ def _labels(reports: Iterable[Report]) -> dict[str, str]:
         recipes, seeds = ({told.get(part) for told in those} for part in ("recipe", "seed"))
         repeated = len(seeds) == len(those) and len(recipes) == 1
         for told in those:
-            own = f"{label} ({told['name']}, {told['sha256'][:8]})"
+            own = f"{label} ({told.get('file', told['name'])}, {told['sha256'][:8]})"
             labels[told["sha256"]] = label if repeated else own
     return labels
 

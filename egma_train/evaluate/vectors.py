@@ -1,6 +1,7 @@
 """Features of a system that nobody wrote a backbone for, read from tables instead of computed."""
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,21 @@ class VectorEncoder(Encoder):
         found = torch.from_numpy(np.stack([known[text] for text in texts]))
         return self._unit(found) if unit else found
 
+    def sentences(self, texts: Sequence[str]) -> Tensor:
+        """Refuse what asks for patches.
+
+        Raises
+        ------
+        BadUsageError
+            Always.
+        """
+        raise BadUsageError(f"{self.name}: vectors have no patches; take --score pooled")
+
+    @property
+    def grid(self) -> int:
+        """Refuse what asks for patches."""
+        raise BadUsageError(f"{self.name}: vectors have no patches, so they point nowhere")
+
     def each(
         self,
         ids: Sequence[str],
@@ -109,7 +125,11 @@ def _read(path: Path, key: str) -> tuple[dict[str, NDArray[np.float32]], float]:
         names = [str(one) for one in table[key].to_pylist()]
         vectors = [np.asarray(one, np.float32) for one in table["vector"].to_pylist()]
         stored = (table.schema.metadata or {}).get(_SCALE.encode())
-        scale = float(stored) if stored else 0.0
+        scale = float(stored) if stored is not None else 0.0
+        if stored is not None and not 0 < scale < math.inf:
+            raise ValueError(f"{_SCALE} is {scale}, and has to be above 0")
+        if table[key].null_count:
+            raise ValueError(f"a blank {key}")
     except Exception as error:  # pyarrow has its own for what is damaged or no column
         raise BadUsageError(
             f"{path} holds no vectors ({first_line(error)}); it needs the columns {key} and vector"

@@ -11,7 +11,9 @@ from egma_train.model.key_names import BUFFERS, as_on_disk
 
 SCALE = "logit_scale"
 _MOST_MISSING = 0.02
-_OF_A_TOWER = re.compile(r"(^|\.)(embeddings|encoder|layernorm)\.")
+_OF_A_TOWER = re.compile(
+    r"(^|\.)(embeddings|encoder|layernorm|resblocks|blocks|layer[1-4]|trunk|norm_pre|fc_norm)\."
+)
 """Of its features; a classifier or another head is not."""
 
 

@@ -1,5 +1,6 @@
 """From a published system's file or folder to a model, with a report on every key."""
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,7 +12,7 @@ from transformers import PreTrainedModel, ResNetConfig
 
 from egma_train.errors import BadUsageError, first_line
 from egma_train.geometry import Geometry
-from egma_train.model.backbones.backbone import WEIGHTS, Backbone, Source
+from egma_train.model.backbones.backbone import MOST_JSON_BYTES, WEIGHTS, Backbone, Source
 from egma_train.model.backbones.naming import Renamed, canonical, renamed
 from egma_train.model.backbones.pair import Folders
 from egma_train.model.backbones.registry import FAMILIES, prefix_of
@@ -19,6 +20,7 @@ from egma_train.model.key_names import BUFFERS
 from egma_train.model.key_report import KeyReport, share_of
 from egma_train.model.tensor_files import TensorFile, read_tensors
 from egma_train.options import ModelOptions
+from egma_train.storage.ordinary import read_ordinary
 
 _NAMES = (
     "model.safetensors", "pytorch_model.bin",
@@ -38,8 +40,13 @@ class Opened(NamedTuple):
     report: KeyReport
 
 
-def files_of(place: Path) -> list[Path]:
+def files_of(place: Path, *, image_apart: bool = True) -> list[Path]:
     """List the files that hold a system's weights.
+
+    Parameters
+    ----------
+    image_apart : bool
+        Take an image tower that lies in a file of its own too, as BioViL's.
 
     Raises
     ------
@@ -49,11 +56,12 @@ def files_of(place: Path) -> list[Path]:
     if place.is_file():
         return [place]
     named = [place / name for name in _NAMES if (place / name).is_file()][:1]
+    named = named or _in_pieces(place)
     beside = [path for pattern in _BESIDE for path in sorted(place.glob(pattern))]
     if len(beside) > 1:
         raise BadUsageError(f"{place} holds {beside[0].name} and {beside[1].name}; keep one")
     if named:
-        return [*beside, *named]
+        return [*(beside if image_apart else ()), *named]
     others = sorted(one for one in place.glob("*") if one.suffix in _SUFFIXES and one.is_file())
     if len(others) != 1:
         found = ", ".join(one.name for one in others) or "none"
@@ -61,9 +69,25 @@ def files_of(place: Path) -> list[Path]:
     return others
 
 
-def read_place(place: Path) -> TensorFile:
-    """Read a system's weights, of one file or two."""
-    parts = [read_tensors(path) for path in files_of(place)]
+def _in_pieces(folder: Path) -> list[Path]:
+    """List the files that an index of transformers names."""
+    for name in _NAMES[:2]:
+        path = folder / f"{name}.index.json"
+        if path.is_file():
+            try:
+                told = json.loads(read_ordinary(path, MOST_JSON_BYTES))["weight_map"]
+                pieces = [folder / Path(str(one)).name for one in sorted(set(told.values()))]
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                raise BadUsageError(f"{path} is damaged ({first_line(error)})") from None
+            if lacking := [one for one in pieces if not one.is_file()]:
+                raise BadUsageError(f"{path} names {lacking[0].name}, which is not there")
+            return pieces
+    return []
+
+
+def read_place(place: Path, *, image_apart: bool = True) -> TensorFile:
+    """Read a system's weights, of one file or several."""
+    parts = [read_tensors(path) for path in files_of(place, image_apart=image_apart)]
     state = {name: one for part in parts for name, one in part.state.items()}
     inert = sorted({name for part in parts for name in part.inert})
     return TensorFile(state, " and ".join(dict.fromkeys(part.container for part in parts)), inert)
@@ -88,7 +112,7 @@ def open_published(
     """
     prefix = prefix_of(family, read.state)
     bare = {name.removeprefix(prefix or ""): one.float() for name, one in read.state.items()}
-    source = Source(place, read.container, options)
+    source = Source(place, files_of(place)[-1], read.container, options)
     with told_of(place):
         named = renamed(bare, family.rules)
         details = family.details_of(source, named.tensors)
@@ -107,8 +131,8 @@ def open_folders(vision: Path, text: Path, options: ModelOptions) -> Opened:
     sources, inert = [], set[str]()
     state: dict[str, Any] = {}
     for tower, place in (("vision", vision), ("text", text)):
-        read = read_place(place)
-        sources.append(Source(place, read.container, options))
+        read = read_place(place, image_apart=False)
+        sources.append(Source(place, place, read.container, options))
         state |= {f"{tower}.{name}": one.float() for name, one in read.state.items()}
         inert |= set(read.inert)
     both = f"vision={vision}, text={text}"
@@ -162,7 +186,7 @@ def _filled(
         [*named.unexpected, *strange],
         [*named.left_out],
         *max(shares),
-        note=_cut(sketch),
+        note="; ".join(filter(None, (*sketch.cautions, _cut(sketch)))),
         loaded=len(kept),
         reasons=named.left_out,
         of=family.family,

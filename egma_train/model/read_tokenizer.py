@@ -28,11 +28,15 @@ def read_tokenizer(text: str | None, whole: Path | None, hub_name: str) -> Any:
     """
     folder = whole.parent if whole and whole.is_file() else whole
     own = folder and any((folder / name).is_file() for name in _FILES)
+    if whole and not own and whole.is_symlink():
+        folder = whole.resolve().parent if whole.is_file() else folder
+        own = folder and any((folder / name).is_file() for name in _FILES)
     if text is None and folder and not own and (folder / _BPE).is_file():
         return _of_openai(folder / _BPE)
     place = text or (str(folder) if own else hub_name)
     # CXR-BERT's has code of its own, and is BERT's; SigLIP's asks for another package.
-    others = {"vocab.txt": BertTokenizer, "tokenizer.json": PreTrainedTokenizerFast}
+    others: dict[str, Any] = {"vocab.txt": BertTokenizer}
+    others |= {"tokenizer.json": PreTrainedTokenizerFast} if "siglip" in hub_name else {}
     kinds: list[Any] = [
         AutoTokenizer,
         *(kind for name, kind in others.items() if _is_in(place, name)),

@@ -4,6 +4,7 @@ Every key that is missing, unexpected or left out is reported; a tower of which 
 missing or that has more than is read is refused.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable
@@ -25,7 +26,7 @@ from egma_train.model.backbones.backbone import (
     State,
 )
 from egma_train.model.backbones.pair import TEXT, VISION
-from egma_train.model.backbones.registry import NAMES, family_named, family_of
+from egma_train.model.backbones.registry import FAMILIES, NAMES, family_named, family_of
 from egma_train.model.egma import (
     EgmaModel,
     TowerError,
@@ -34,9 +35,10 @@ from egma_train.model.egma import (
     new_configs,
     plain_config,
 )
-from egma_train.model.key_names import BUFFERS, as_in_model
+from egma_train.model.key_names import BUFFERS, as_in_model, as_on_disk
 from egma_train.model.key_report import SCALE, KeyReport, share_of
 from egma_train.model.published import (
+    files_of,
     open_folders,
     open_published,
     open_saved,
@@ -60,6 +62,7 @@ _LEFT_OUT = re.compile(
     r"|\.pooler\.|^text_model\.model\.cls\.|num_batches_tracked$"
     r"|\bembeddings\.mask_token$"  # of Swin's own pre-training
 )
+_TOWERS_OF_EGMA = ("vision_model.", "text_model.")
 _TOWER = re.compile(r"^(.*?)(?:vision|text)_model\.model\.")
 _KINDS = {SwinConfig: {"swin"}, BertConfig: {"bert", "cxr-bert"}}
 """By `model_type`; CXR-BERT is a BERT with a head that is not used here."""
@@ -102,10 +105,16 @@ def load_start(sources: Iterable[str], options: ModelOptions) -> Start:
     if whole:
         read = read_place(whole)
         with told_of(whole):
-            family = family_named(named, read.state) if named else family_of(read.state)
+            family = family_named(named, read.state) if named else _family_of(whole, read)
         if family and not towers:
             return _start_of(whole, read, family, options)
         stored = _without_prefix(read.state, whole)
+        if not any(name.startswith(_TOWERS_OF_EGMA) for name in stored):
+            such = ", ".join([*read.state][:3])
+            raise BadUsageError(
+                f"{whole}: no system that is known here has keys such as {such}; docs/models.md has"
+                " the known ones"
+            )
     vision, text = towers.get("vision"), towers.get("text")
     if vision and text and not whole and _are_of_other_kinds(vision, text):
         folders = _local(vision, "vision"), _local(text, "text")
@@ -150,6 +159,7 @@ def load_start(sources: Iterable[str], options: ModelOptions) -> Start:
     for report in reports:
         report.check()
     model.clamp_scale()
+    check_finite(model, whole or f"{vision}, {text}")
     return Start(model, tokenizer, reports)
 
 
@@ -161,9 +171,31 @@ def _start_of(
     if options.geometry == "frame":
         model.facts = replace(model.facts, geometry=FRAME)
     model.clamp_scale()
+    check_finite(model, place)
     tokenizer = read_tokenizer(None, place, family.tokenizer)
     check_tokenizer(tokenizer, model.vocabulary, family.tokenizer_kind)
     return Start(model, model.reader(tokenizer), [report], source)
+
+
+def check_finite(model: Backbone, place: object) -> None:
+    """Refuse weights and running statistics that no figure or step can come of.
+
+    Raises
+    ------
+    BadUsageError
+        Naming the first.
+    """
+    for name, values in model.state_dict().items():
+        if values.is_floating_point() and not bool(values.isfinite().all()):
+            raise BadUsageError(f"{place}: {as_on_disk(name)} has NaN or infinite weights")
+
+
+def _family_of(place: Path, read: TensorFile) -> type[Backbone] | None:
+    """Tell a family by its config.json where transformers wrote one, else by its keys."""
+    kind = Source(place, place, read.container, ModelOptions()).json("config.json")
+    declared = {"vision-text-dual-encoder": "dual-encoder", "clip": "clip", "siglip": "siglip"}
+    name = declared.get(str(kind.get("model_type")))
+    return FAMILIES[name] if name else family_of(read.state)
 
 
 def _are_of_other_kinds(vision: str, text: str) -> bool:
@@ -197,6 +229,20 @@ def _weights_in(folder: Path) -> list[Path]:
     """List a local folder's weights, in however many files; none for a name on the hub."""
     found = folder.glob("*") if folder.is_dir() else ()
     return [one for one in found if one.suffix in (".safetensors", ".bin")]
+
+
+def hash_of_sources(sources: Iterable[str]) -> dict[str, str]:
+    """Hash the local files that ``--init`` names, by what was typed; hub names have none."""
+    made = {}
+    for source in sources:
+        _, equals, name = source.partition("=")
+        place = Path(source if Path(source).exists() or not equals else name)
+        digest = hashlib.sha256()
+        for path in files_of(place) if place.exists() else ():
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        made[source] = digest.hexdigest() if place.exists() else ""
+    return made
 
 
 def cached_hub_weights() -> list[str] | None:
@@ -252,7 +298,7 @@ def _told_apart(
             towers[part] = name
         elif equals and part in NAMES and not Path(source).exists():
             named = part
-            if not Path(name).exists():
+            if not name or not Path(name).exists():
                 raise BadUsageError(f"--init {source}: no such folder or file")
             whole.append(folder_of_own(Path(name)))
         elif Path(source).exists():
@@ -313,7 +359,11 @@ def _config(kind: Any, name: str) -> Any:
             " downloaded, with its config.json"
         ) from None
     if stated not in ("", *_KINDS[kind]):
-        raise BadUsageError(f"{name} is a {stated} by its config.json; this tower is a {wanted}")
+        others = ", ".join(sorted(VISION if kind is SwinConfig else TEXT))
+        raise BadUsageError(
+            f"{name} is a {stated} by its config.json; this tower is a {wanted}, or both are of:"
+            f" {others}"
+        )
     if given.get("is_decoder") or given.get("position_embedding_type", "absolute") != "absolute":
         raise BadUsageError(f"{name} is a decoder, or has relative positions; plain BERT is needed")
     return config

@@ -32,6 +32,8 @@ class Source(NamedTuple):
     ----------
     place : Path
         The file or folder that was named.
+    file : Path
+        The file of the weights.
     container : str
         Of the weights, in words.
     options : ModelOptions
@@ -39,6 +41,7 @@ class Source(NamedTuple):
     """
 
     place: Path
+    file: Path
     container: str
     options: ModelOptions
 
@@ -159,6 +162,8 @@ class Backbone(nn.Module):
         As the tokenizers library calls it; blank for any.
     made_here : tuple of str
         Weights of ours that its files have no counterpart of.
+    cautions : tuple of str
+        What was taken for true of a file that does not say.
     text_layers : int
         Of the published text tower.
     facts : Facts
@@ -173,6 +178,7 @@ class Backbone(nn.Module):
     tokenizer: str
     tokenizer_kind: str = "WordPiece"
     made_here: tuple[str, ...] = ()
+    cautions: tuple[str, ...] = ()
     text_layers: int = 12
     facts: Facts
     logit_scale: nn.Parameter

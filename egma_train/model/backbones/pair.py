@@ -30,6 +30,7 @@ from egma_train.model.backbones.backbone import (
     new_scale,
 )
 from egma_train.model.backbones.medclip_resnet import mean_of_states, text_rule
+from egma_train.model.backbones.preprocessor import preparation
 from egma_train.model.backbones.towers import cells, read_bert, shape
 from egma_train.options import ModelOptions
 
@@ -76,24 +77,9 @@ def plain_sizes(
     }
 
 
-def preparation(told: Mapping[str, Any], vision: Mapping[str, Any]) -> dict[str, Any]:
-    """Take mean, deviation, size and crop from a preprocessor_config.json, or what ViTs have."""
-    size, crop = told.get("size", {}), told.get("crop_size", {})
-    if not isinstance(size, Mapping):
-        size = {"height": size}
-    shorter = size.get("shortest_edge")
-    whole = shorter or size.get("height") or vision.get("image_size", 224)
-    crops = bool(told.get("do_center_crop") and crop)
-    px = (crop.get("height", whole) if isinstance(crop, Mapping) else crop) if crops else whole
-    how = {0: "area", 1: "lanczos", 2: "bilinear", 3: "bicubic"}.get(
-        told.get("resample", 2), "area"
-    )
-    return {
-        "mean": told.get("image_mean", (0.5,)),
-        "std": told.get("image_std", (0.5,)),
-        "geometry": ["shorter" if shorter else "squash", int(whole), int(px), how, False],
-        "image_px": int(px),
-    }
+def _prepared(source: Source, vision: Mapping[str, Any]) -> dict[str, Any]:
+    any_size = vision.get("model_type") in ("dinov2", "resnet")
+    return preparation(source.json("preprocessor_config.json"), vision, any_size=any_size)
 
 
 def _built(sizes: Mapping[str, Any], kinds: Mapping[str, Any], pooler: bool) -> Any:
@@ -165,7 +151,7 @@ class DualEncoder(Backbone):
             "text": plain_sizes(text, TEXT, "text"),
             "projection": shape(state, "image_head.weight")[0],
             "max_tokens": source.options.max_tokens,
-            **preparation(source.json("preprocessor_config.json"), vision),
+            **_prepared(source, vision),
         }
 
     pooling_in_words = "the towers' own poolers, linear; patches: last states, linear"
@@ -217,7 +203,7 @@ class Folders(DualEncoder):
             "projection": options.projection,
             "max_tokens": options.max_tokens,
             **text_rule(text),
-            **preparation(vision.json("preprocessor_config.json"), seen),
+            **_prepared(vision, seen),
         }
 
     def images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:

@@ -90,5 +90,5 @@ def family_named(name: str, state: State) -> type[Backbone]:
 
 def prefix_of(family: type[Backbone], state: State) -> str | None:
     """Find what stands before a family's keys, such as Lightning's ``gloria.``; None: not its."""
-    whole = re.compile(rf"((?:module\.|model\.|gloria\.|net\.)*)(?:{family.signature})")
+    whole = re.compile(rf"((?:module\.|model\.|gloria\.|net\.|_orig_mod\.)*)(?:{family.signature})")
     return next((found[1] for found in map(whole.fullmatch, state) if found), None)

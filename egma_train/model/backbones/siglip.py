@@ -1,6 +1,5 @@
 """SigLIP (Zhai et al. 2023) and MedSigLIP: folders of Hugging Face's SiglipModel."""
 
-import math
 from typing import Any
 
 import torch
@@ -20,6 +19,8 @@ from egma_train.model.backbones.backbone import (
     new_scale,
 )
 from egma_train.model.backbones.towers import count, shape
+
+_TOWERS = ("vision", "text")
 
 
 class Siglip(Backbone):
@@ -55,7 +56,7 @@ class Siglip(Backbone):
             max_tokens=self.siglip.config.text_config.max_position_embeddings,
             pooling="attention over patches; a patch by the same head alone; text: last position,"
             " padded to the full length",
-            activation=details["activation"],
+            activation=", ".join(f"{details[f'{one}_activation']} ({one})" for one in _TOWERS),
             licence="Apache-2.0 (SigLIP); HAI-DEF terms (MedSigLIP)",
         )
 
@@ -65,12 +66,19 @@ class Siglip(Backbone):
         told = source.json("config.json")
         if not told:
             raise BadUsageError("no config.json; give SigLIP's folder as it was downloaded")
-        vision, text = told.get("vision_config", {}), told.get("text_config", {})
-        return {
-            "activation": str(vision.get("hidden_act", "gelu_pytorch_tanh")),
-            "vision_heads": int(vision.get("num_attention_heads", 12)),
-            "text_heads": int(text.get("num_attention_heads", 12)),
+        if told.get("model_type", "siglip") != "siglip":
+            raise BadUsageError(
+                f"a {told['model_type']!s:.40} takes pictures another way than SigLIP"
+            )
+        made: dict[str, Any] = {
+            "image_px": int(told.get("vision_config", {}).get("image_size", 224))
         }
+        for tower in ("vision", "text"):
+            own = told.get(f"{tower}_config", {})
+            made[f"{tower}_activation"] = str(own.get("hidden_act", "gelu_pytorch_tanh"))
+            made[f"{tower}_eps"] = float(own.get("layer_norm_eps", 1e-6))
+            made[f"{tower}_heads"] = int(own.get("num_attention_heads", 12))
+        return made
 
     def details(self) -> dict[str, Any]:
         """Name heads and activation."""
@@ -111,20 +119,27 @@ def _config(state: State, details: dict[str, Any]) -> SiglipConfig:
     at = "siglip.vision_model.embeddings"
     width, _, patch_px, _ = shape(state, f"{at}.patch_embedding.weight")
     positions = shape(state, f"{at}.position_embedding.weight")[0]
+    cells = details["image_px"] // patch_px  # pixels beyond the last whole patch are not seen
+    if cells**2 != positions:
+        raise BadUsageError(
+            f"config.json says {details['image_px']} px, of which {cells**2} patches of {patch_px}"
+            f" px are made; the weights have {positions}"
+        )
     rows, text_width = shape(state, "siglip.text_model.embeddings.token_embedding.weight")
     longest = shape(state, "siglip.text_model.embeddings.position_embedding.weight")[0]
-    common = {"hidden_act": details["activation"], "layer_norm_eps": 1e-6}
 
     def tower(name: str, size: int) -> dict[str, Any]:
         layer = f"siglip.{name}_model.layer."
-        return common | {
+        return {
+            "hidden_act": details[f"{name}_activation"],
+            "layer_norm_eps": details[f"{name}_eps"],
             "hidden_size": size,
             "num_hidden_layers": count(state, rf"siglip\.{name}_model\.layer\.(\d+)"),
             "num_attention_heads": details[f"{name}_heads"],
             "intermediate_size": shape(state, f"{layer}0.mlp.fc1.weight")[0],
         }
 
-    vision = {"image_size": patch_px * math.isqrt(positions), "patch_size": patch_px}
+    vision = {"image_size": details["image_px"], "patch_size": patch_px}
     text = {
         "vocab_size": rows,
         "max_position_embeddings": longest,

@@ -169,10 +169,10 @@ def word_sums(states: Tensor, mask: Tensor, begins_word: Tensor) -> tuple[Tensor
         Sums ``[t, m, w]`` and which of them are words, ``[t, m]`` bool.
     """
     counted = mask.bool()
-    words = (begins_word & counted).cumsum(1)  # 1 for the first
-    sums = states.new_zeros(len(states), int(words.max()) + 1, states.shape[-1])
-    sums.scatter_add_(1, words[..., None].expand_as(states), states * counted[..., None])
-    numbers = torch.arange(1, sums.shape[1], device=words.device)
+    words = (begins_word & counted).long().cumsum(1)  # 1 for the first
+    empty = nn.functional.pad(torch.zeros_like(states), (0, 0, 0, 1))  # as many as tokens
+    sums = empty.scatter_add(1, words[..., None].expand_as(states), states * counted[..., None])
+    numbers = torch.ones_like(words).cumsum(1)
     return sums[:, 1:], numbers <= words.amax(1, keepdim=True)
 
 
