@@ -37,7 +37,7 @@ def preparation(
     whole = int(shorter or size.get("height") or own_px)
     cropped = told.get("do_center_crop", bool(shorter)) and crop_px
     # By its shorter side alone a picture is not square.
-    px = int(crop_px) if cropped else min(whole, own_px) if shorter else whole
+    px = int(crop_px or 0) if cropped else min(whole, own_px) if shorter else whole
     if px != own_px and not any_size:
         raise BadUsageError(
             f"preprocessor_config.json makes pictures of {px} px, the image tower sees {own_px};"
