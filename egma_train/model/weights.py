@@ -7,7 +7,7 @@ missing or that has more than is read is refused.
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from logging import getLogger
@@ -38,6 +38,7 @@ from egma_train.model.egma import (
 from egma_train.model.key_names import BUFFERS, as_in_model, as_on_disk
 from egma_train.model.key_report import SCALE, KeyReport, share_of
 from egma_train.model.published import (
+    Opened,
     files_of,
     open_folders,
     open_published,
@@ -101,29 +102,34 @@ def load_start(sources: Iterable[str], options: ModelOptions) -> Start:
     if whole and is_own_model(whole) and not towers:  # it brings its own sizes
         model, tokenizer = load_model(whole)
         return Start(model, tokenizer, [KeyReport("checkpoint", [], [], [])])
-    stored: State = {}
+    read = read_place(whole) if whole else TensorFile({}, "", [])
     if whole:
-        read = read_place(whole)
         with told_of(whole):
             family = family_named(named, read.state) if named else _family_of(whole, read)
-        if family and not towers:
-            return _start_of(whole, read, family, options)
-        stored = _without_prefix(read.state, whole)
-        if not any(name.startswith(_TOWERS_OF_EGMA) for name in stored):
-            such = ", ".join([*read.state][:3])
+        if family and towers:
             raise BadUsageError(
-                f"{whole}: no system that is known here has keys such as {such}; docs/models.md has"
-                " the known ones"
+                f"{whole} is a {family.family}; vision= and text= replace a MedCLIP's towers alone"
             )
+        if family:
+            return _start_of(whole, read, family, options)
     vision, text = towers.get("vision"), towers.get("text")
     if vision and text and not whole and _are_of_other_kinds(vision, text):
-        folders = _local(vision, "vision"), _local(text, "text")
-        model, source, report = open_folders(*folders, options)
-        if options.geometry == "frame":
-            model.facts = replace(model.facts, geometry=FRAME)
-        tokenizer = read_tokenizer(str(folders[1]), None, BERT_NAME)
-        check_tokenizer(tokenizer, model.vocabulary, "")
-        return Start(model, tokenizer, [report], source)
+        return _start_of_folders(vision, text, options)
+    return _start_of_egma(whole, read, towers, options)
+
+
+def _start_of_egma(
+    whole: Path | None, read: TensorFile, towers: Mapping[str, str], options: ModelOptions
+) -> Start:
+    """Start from a MedCLIP's or EGMA's weights, from towers of its kinds, or from both."""
+    stored = _without_prefix(read.state, whole) if whole else {}
+    if whole and not any(name.startswith(_TOWERS_OF_EGMA) for name in stored):
+        such = ", ".join([*read.state][:3])
+        raise BadUsageError(
+            f"{whole}: no system that is known here has keys such as {such}; docs/models.md has the"
+            " known ones"
+        )
+    vision, text = towers.get("vision"), towers.get("text")
     own_bert = _config(BertConfig, text) if text else None
     tokenizer = read_tokenizer(text, whole, BERT_NAME)
     if not whole and not (vision and text):
@@ -146,9 +152,9 @@ def load_start(sources: Iterable[str], options: ModelOptions) -> Start:
         model = EgmaModel(swin, bert, options)
     except TowerError as error:
         raise BadUsageError(f"{towers.get(error.part) or whole}: {error}") from None
-    reports = [_fill(model, stored, str(whole))] if whole else []
+    reports = []
     if whole:
-        reports = [replace(reports[0], unread=told_inert(read.inert))]
+        reports = [replace(_fill(model, stored, str(whole)), unread=told_inert(read.inert))]
     if whole and not text and not options.text_layers and layers < _BERT_BASE_LAYERS:
         # No file beside bare weights says how many there were.
         note = f"the text tower has {layers} layers, BERT {_BERT_BASE_LAYERS}; was it cut?"
@@ -167,14 +173,26 @@ def _start_of(
     place: Path, read: TensorFile, family: type[Backbone], options: ModelOptions
 ) -> Start:
     """Start from a published system."""
-    model, source, report = open_published(place, read, family, options)
+    opened = open_published(place, read, family, options)
+    return _ready(opened, place, read_tokenizer(None, place, family.tokenizer), options)
+
+
+def _start_of_folders(vision: str, text: str, options: ModelOptions) -> Start:
+    """Start from two towers of other kinds, with new projections."""
+    folders = _local(vision, "vision"), _local(text, "text")
+    tokenizer = read_tokenizer(str(folders[1]), None, BERT_NAME)
+    return _ready(open_folders(*folders, options), f"{vision}, {text}", tokenizer, options)
+
+
+def _ready(opened: Opened, place: object, tokenizer: Any, options: ModelOptions) -> Start:
+    """Check a foreign system and its tokenizer, and set what it is fed."""
+    model = opened.model
     if options.geometry == "frame":
         model.facts = replace(model.facts, geometry=FRAME)
     model.clamp_scale()
     check_finite(model, place)
-    tokenizer = read_tokenizer(None, place, family.tokenizer)
-    check_tokenizer(tokenizer, model.vocabulary, family.tokenizer_kind)
-    return Start(model, model.reader(tokenizer), [report], source)
+    check_tokenizer(tokenizer, model.vocabulary, model.tokenizer_kind)
+    return Start(model, model.reader(tokenizer), [opened.report], opened.source)
 
 
 def check_finite(model: Backbone, place: object) -> None:
