@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from egma_train.data.dataset import ReadingDataset, collate_readings
     from egma_train.errors import BadUsageError
-    from egma_train.evaluate.encoder import load_encoder
+    from egma_train.evaluate.checkpoints import load_encoder
     from egma_train.losses import clip_loss, egma_loss
     from egma_train.model.weights import load_model
 
@@ -23,7 +23,7 @@ _HOMES = {
     "clip_loss": "losses",
     "collate_readings": "data.dataset",
     "egma_loss": "losses",
-    "load_encoder": "evaluate.encoder",
+    "load_encoder": "evaluate.checkpoints",
     "load_model": "model.weights",
 }
 

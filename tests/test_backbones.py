@@ -22,7 +22,8 @@ from egma_train.data.augment import draw
 from egma_train.data.cache import open_cache
 from egma_train.data.loading import BatchLoader, tokenized
 from egma_train.errors import BadUsageError
-from egma_train.evaluate.encoder import Encoder, load_encoder
+from egma_train.evaluate.checkpoints import load_encoder
+from egma_train.evaluate.encoder import Encoder
 from egma_train.model.backbones.clip import _heads
 from egma_train.model.weights import Start, load_start, open_model
 from egma_train.options import ModelOptions, options_of

@@ -27,7 +27,7 @@ from egma_train.data.cache import open_cache
 from egma_train.data.parquet_pages import pages_of
 from egma_train.data.shards import read_shard
 from egma_train.errors import BadUsageError
-from egma_train.evaluate.encoder import load_encoder
+from egma_train.evaluate.checkpoints import load_encoder
 from egma_train.model.weights import load_start
 from egma_train.options import options_of
 from egma_train.run_folder import model_card

@@ -12,7 +12,8 @@ import torch
 from evaluation import egma_eval, save_tiny_model
 from PIL import Image
 
-from egma_train.evaluate.encoder import Encoder, load_encoder
+from egma_train.evaluate.checkpoints import load_encoder
+from egma_train.evaluate.encoder import Encoder
 
 TEXTS = ["no pneumonia", "the lungs are clear", "heart size is normal ."]
 MODELS: dict[str, Any] = {

@@ -20,7 +20,8 @@ from transformers import PreTrainedTokenizerFast
 from egma_train import load_model
 from egma_train.data.loading import tokenized
 from egma_train.errors import BadUsageError
-from egma_train.evaluate.encoder import Encoder, load_encoder, model_hash
+from egma_train.evaluate.checkpoints import load_encoder, model_hash
+from egma_train.evaluate.encoder import Encoder
 from egma_train.model.egma import EgmaModel, new_configs
 from egma_train.model.key_names import as_in_model, as_on_disk
 from egma_train.model.tokenizer import make_tokenizer

@@ -31,9 +31,9 @@ from sklearn.metrics import f1_score
 
 from egma_train.cli import main as egma_train
 from egma_train.errors import BadUsageError
+from egma_train.evaluate.checkpoints import load_encoder, model_hash
 from egma_train.evaluate.datasets.image_lists import ImageList, read_csv
 from egma_train.evaluate.datasets.prompts import Prompts, read_prompts, shipped_prompts
-from egma_train.evaluate.encoder import load_encoder, model_hash
 from egma_train.evaluate.images.frames import read_frame
 from egma_train.evaluate.reports import read_rows
 from egma_train.evaluate.zero_shot import PROTOCOLS, class_scores, log_shares, zero_shot

@@ -260,10 +260,10 @@ def embed(
       egma-eval embed --task chexpert5x200 --images CheXpert-v1.0-small \\
           --labels chexpert_5x200.csv out/runs/RUN
     """
+    from egma_train.evaluate.checkpoints import load_encoder
     from egma_train.evaluate.compare import of_each
     from egma_train.evaluate.datasets.tasks import read_test
     from egma_train.evaluate.embeddings import draw_panels, write_embeddings
-    from egma_train.evaluate.encoder import load_encoder
     from egma_train.evaluate.reports import short_hash
 
     listed, paths, _ = read_test(task, seed=seed, **given)
@@ -404,7 +404,7 @@ def export(kind: str, checkpoint: Path, dest: Path, changes: Changes, **_: Any) 
     Example:
       egma-eval export --to onnx out/runs/RUN exported
     """
-    from egma_train.evaluate.encoder import load_encoder
+    from egma_train.evaluate.checkpoints import load_encoder
     from egma_train.evaluate.export import export_model
 
     place = export_model(load_encoder(checkpoint, changes), kind, dest)
@@ -458,8 +458,8 @@ def _measure(
     **given: Any,
 ) -> list[dict[str, Any]]:
     """Measure each checkpoint; write and say what was found, and the difference to the first."""
+    from egma_train.evaluate.checkpoints import load_encoder
     from egma_train.evaluate.differences import difference
-    from egma_train.evaluate.encoder import load_encoder
     from egma_train.evaluate.reports import told, write_report
 
     reports: list[dict[str, Any]] = []

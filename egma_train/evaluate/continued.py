@@ -8,7 +8,7 @@ from typing import Any
 
 from egma_train.data.shards import find_shards, fingerprint
 from egma_train.errors import BadUsageError
-from egma_train.evaluate.encoder import checkpoint_name
+from egma_train.evaluate.checkpoints import checkpoint_name
 from egma_train.launch import Request, check_start, run_training
 from egma_train.options import Options, differences, options_of, with_changes
 from egma_train.run_folder import RunFolder

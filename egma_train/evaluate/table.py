@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from egma_train.errors import BadUsageError
+from egma_train.evaluate.checkpoints import checkpoint_name, load_encoder, model_hash
 from egma_train.evaluate.datasets.shipped import shipped_toml
 from egma_train.evaluate.datasets.tasks import read_test
 from egma_train.evaluate.differences import difference
-from egma_train.evaluate.encoder import checkpoint_name, load_encoder, model_hash
 from egma_train.evaluate.reports import own_turn, read_rows, short_hash, write_report
 from egma_train.evaluate.retrieval import retrieval
 from egma_train.evaluate.zero_shot import majority, zero_shot
