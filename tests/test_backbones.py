@@ -662,15 +662,23 @@ def test_a_run_goes_on_from_the_weights_that_it_began_with_alone(
     assert result.exit_code == 2 and "began from other weights" in result.stderr
 
 
+ARCHIVE = "OpenAI's archive"
+
+
 def test_reports_keep_what_became_of_every_key(
     systems: dict[str, Published], tmp_path: Path
 ) -> None:
     encoder = load_encoder(f"gloria={systems['GLoRIA of Lightning 1.1'].place}")
     keys = encoder.told()["keys"]
-    assert re.search(r"\d+ loaded, 1 missing, 0 unexpected, 3 left out", keys[0])
+    assert re.search(
+        r"\d+ loaded \(1 of one cell squeezed\), 1 missing, 0 unexpected, 3 left out", keys[0]
+    )
     assert encoder.said()[0] == keys[0]
     assert any("omegaconf" in line for line in keys)
     assert any("pooler.dense.bias (the pooler is not used)" in line for line in keys)
+    encoder = load_encoder(f"clip={systems[ARCHIVE].place}")
+    head = encoder.told()["keys"][0]
+    assert "(8 split into queries, keys and values, 2 transposed)" in head
 
 
 def test_cxr_berts_own_folder_is_a_text_tower_whatever_image_tower_lies_in_it(

@@ -10,6 +10,11 @@ from egma_train.errors import BadUsageError
 from egma_train.model.key_names import BUFFERS, as_on_disk
 
 SCALE = "logit_scale"
+_SHAPES = {
+    "transpose": "transposed",
+    "squeeze": "of one cell squeezed",
+    "split": "split into queries, keys and values",
+}
 _MOST_MISSING = 0.02
 _OF_A_TOWER = re.compile(
     r"(^|\.)(embeddings|encoder|layernorm|resblocks|blocks|layer[1-4]|trunk|norm_pre|fc_norm)\."
@@ -33,6 +38,8 @@ class KeyReport:
         What else is to be known of it.
     loaded : int, optional
         Tensors of the model that came from it.
+    reshaped : mapping
+        How many were transposed, squeezed or split.
     reasons : mapping
         Why a key was left out.
     of : str
@@ -49,6 +56,7 @@ class KeyReport:
     example: str = ""
     note: str = ""
     loaded: int | None = None
+    reshaped: Mapping[str, int] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
     of: str = "Swin-T and BERT"
     unread: str = ""
@@ -58,7 +66,9 @@ class KeyReport:
         told = {"missing": self.missing, "unexpected": self.unexpected, "left out": self.left_out}
         head = ", ".join(f"{len(keys)} {kind}" for kind, keys in told.items())
         if self.loaded is not None:
-            head = f"{self.loaded} loaded, {head}"
+            shapes = [f"{count} {_SHAPES[how]}" for how, count in self.reshaped.items()]
+            changed = f" ({', '.join(shapes)})" if shapes else ""
+            head = f"{self.loaded} loaded{changed}, {head}"
         why = {key: " (starts untrained)" for key in self.missing}
         why |= {key: f" ({reason})" for key, reason in self.reasons.items()}
         keys = [f"  {kind}: {key}{why.get(key, '')}" for kind in told for key in told[kind]]

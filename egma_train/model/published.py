@@ -1,6 +1,7 @@
 """From a published system's file or folder to a model, with a report on every key."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -188,6 +189,7 @@ def _filled(
         *max(shares),
         note="; ".join(filter(None, (*sketch.cautions, _cut(sketch)))),
         loaded=len(kept),
+        reshaped=named.reshaped,
         reasons=named.left_out,
         of=family.family,
     )
@@ -231,7 +233,7 @@ def open_saved(folder: Path, described: Mapping[str, Any]) -> Backbone:
         tensors = {
             canonical(name): one for name, one in read_tensors(folder / WEIGHTS).state.items()
         }
-        named = Renamed(tensors, {name: name for name in tensors}, {}, [])
+        named = Renamed(tensors, {name: name for name in tensors}, {}, [], Counter())
         model, report = _filled(family, named, dict(described["details"]), str(folder))
         if lacking := [name for name in report.missing]:
             raise ValueError(f"{lacking[0]} is missing")

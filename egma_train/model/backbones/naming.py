@@ -1,6 +1,7 @@
 """From the names of published weights to ours, and between the names of transformers' versions."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -39,17 +40,20 @@ class Renamed(NamedTuple):
     left_out : dict
         The file's name to the reason.
     unexpected : list of str
+    reshaped : Counter
+        How often weights were changed in shape, by how.
     """
 
     tensors: dict[str, Tensor]
     published: dict[str, str]
     left_out: dict[str, str]
     unexpected: list[str]
+    reshaped: Counter[str]
 
 
 def renamed(state: State, rules: Sequence[Rule]) -> Renamed:
     """Bring a published state to our names."""
-    made = Renamed({}, {}, {}, [])
+    made = Renamed({}, {}, {}, [], Counter())
     known = [(re.compile(rule.pattern), rule) for rule in rules]
     for name, tensor in state.items():
         fit = ((found, rule) for one, rule in known if (found := one.fullmatch(name)))
@@ -59,8 +63,10 @@ def renamed(state: State, rules: Sequence[Rule]) -> Renamed:
         elif rule.ours is None:
             made.left_out[name] = rule.how
         else:
-            ours = found.expand(rule.ours)
-            for own, part in _parts(ours, tensor, rule.how):
+            parts = list(_parts(found.expand(rule.ours), tensor, rule.how))
+            if len(parts) > 1 or parts[0][1].shape != tensor.shape:
+                made.reshaped[rule.how] += 1
+            for own, part in parts:
                 made.tensors[canonical(own)] = part
                 made.published[canonical(own)] = name
     return made
