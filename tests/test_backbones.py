@@ -678,7 +678,7 @@ def test_reports_keep_what_became_of_every_key(
     assert any("pooler.dense.bias (the pooler is not used)" in line for line in keys)
     encoder = load_encoder(f"clip={systems[ARCHIVE].place}")
     head = encoder.told()["keys"][0]
-    assert "(8 split into queries, keys and values, 2 transposed)" in head
+    assert "(2 transposed, 8 split into queries, keys and values)" in head
 
 
 def test_cxr_berts_own_folder_is_a_text_tower_whatever_image_tower_lies_in_it(
