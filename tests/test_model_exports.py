@@ -11,9 +11,11 @@ import pytest
 import torch
 from evaluation import egma_eval, save_tiny_model
 from PIL import Image
+from test_train import SMALL, egma_train
 
 from egma_train.evaluate.checkpoints import load_encoder
 from egma_train.evaluate.encoder import Encoder
+from egma_train.evaluate.export import _card
 
 TEXTS = ["no pneumonia", "the lungs are clear", "heart size is normal ."]
 MODELS: dict[str, Any] = {
@@ -123,3 +125,15 @@ def test_transformers_prepares_wide_pictures_to_the_models_square(
     made = processor(images=grey.convert("RGB"), return_tensors="pt")["pixel_values"]
     px = load_encoder(str(place)).model.facts.image_px
     assert made.shape == (1, 3, px, px)
+
+
+def test_an_exported_run_keeps_its_terms_of_use(clean_out: Path, tmp_path: Path) -> None:
+    small = (*SMALL, "--epochs", 1)
+    made = egma_train("--shards", clean_out, "--out", tmp_path, "--name", "r", *small)
+    assert made.exit_code == 0, made.output
+    result = egma_eval("export", "--to", "hugging-face", tmp_path / "runs/r", tmp_path / "x")
+    assert result.exit_code == 2 and "no class of transformers computes" in result.stderr
+    encoder = load_encoder(tmp_path / "runs/r")
+    card = _card(encoder, "print()", tmp_path / "runs/r/README.md")
+    assert "PhysioNet Credentialed Health Data licence" in card and "## Use" in card
+    assert "Licence of the weights" in _card(encoder, "print()", None)

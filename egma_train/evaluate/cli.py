@@ -407,7 +407,8 @@ def export(kind: str, checkpoint: Path, dest: Path, changes: Changes, **_: Any) 
     from egma_train.evaluate.checkpoints import load_encoder
     from egma_train.evaluate.export import export_model
 
-    place = export_model(load_encoder(checkpoint, changes), kind, dest)
+    card = checkpoint / "README.md" if (checkpoint / "run.json").is_file() else None
+    place = export_model(load_encoder(checkpoint, changes), kind, dest, card)
     tell(f"{', '.join(sorted(one.name for one in place.iterdir()))} in {place}")
 
 

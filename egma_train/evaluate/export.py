@@ -24,6 +24,7 @@ from egma_train.model.backbones.siglip import Siglip
 from egma_train.storage.atomic import whole_folder, write_whole
 
 _OPSET, _TORCH = 17, (2, 6)
+_TERMS = "## Terms of use"
 _CLASSES = {Clip: "CLIPModel", Siglip: "SiglipModel", DualEncoder: "VisionTextDualEncoderModel"}
 
 
@@ -56,7 +57,7 @@ class _Texts(nn.Module):
         return F.normalize(whole, dim=-1), F.normalize(own, dim=-1)
 
 
-def export_model(encoder: Encoder, kind: str, place: Path) -> Path:
+def export_model(encoder: Encoder, kind: str, place: Path, card: Path | None = None) -> Path:
     """Write a model in another format, whole or not at all.
 
     Parameters
@@ -65,6 +66,8 @@ def export_model(encoder: Encoder, kind: str, place: Path) -> Path:
         One of `KINDS`.
     place : Path
         A folder that is not there yet.
+    card : Path, optional
+        Of the run: its terms of use hold for what is exported.
 
     Raises
     ------
@@ -78,7 +81,7 @@ def export_model(encoder: Encoder, kind: str, place: Path) -> Path:
     with whole_folder(place) as folder:
         example = KINDS[kind](encoder, folder)
         encoder.tokenizer.save_pretrained(folder)
-        write_whole(folder / "README.md", _card(encoder, example))
+        write_whole(folder / "README.md", _card(encoder, example, card))
     return place
 
 
@@ -197,14 +200,22 @@ KINDS: dict[str, Callable[[Encoder, Path], str]] = {
 }
 
 
-def _card(encoder: Encoder, example: str) -> str:
+def _card(encoder: Encoder, example: str, card: Path | None) -> str:
     facts: Any = encoder.told()
+    own = card.read_text().partition(_TERMS)[2].partition("\n## ")[0] if card else ""
+    terms = own.strip() or f"Licence of the weights: {facts['system']['licence']}."
     rows = [f"| {name} | {value} |" for name, value in facts["system"].items()]
     return "\n".join(
         [
             f"# {facts['name']}",
             "",
-            f"Weights sha256 {facts['sha256']}. The terms of what it was trained on hold for it.",
+            f"Weights sha256 {facts['sha256']}.",
+            "",
+            _TERMS,
+            "",
+            terms,
+            "",
+            "## Use",
             "",
             "| | |",
             "|---|---|",

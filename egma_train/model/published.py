@@ -208,6 +208,8 @@ def _towers(model: Backbone) -> Iterator[str]:
 
 def _cut(model: Backbone) -> str:
     """Say where towers are shallower than their authors': no shape tells that layers were lost."""
+    if not model.text_layers:  # a config.json told
+        return ""
     sizes = [getattr(getattr(model, one, None), "config", None) for one in ("text", "vision")]
     layers = getattr(sizes[0], "num_hidden_layers", model.text_layers)
     depths = getattr(sizes[1], "depths", None) if isinstance(sizes[1], ResNetConfig) else None
@@ -235,8 +237,8 @@ def open_saved(folder: Path, described: Mapping[str, Any]) -> Backbone:
         }
         named = Renamed(tensors, {name: name for name in tensors}, {}, [], Counter())
         model, report = _filled(family, named, dict(described["details"]), str(folder))
-        if lacking := [name for name in report.missing]:
-            raise ValueError(f"{lacking[0]} is missing")
+        if report.missing:
+            raise ValueError(f"{report.missing[0]} is missing")
         geometry = Geometry(*described["geometry"])
     except ImportError:
         raise

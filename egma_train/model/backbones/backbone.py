@@ -165,7 +165,7 @@ class Backbone(nn.Module):
     cautions : tuple of str
         What was taken for true of a file that does not say.
     text_layers : int
-        Of the published text tower.
+        Of the published text tower; 0 where a config.json tells.
     facts : Facts
         How it is fed and what a report says of it.
     logit_scale : Parameter

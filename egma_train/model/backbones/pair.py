@@ -105,6 +105,7 @@ class DualEncoder(Backbone):
     )
     made_here: tuple[str, ...] = ("vision.embeddings.mask_token",)
     tokenizer = "the folder's own"
+    text_layers = 0
     vision: Any
     image_head: Any
     tokenizer_kind = ""
