@@ -24,7 +24,7 @@ from egma_train.data.loading import BatchLoader, tokenized
 from egma_train.errors import BadUsageError
 from egma_train.evaluate.checkpoints import load_encoder
 from egma_train.evaluate.encoder import Encoder
-from egma_train.model.backbones.clip import _heads
+from egma_train.model.backbones.clip_sizes import heads_of_clip
 from egma_train.model.weights import Start, load_start, open_model
 from egma_train.options import ModelOptions, options_of
 from egma_train.processes import ALONE
@@ -530,13 +530,13 @@ def test_heads_and_epsilon_are_those_of_a_folders_config(tmp_path: Path) -> None
 
 
 def test_open_clips_wide_towers_have_16_heads_and_odd_widths_are_refused() -> None:
-    assert [_heads("vision", width, {}) for width in (768, 1024, 1280, 1408, 1664)] == [
+    assert [heads_of_clip("vision", width, {}) for width in (768, 1024, 1280, 1408, 1664)] == [
         12, 16, 16, 16, 16,
     ]  # fmt: skip
-    assert _heads("text", 1280, {}) == 20
-    assert _heads("vision", 896, {"head_width": 64}) == 14
+    assert heads_of_clip("text", 1280, {}) == 20
+    assert heads_of_clip("vision", 896, {"head_width": 64}) == 14
     with pytest.raises(BadUsageError, match="has heads that no file here tells"):
-        _heads("vision", 1000, {})
+        heads_of_clip("vision", 1000, {})
 
 
 def test_a_siglip_whose_pixels_are_no_multiple_of_its_patches_keeps_them(tmp_path: Path) -> None:

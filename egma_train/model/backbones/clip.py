@@ -3,15 +3,12 @@
 All have the same keys and shapes; which activation they were trained with only the source tells.
 """
 
-import math
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
-from transformers import CLIPConfig, CLIPModel
+from transformers import CLIPModel
 
-from egma_train.errors import BadUsageError
 from egma_train.geometry import Geometry
 from egma_train.model.backbones.backbone import (
     Backbone,
@@ -21,15 +18,12 @@ from egma_train.model.backbones.backbone import (
     State,
     new_scale,
 )
-from egma_train.model.backbones.preprocessor import preparation
-from egma_train.model.backbones.towers import count, heads_of, shape
+from egma_train.model.backbones.clip_sizes import beside_clip, clip_config
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 _CHEXZERO_MEAN, _CHEXZERO_STD = 101.48761 / 255, 83.43944 / 255
 
-_WIDE = {1280, 1408, 1664}
-"""Of open_clip's ViT-H, ViT-g and ViT-G, whose heads are of 80, 88 and 104."""
 _BLOCK, _TOWERS = r"transformer\.resblocks\.(\d+)\.", {"visual\\.": "vision", "": "text"}
 
 
@@ -78,7 +72,7 @@ class Clip(Backbone):
 
     def __init__(self, state: State, details: dict[str, Any]) -> None:
         super().__init__(state, details)
-        self.clip = CLIPModel(_config(state, details))
+        self.clip = CLIPModel(clip_config(state, details))
         self.logit_scale = new_scale(state)
         del self.clip.logit_scale  # ours is the one
         self._details = details
@@ -103,22 +97,7 @@ class Clip(Backbone):
     @classmethod
     def details_of(cls, source: Source, state: State) -> dict[str, Any]:
         """Tell by what stands beside the weights what no shape tells: heads, eps, activation."""
-        told = source.json("config.json")
-        open_clip = source.json("open_clip_config.json").get("model_cfg", {})
-        made: dict[str, Any] = {"norm_patches": source.options.norm_patches}
-        made["activation"], made["caution"] = _activation(cls, source, told, open_clip)
-        for tower in ("vision", "text"):
-            own = told.get(f"{tower}_config") or {}
-            width = _width(state, tower)
-            made[f"{tower}_heads"] = int(own.get("num_attention_heads") or 0) or _heads(
-                tower, width, open_clip.get(f"{tower}_cfg") or {}
-            )
-            made[f"{tower}_eps"] = float(own.get("layer_norm_eps") or 1e-5)
-        if preprocessor := source.json("preprocessor_config.json"):
-            made["prepared"] = preparation(
-                preprocessor, {"image_size": 224} | (told.get("vision_config") or {})
-            )
-        return made
+        return beside_clip(source, state, is_openais=cls is not Clip)
 
     def details(self) -> dict[str, Any]:
         """Name what weights do not tell."""
@@ -159,81 +138,3 @@ class CheXzero(Clip):
         super().__init__(state, details)
         own = Geometry("pad", 320, 320, "lanczos")
         self.facts = replace(self.facts, geometry=own, mean=(_CHEXZERO_MEAN,), std=(_CHEXZERO_STD,))
-
-
-def _activation(
-    family: type[Clip], source: Source, told: Mapping[str, Any], open_clip: Mapping[str, Any]
-) -> tuple[str, str]:
-    """OpenAI's and what was trained from it have QuickGELU, LAION's of open_clip GELU."""
-    if text := told.get("text_config"):  # of transformers
-        name = text.get("hidden_act", "quick_gelu")
-        if name not in ("quick_gelu", "gelu"):
-            raise BadUsageError(f"hidden_act is {name!r:.40}; a CLIP has quick_gelu or gelu")
-        return str(name), ""
-    if open_clip:
-        return "quick_gelu" if open_clip.get("quick_gelu") else "gelu", ""
-    if source.file.name.startswith("open_clip"):
-        return "gelu", ""
-    if family is not Clip or source.container == "TorchScript":
-        return "quick_gelu", ""
-    return "quick_gelu", (
-        "no file says which activation it was trained with: QuickGELU is taken, as OpenAI's;"
-        " LAION's have GELU, which a name that begins with open_clip tells"
-    )
-
-
-def _width(state: State, tower: str) -> int:
-    name = "class_embedding" if tower == "vision" else "position_embedding.weight"
-    return shape(state, f"clip.{tower}_model.embeddings.{name}")[-1]
-
-
-def _heads(tower: str, width: int, open_clip: Mapping[str, Any]) -> int:
-    """Count heads: as open_clip's file says, of 64, or 16 as in its ViT-H, ViT-g and ViT-G."""
-    if open_clip.get("heads"):
-        return int(open_clip["heads"])
-    if open_clip.get("head_width"):
-        return width // int(open_clip["head_width"])
-    if tower == "vision" and width in _WIDE:
-        return 16
-    if width % 64:
-        raise BadUsageError(f"a {tower} tower of width {width} has heads that no file here tells")
-    return heads_of(width)
-
-
-def _config(state: State, details: Mapping[str, Any]) -> CLIPConfig:
-    """Read the sizes of both towers."""
-    at = "clip.vision_model.embeddings"
-    width, _, patch_px, _ = shape(state, f"{at}.patch_embedding.weight")
-    positions = shape(state, f"{at}.position_embedding.weight")[0]
-    rows, text_width = shape(state, "clip.text_model.embeddings.token_embedding.weight")
-
-    def common(tower: str) -> dict[str, Any]:
-        return {
-            "hidden_act": details["activation"],
-            "layer_norm_eps": details[f"{tower}_eps"],
-            "num_attention_heads": details[f"{tower}_heads"],
-        }
-
-    return CLIPConfig(
-        projection_dim=shape(state, "clip.visual_projection.weight")[0],
-        vision_config=common("vision")
-        | {
-            "hidden_size": width,
-            "num_hidden_layers": count(state, r"clip\.vision_model\.layer\.(\d+)"),
-            "intermediate_size": shape(state, "clip.vision_model.layer.0.mlp.fc1.weight")[0],
-            "image_size": patch_px * math.isqrt(positions - 1),
-            "patch_size": patch_px,
-        },
-        text_config=common("text")
-        | {
-            "vocab_size": rows,
-            "bos_token_id": rows - 2,
-            "eos_token_id": rows - 1,
-            "hidden_size": text_width,
-            "num_hidden_layers": count(state, r"clip\.text_model\.layer\.(\d+)"),
-            "intermediate_size": shape(state, "clip.text_model.layer.0.mlp.fc1.weight")[0],
-            "max_position_embeddings": shape(
-                state, "clip.text_model.embeddings.position_embedding.weight"
-            )[0],
-        },
-    )

@@ -78,7 +78,7 @@ class Siglip(Backbone):
             made[f"{tower}_activation"] = str(own.get("hidden_act", "gelu_pytorch_tanh"))
             made[f"{tower}_eps"] = float(own.get("layer_norm_eps", 1e-6))
             made[f"{tower}_heads"] = int(own.get("num_attention_heads", 12))
-        return made
+        return made | {"image_px": int(told.get("vision_config", {}).get("image_size", 224))}
 
     def details(self) -> dict[str, Any]:
         """Name heads and activation."""
