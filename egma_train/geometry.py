@@ -56,6 +56,7 @@ class Geometry(NamedTuple):
         crop = min(1.0, self.crop_px / self.resize_px)
         if self.fit in ("frame", "pad"):
             return np.full_like(pictures, crop)
+        # The frame is the picture on a square as long as its longer side.
         longest = pictures.max(-1, keepdims=True)
         if self.fit == "shorter":
             pictures = np.broadcast_to(pictures.min(-1, keepdims=True), pictures.shape)

@@ -138,6 +138,7 @@ def _trained(
 ) -> bool:
     """Train and write what comes of it; False if it was stopped."""
     model, tokenizer = load_model(run.start)
+    # Only now is the grid known; the stored one of 7 x 7 cannot be refined.
     if own_grid(model, options) is not None:
         cache = _cache(shards, out, options, processes, speak, maps=True)
     model.to(device)

@@ -185,6 +185,7 @@ def pixels(
     """
     grey = images.float() / 255
     if shares is not None:
+        # Cut from the middle, so that a scale of each axis says it all.
         scales = torch.diag_embed(F.pad(shares, (0, 1)))[:, :2]  # [b, 2, 3]
         places = F.affine_grid(scales, [len(grey), 1, side_px, side_px], align_corners=False)
         how_far: Any = {"padding_mode": "border", "align_corners": False}
@@ -197,6 +198,7 @@ def pixels(
         grey = apply(grey, draws)
     if rest:
         side = (side_px, side_px)
+        # Antialiasing matters only where pixels are lost, and ONNX has none.
         how: Any = {"mode": "bilinear", "antialias": side_px < given}
         grey = F.interpolate(grey[:, None], size=side, **how)[:, 0]
     middle, spread = (grey.new_tensor(values).reshape(1, -1, 1, 1) for values in (mean, std))

@@ -68,6 +68,7 @@ def load_encoder(
         if isinstance(model, EgmaModel) and medclip:
             model = _with_options(model, replace(model.options, **medclip))
     else:
+        # Published weights are fed as their authors did, a run of ours as it was trained.
         wanted = replace(options.model, **medclip)
         if "geometry" not in changes.get("model", {}):
             wanted = replace(wanted, geometry="own")

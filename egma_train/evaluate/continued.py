@@ -75,6 +75,7 @@ def _check_same(run: RunFolder, place: str, changes: Sequence[Any], shards: Path
     """Refuse a run that was begun from other weights, shards or options: its figures would lie."""
     record = run.record()
     wanted, began = options_of("paper", *changes), with_changes(Options(), record["options"])
+    # The model's options are those of the system itself; its weights are compared below.
     other = differences(replace(began, model=wanted.model), wanted)
     if record["shards_fingerprint"] != fingerprint(find_shards(shards)):
         other = other or "other shards"

@@ -157,6 +157,7 @@ def _to_hugging_face(encoder: Encoder, folder: Path) -> str:
             f"no class of transformers computes the features of a {model.family}"
             f" ({model.facts.pooling}); take --to onnx"
         )
+    # transformers converts the names of its own towers when it reads a file.
     state = dict(model.state_dict())
     if isinstance(model, Clip | Siglip):
         inner = model.clip if isinstance(model, Clip) else model.siglip

@@ -102,6 +102,7 @@ class VectorEncoder(Encoder):
         for first in range(0, len(numbers), batch_size):
             own = numbers[first : first + batch_size]
             pooled = self._unit(torch.from_numpy(np.stack([known[ids[i]] for i in own])))
+            # No picture was seen, so none can be told to be blank.
             none = np.zeros((len(own), 0, 0), np.uint8)
             yield Seen(own, [], pooled, pooled[:, None], none)
 

@@ -129,10 +129,12 @@ def _from_zip(path: Path, inert: set[str]) -> tuple[str, Any]:
             raise ValueError("it was written on a machine of other byte order")
         scripted = root + "constants.pkl" in names
         with archive.open(pickles[0]) as file:
+            # Tensors may share a storage, as tied weights do: each is read once.
             loaded: dict[tuple[str, str], Tensor] = {}
 
             def storage(identity: Any) -> Tensor:
                 _, kind, key, *_ = identity
+                # New files name an untyped storage: its bytes.
                 dtype = kind if isinstance(kind, torch.dtype) else torch.uint8
                 if (key, str(dtype)) not in loaded:
                     data = bytearray(archive.read(f"{root}data/{key}"))
@@ -186,6 +188,7 @@ class _Unpickler(pickle.Unpickler):
         }
         if (module, name) in known:
             return known[module, name]
+        # Not imported: to import a module runs it.
         full = f"{module}.{name}"
         if not full.startswith("__torch__."):
             self._inert.add(full[:200])

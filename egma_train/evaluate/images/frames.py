@@ -80,6 +80,7 @@ def prepared(pixels: Frame, geometry: Geometry, side_px: int) -> Frame:
         whole = max(rows, columns) if geometry.fit == "pad" else min(rows, columns)
         shape = (max(1, rows * size // whole), max(1, columns * size // whole))
     pixels = _resized(pixels, shape, geometry.interpolation)
+    # What is shorter than the square is padded, what is longer is cut below.
     square = np.zeros((max(size, shape[0]), max(size, shape[1])), np.uint8)
     top, left = ((all_of - own) // 2 for all_of, own in zip(square.shape, shape, strict=True))
     square[top : top + shape[0], left : left + shape[1]] = pixels

@@ -211,6 +211,7 @@ class Backbone(nn.Module):
         """Encode images ``[k, 3, h, w]`` and sentences ``[t, l]``."""
         patches, pooled = self.images(images)
         texts = self.texts(input_ids, attention_mask)
+        # The text tower is run once where one vector serves both.
         own = type(self).sentences is not Backbone.sentences
         sentences = self.sentences(input_ids, attention_mask) if own else texts
         return Features(patches, pooled, sentences, self.logit_scale.exp(), texts)
@@ -241,6 +242,7 @@ class Backbone(nn.Module):
         """Recompute activations in the backward pass instead of keeping them."""
         for tower in self.children():
             turn_on = getattr(tower, "activation_checkpointing_enable", None)
+            # transformers before 5 calls it otherwise; heads have neither.
             if turn_on := turn_on or getattr(tower, "gradient_checkpointing_enable", None):
                 turn_on()
 
@@ -257,6 +259,7 @@ class Backbone(nn.Module):
             "geometry": list(self.facts.geometry),
         }
         (folder / CONFIG).write_text(json.dumps(described, indent=1, sort_keys=True) + "\n")
+        # Clones: safetensors refuses tensors that share memory.
         weights = {name: one.contiguous().clone() for name, one in self.state_dict().items()}
         save_file(weights, folder / WEIGHTS)
 

@@ -60,5 +60,6 @@ class BiomedClip(Backbone):
 
     def texts(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Take ``[t, l]`` tokens to ``[t, d]``."""
+        # open_clip's "cls_last_hidden_state_pooler": the state itself, not BERT's own pooler.
         token = read_bert(self.text, input_ids, attention_mask).last_hidden_state[:, 0]
         return self.text_second(nn.functional.gelu(self.text_first(token)))

@@ -76,6 +76,7 @@ class Biovil(Backbone):
     def images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Take ``[k, 3, h, w]`` to patches ``[k, n, d]`` and pooled ``[k, d]`` features."""
         first = self.projector_first(self.cells(pixels))
+        # A convolution over one cell is a linear layer on it, BatchNorm2d a BatchNorm1d over cells.
         normed = self.projector_norm(first.flatten(0, 1)).unflatten(0, first.shape[:2])
         patches = self.projector_second(normed.relu())
         return patches, patches.mean(1)

@@ -77,6 +77,7 @@ class CxrClip(Backbone):
     def texts(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Take ``[t, l]`` tokens to ``[t, d]``."""
         states = read_bert(self.text, input_ids, attention_mask).last_hidden_state
+        # [SEP], also of a text that was cut: tokenizers keep it at the end.
         return self.text_head(at_last_token(states, attention_mask))
 
 

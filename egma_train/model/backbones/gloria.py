@@ -90,12 +90,15 @@ class Gloria(Backbone):
 
     def images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Take ``[k, 3, 224, 224]`` to patches ``[k, 361, d]`` and pooled ``[k, d]`` features."""
+        # The published code enlarges inside the model, whatever it is fed: 16 px cells of 299 are
+        # 12 px of the picture.
         seen = self.vision(upsampled(pixels, _IN_MODEL_PX), output_hidden_states=True)
         third, fourth = seen.hidden_states[3], seen.last_hidden_state
         return self.local_head(cells(third)), self.global_head(fourth.mean((2, 3)))
 
     def texts(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Take ``[t, l]`` tokens to ``[t, d]``; words are sums of pieces, so tokens do as well."""
+        # Divided by the padded length in the published code, which cancels in a cosine.
         return masked_mean(self._read(input_ids, attention_mask), attention_mask)
 
     def _read(self, ids: Tensor, mask: Tensor) -> Tensor:
@@ -118,7 +121,8 @@ class Gloria(Backbone):
         sums, counted = word_sums(states, inner, self.begins_word[input_ids])
         scores = []
         for own, real in zip(sums, counted, strict=True):
-            words = own[real] if bool(real.any()) else own[:1]
+            words = own[real] if bool(real.any()) else own[:1]  # of an empty text: nothing
+            # A patch chooses among words first, then a word among patches.
             shares = (patches @ words.T).softmax(-1)  # (k, n, words)
             seen = (4 * shares.mT).softmax(-1) @ patches  # (k, words, d)
             cosines = nn.functional.cosine_similarity(words[None], seen, dim=-1)

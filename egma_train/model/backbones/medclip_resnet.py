@@ -64,6 +64,7 @@ class MedclipResnet(Backbone):
 
     def images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Take ``[k, 3, 224, 224]`` to patches ``[k, 49, d]`` and pooled ``[k, d]`` features."""
+        # fc is linear: the mean of what it says of cells is what it says of their mean.
         patches = self.image_head(cells(self.vision(pixels).last_hidden_state))
         return patches, patches.mean(1)
 

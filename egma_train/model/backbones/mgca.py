@@ -47,6 +47,7 @@ class Head(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Take ``[..., w]`` to ``[..., d]``."""
+        # BatchNorm1d takes features along the second axis: patches are rows like images.
         flat = self.first_norm(self.first(rows.flatten(0, -2))).relu()
         return self.second_norm(self.second(flat)).unflatten(0, rows.shape[:-1])
 
@@ -115,6 +116,8 @@ class _Mgca(Backbone):
 
     def _read(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Read texts as MGCA does: its third positional argument made every position 0."""
+        # The weights were trained so: with ordinary positions the features are others, and nothing
+        # else tells.
         return read_bert(self.text, ids, mask, position_ids=torch.zeros_like(ids)).last_hidden_state
 
     def texts(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:

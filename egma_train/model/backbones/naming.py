@@ -56,6 +56,7 @@ def renamed(state: State, rules: Sequence[Rule]) -> Renamed:
     made = Renamed({}, {}, {}, [], Counter())
     known = [(re.compile(rule.pattern), rule) for rule in rules]
     for name, tensor in state.items():
+        # The first rule that fits: what is left out stands before what would take it.
         fit = ((found, rule) for one, rule in known if (found := one.fullmatch(name)))
         found, rule = next(fit, (None, None))
         if found is None or rule is None:

@@ -129,6 +129,7 @@ class DualEncoder(Backbone):
         elif kind == "swin":
             reduction = sizes.patch_size * 2 ** (len(sizes.depths) - 1)
         positions = self.text.config.max_position_embeddings
+        # A table of 514 serves 512 tokens.
         positions -= 2 if details["text"]["model_type"] == "roberta" else 0  # begin behind padding
         self.facts = Facts(
             grid=px // reduction,

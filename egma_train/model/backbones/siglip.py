@@ -107,6 +107,7 @@ class Siglip(Backbone):
 
     def texts(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Take ``[t, 64]`` tokens to ``[t, d]``; padding is read as well."""
+        # With a mask the last position, which the pooler takes, would see other tokens.
         return self.siglip.text_model(input_ids=input_ids).pooler_output
 
     @torch.no_grad()

@@ -105,6 +105,7 @@ def bert_config(state: State, at: str) -> Any:
     """Read the sizes of a BERT."""
     rows, width = shape(state, f"{at}embeddings.word_embeddings.weight")
     layers = count(state, rf"{re.escape(at)}layer\.(\d+)")
+    # A file with layers 0 to 3 and 5 would otherwise be read as one of six.
     lacking = [i for i in range(layers) if f"{at}layer.{i}.mlp.fc1.weight" not in state]
     if lacking:
         raise BadUsageError(f"the text tower has no layer {lacking[0]}, but a later one")
