@@ -18,8 +18,8 @@ from egma_prep.etl.outside_cluster import outside_client, package_missing
 from egma_prep.etl.own_cluster import own_client
 from egma_prep.options import ExecutionOptions
 
-_IN_FLIGHT_PER_WORKER = 2
-_LOOK_SECONDS = 5
+_IN_FLIGHT_PER_WORKER = 2  # one at work and one ready, so that none waits for the driver
+_LOOK_SECONDS = 5  # between looks at whether there are workers at all
 _IDLE_SECONDS = 60
 """So long may all workers be gone or paused: a nanny starts a new one within seconds."""
 _CONFIG = {

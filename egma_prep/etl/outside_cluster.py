@@ -12,8 +12,8 @@ from egma_prep.errors import BadUsageError
 from egma_prep.options import ExecutionOptions
 from egma_prep.storage.progress import tell
 
-_CONNECT_SECONDS = 10
-_WORKER_SECONDS = 60
+_CONNECT_SECONDS = 10  # a scheduler that is there answers within one
+_WORKER_SECONDS = 60  # for a queue that has just started its jobs
 
 
 @contextlib.contextmanager

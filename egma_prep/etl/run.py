@@ -52,8 +52,8 @@ _DEATHS_AT_NOTHING = 10
 """So often in a row may one part's worker die at no reading: of a neighbour's, of the cluster's."""
 _DEATHS_IN_A_ROW = 60
 """So often may workers die before any part is done: twenty readings are hardly all to blame."""
-_REASONS_SHOWN = 5
-_LANDMARKS = 20
+_REASONS_SHOWN = 5  # the others stand in rejects.parquet
+_LANDMARKS = 20  # names in DATA by which a worker tells that it sees the same folder
 
 Say = Callable[[str], object]
 

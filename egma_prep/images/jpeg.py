@@ -12,11 +12,11 @@ from egma_prep.images.opencv import decoded
 from egma_prep.options import ImageOptions
 
 START, _END = b"\xff\xd8", b"\xff\xd9"
-_SCAN = 0xDA
+_SCAN = 0xDA  # SOS: what follows is compressed and has no marker segments
 _MOST_SCANS = 100
 """A progressive JPEG has about ten; each one more walks over the whole image."""
 _FRAME_HEADERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
-_READ = (0xC0, 0xC1, 0xC2)
+_READ = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive: what libjpeg decodes
 _OTHER_PROCESSES = {0xC3: "lossless", 0xC9: "arithmetic", 0xCA: "arithmetic", 0xF7: "near-lossless"}
 
 HALF_SIZE_FROM_PX = 2750

@@ -22,9 +22,9 @@ from egma_prep.storage.atomic import telling_where
 from egma_prep.storage.paths import delete, is_remote, read_bytes, store_of, unreachable
 from egma_prep.storage.permissions import make_own_folder, open_own
 
-_MOST_BYTES = 4096
+_MOST_BYTES = 4096  # a lock says who holds it, in a line of JSON
 _PATIENCE_S, _PAUSE_S = 60.0, 0.05
-_LOOKS_AGAIN_S = 0.5
+_LOOKS_AGAIN_S = 0.5  # at a lock object of another process, each look a request
 _RENEWED_S, _EXPIRES_S, _SETTLES_S = 5.0, 45.0, 1.0
 """How often a lock object is renewed, for how long it may not be before it counts as left behind,
 and how long whoever takes it over waits for another who did so at the same moment."""

@@ -6,8 +6,8 @@ import time
 from types import TracebackType
 from typing import TextIO
 
-_SECONDS_BETWEEN_LINES = 10.0
-_SECONDS_BETWEEN_DRAWS = 0.2
+_SECONDS_BETWEEN_LINES = 10.0  # in a log file, where nothing is drawn over
+_SECONDS_BETWEEN_DRAWS = 0.2  # on a terminal: faster than one reads, slower than it flickers
 _BAR_CELLS = 24
 
 

@@ -17,7 +17,7 @@ from egma_prep.shards.tables import read_parquet
 Inputs = list[tuple[dict[str, Any], dict[str, pa.Table]]]
 
 LEADS_S = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
-_SAMPLE = 150
+_SAMPLE = 150  # readings: each is aligned anew for every lead
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ KEYWORDS = {
         "pneumothorax": r"\bpneumothora(x|ces)\b",
     }.items()
 }
-_SIDE_PX = 56
+_SIDE_PX = 56  # a quarter of the frame: mean maps are smooth
 
 
 @dataclass
