@@ -317,6 +317,27 @@ def test_two_steps_of_training_lower_the_loss_and_leave_running_statistics(
     assert bool(running) == any(word in name for word in ("MGCA", "ResNet", "BioViL", "GLoRIA"))
 
 
+@pytest.mark.parametrize("name", ["GLoRIA of Lightning 1.1", "OpenAI's archive", "SigLIP"])
+def test_recomputed_activations_give_the_same_gradients(
+    started: dict[str, Start], name: str
+) -> None:
+    start = started[name]
+    asked = (pixels_of(start), *tokens_of(start))
+    gradients = []
+    for recompute in (False, True):
+        model = copy.deepcopy(start.model).train()
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        if recompute:
+            model.checkpoint_gradients()
+        made = model(*asked)
+        (made.patches.sum() + made.images.square().sum() + made.sentences.square().sum()).backward()
+        gradients.append([one.grad for one in model.parameters() if one.grad is not None])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
+
+
 def test_a_checkpoint_of_a_continued_system_goes_on_as_if_undisturbed(
     systems: dict[str, Published], shards: Path, tmp_path: Path
 ) -> None:

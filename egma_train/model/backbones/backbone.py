@@ -239,12 +239,13 @@ class Backbone(nn.Module):
         self.logit_scale.clamp_(*LOGIT_SCALE_BOUNDS)
 
     def checkpoint_gradients(self) -> None:
-        """Recompute activations in the backward pass instead of keeping them."""
+        """Recompute activations in the backward pass where a tower knows how to."""
         for tower in self.children():
+            if not getattr(tower, "supports_gradient_checkpointing", False):
+                continue  # a head, or a ResNet of transformers
             turn_on = getattr(tower, "activation_checkpointing_enable", None)
-            # transformers before 5 calls it otherwise; heads have neither.
-            if turn_on := turn_on or getattr(tower, "gradient_checkpointing_enable", None):
-                turn_on()
+            # transformers before 5 calls it otherwise.
+            (turn_on or tower.gradient_checkpointing_enable)()  # type: ignore[operator]
 
     def details(self) -> dict[str, Any]:
         """Name what weights do not tell by their shapes, to be built again."""
