@@ -359,10 +359,16 @@ def check_start(record: Mapping[str, Any], init: Sequence[str], run: Path) -> No
         If `init` names others; earlier versions did not note them.
     """
     began = record.get("init")
-    if not init or began is None or RANDOM in init:
+    if not init or began is None:
         return
-    now = hash_of_sources(init)
-    if sorted(now.values()) != sorted(began.values()):
+    now = hash_of_sources(one for one in init if one != RANDOM)
+    kinds = [
+        sorted(
+            (name.partition("=")[0] if "=" in name else "", value) for name, value in own.items()
+        )
+        for own in (now, began)
+    ]
+    if kinds[0] != kinds[1]:
         raise BadUsageError(
             f"the run in {run} began from other weights ({', '.join(began)}); --name starts another"
         )

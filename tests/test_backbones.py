@@ -25,7 +25,7 @@ from egma_train.errors import BadUsageError
 from egma_train.evaluate.checkpoints import load_encoder
 from egma_train.evaluate.encoder import Encoder
 from egma_train.model.backbones.clip_sizes import heads_of_clip
-from egma_train.model.weights import Start, load_start, open_model
+from egma_train.model.weights import Start, hash_of_sources, load_start, open_model
 from egma_train.options import ModelOptions, options_of
 from egma_train.processes import ALONE
 from egma_train.train import Progress, make_trainer, own_grid
@@ -580,7 +580,8 @@ def test_an_activation_that_nothing_tells_is_said(
     laion = systems["open_clip's LAION"]
     for place in (laion.place, laion.place.parent):  # the file, or its folder without a JSON
         encoder = load_encoder(f"clip={place}")
-        assert encoder.told()["system"]["activation"] == "gelu" and not encoder.cautions
+        assert encoder.told()["system"]["activation"] == "gelu"
+        assert not any("activation" in one for one in encoder.cautions)
     shutil.copytree(laion.place.parent, tmp_path / "x")
     (tmp_path / "x/open_clip_pytorch_model.bin").rename(tmp_path / "x/weights.bin")
     encoder = load_encoder(f"clip={tmp_path / 'x'}")
@@ -675,15 +676,96 @@ def test_a_run_goes_on_from_the_weights_that_it_began_with_alone(
     more = ("--set", "train.epochs=2", "--set", "train.batch_size=8")
     result = egma_eval(*call, *more, f"clip={first}")
     assert result.exit_code == 2 and "was begun otherwise: train.epochs" in result.stderr
+    result = egma_eval(*call, *small, "--set", "model.geometry=own", f"clip={first}")
+    assert result.exit_code == 2 and "was begun otherwise: model.geometry" in result.stderr
     record = tmp_path / "out/runs/continued-clip-seed0/run.json"
     told = json.loads(record.read_text())
     record.write_text(json.dumps(told | {"status": "running"}))
-    resume = ("--name", "continued-clip-seed0", "--resume", "--init", f"clip={other}")
-    result = egma_train("--shards", shards, "--out", tmp_path / "out", *resume)
-    assert result.exit_code == 2 and "began from other weights" in result.stderr
+    resume = ("--name", "continued-clip-seed0", "--resume", "--init")
+    for init in (f"clip={other}", f"chexzero={first}", "random"):
+        result = egma_train("--shards", shards, "--out", tmp_path / "out", *resume, init)
+        assert result.exit_code == 2 and "began from other weights" in result.stderr
 
 
 ARCHIVE = "OpenAI's archive"
+
+
+def test_a_folders_json_files_are_part_of_what_a_run_began_with(tmp_path: Path) -> None:
+    published.hugging_face_clip(tmp_path, "gelu")
+    before = hash_of_sources([f"clip={tmp_path}"])
+    path = tmp_path / "config.json"
+    path.write_text(path.read_text().replace('"gelu"', '"quick_gelu"'))
+    assert hash_of_sources([f"clip={tmp_path}"]) != before
+
+
+def test_preparation_is_what_the_folders_own_files_say(
+    systems: dict[str, Published], tmp_path: Path
+) -> None:
+    shutil.copytree(systems["SigLIP"].place, tmp_path / "siglip")
+    told = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4] * 3, "resample": 3}
+    size = {"size": {"height": 64, "width": 64}}
+    (tmp_path / "siglip/preprocessor_config.json").write_text(json.dumps(told | size))
+    own = ModelOptions(geometry="own")
+    facts = load_start([str(tmp_path / "siglip")], own).model.facts
+    assert facts.mean == (0.1, 0.2, 0.3) and facts.geometry.told() == "squashed 64 px bicubic"
+    for name in ("open_clip's LAION", "BiomedCLIP"):
+        place = systems[name].place
+        folder = place if place.is_dir() else place.parent
+        shutil.copytree(folder, tmp_path / name)
+        config = {"model_cfg": {}, "preprocess_cfg": {"mean": [0.5] * 3, "resize_mode": "squash"}}
+        (tmp_path / name / "open_clip_config.json").write_text(json.dumps(config))
+        facts = load_start([f"{systems[name].family}={tmp_path / name}"], own).model.facts
+        assert facts.mean == (0.5, 0.5, 0.5) and facts.geometry.fit == "squash"
+    config["model_cfg"] = {"vision_cfg": {"pool_type": "avg"}}
+    path = tmp_path / "open_clip's LAION" / "open_clip_config.json"
+    path.write_text(json.dumps(config))
+    with pytest.raises(BadUsageError, match="pools otherwise than CLIP"):
+        load_start([f"clip={path.parent}"], own)
+
+
+@torch.inference_mode()
+def test_each_tower_of_a_clip_has_its_own_activation_and_end_token(tmp_path: Path) -> None:
+    from transformers import CLIPModel
+
+    published.hugging_face_clip(tmp_path, "gelu")
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    config["vision_config"]["hidden_act"] = "quick_gelu"
+    config["text_config"]["eos_token_id"] = 300
+    path.write_text(json.dumps(config))
+    model, start = CLIPModel.from_pretrained(tmp_path).eval(), load_start([str(tmp_path)], own())
+    ids = torch.randint(5, 200, (3, 9), generator=torch.Generator().manual_seed(0))
+    ids[:, 4], ids[:, 8] = 300, 400
+    pixels, mask = pixels_of(start), torch.ones_like(ids)
+    made = start.model.eval()
+    images = model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output)
+    texts = model.text_model(input_ids=ids, attention_mask=mask).pooler_output
+    torch.testing.assert_close(made.images(pixels)[1], images, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        made.texts(ids, mask), model.text_projection(texts), atol=1e-5, rtol=1e-4
+    )
+    assert made.facts.activation == "quick_gelu and gelu"
+    config["vision_config"]["image_size"] = 300
+    path.write_text(json.dumps(config))
+    with pytest.raises(BadUsageError, match="300 px, which 16 patches do not cover"):
+        load_start([str(tmp_path)], own())
+
+
+def own() -> ModelOptions:
+    return ModelOptions(geometry="own")
+
+
+def test_unknown_keys_and_options_without_effect_are_cautions(
+    systems: dict[str, Published], tmp_path: Path
+) -> None:
+    system = systems["open_clip's LAION"]
+    shutil.copytree(system.place.parent, tmp_path / "x")
+    file = tmp_path / "x/open_clip_pytorch_model.bin"
+    torch.save(system.state | {"visual.attn_pool.query": torch.zeros(3)}, file)
+    encoder = load_encoder(f"clip={file}", {"model": {"patch_grid": 14}})
+    told = " ".join(encoder.cautions)
+    assert "1 keys are unknown, such as visual.attn_pool.query" in told
+    assert "model.patch_grid mean nothing to a clip" in told
 
 
 def test_reports_keep_what_became_of_every_key(

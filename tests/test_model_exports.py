@@ -137,3 +137,20 @@ def test_an_exported_run_keeps_its_terms_of_use(clean_out: Path, tmp_path: Path)
     card = _card(encoder, "print()", tmp_path / "runs/r/README.md")
     assert "PhysioNet Credentialed Health Data licence" in card and "## Use" in card
     assert "Licence of the weights" in _card(encoder, "print()", None)
+
+
+def test_what_a_continued_systems_model_folder_gives_keeps_its_terms_too(
+    clean_out: Path, tmp_path: Path
+) -> None:
+    clip = published.laion_clip(tmp_path / "clip").place
+    call = ("--shards", clean_out, "--out", tmp_path, "--name", "r", "--epochs", 1)
+    made = egma_train(*call, "--batch-size", 8, "--init", f"clip={clip}")
+    assert made.exit_code == 0, made.output
+    for checkpoint, place in ((tmp_path / "runs/r/model", "x"), (tmp_path / "x", "y")):
+        result = egma_eval("export", "--to", "hugging-face", checkpoint, tmp_path / place)
+        assert result.exit_code == 0, result.output
+        card = (tmp_path / place / "README.md").read_text()
+        assert "PhysioNet Credentialed Health Data licence" in card
+    result = egma_eval("export", "--to", "onnx", tmp_path / "runs/r", tmp_path / "z")
+    said = "ONNX cannot shrink the frame of 224 px to 64|needs torch 2.6"
+    assert result.exit_code == 2 and re.search(said, result.stderr)

@@ -407,7 +407,9 @@ def export(kind: str, checkpoint: Path, dest: Path, changes: Changes, **_: Any) 
     from egma_train.evaluate.checkpoints import load_encoder
     from egma_train.evaluate.export import export_model
 
-    card = checkpoint / "README.md" if (checkpoint / "run.json").is_file() else None
+    # Of a run, of its folder's `model` or `start`, or of what was exported before.
+    cards = (home / "README.md" for home in (checkpoint, checkpoint.parent))
+    card = next((one for one in cards if one.is_file()), None)
     place = export_model(load_encoder(checkpoint, changes), kind, dest, card)
     tell(f"{', '.join(sorted(one.name for one in place.iterdir()))} in {place}")
 

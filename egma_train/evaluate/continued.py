@@ -10,6 +10,8 @@ from egma_train.data.shards import find_shards, fingerprint
 from egma_train.errors import BadUsageError
 from egma_train.evaluate.checkpoints import checkpoint_name
 from egma_train.launch import Request, check_start, run_training
+from egma_train.model.egma import is_own_model
+from egma_train.model.weights import folder_of_own
 from egma_train.options import Options, differences, options_of, with_changes
 from egma_train.run_folder import RunFolder
 
@@ -75,8 +77,9 @@ def _check_same(run: RunFolder, place: str, changes: Sequence[Any], shards: Path
     """Refuse a run that was begun from other weights, shards or options: its figures would lie."""
     record = run.record()
     wanted, began = options_of("paper", *changes), with_changes(Options(), record["options"])
-    # The model's options are those of the system itself; its weights are compared below.
-    other = differences(replace(began, model=wanted.model), wanted)
+    if is_own_model(folder_of_own(Path(place.partition("=")[2] or place))):
+        began = replace(began, model=wanted.model)  # it brought its own options
+    other = differences(began, wanted)
     if record["shards_fingerprint"] != fingerprint(find_shards(shards)):
         other = other or "other shards"
     if other:

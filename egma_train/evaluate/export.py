@@ -76,6 +76,8 @@ def export_model(encoder: Encoder, kind: str, place: Path, card: Path | None = N
     """
     if kind not in KINDS:
         raise unknown_name("kind", kind, KINDS)
+    if encoder.model is None:
+        raise BadUsageError(f"{encoder.name} is vectors; there is no model to export")
     if place.exists():
         raise BadUsageError(f"{place} is there already; name a new folder")
     with whole_folder(place) as folder:
@@ -94,6 +96,11 @@ def _to_onnx(encoder: Encoder, folder: Path) -> str:
     if torch.__version__ < _TORCH:  # type: ignore[operator]  # cannot write its own attention
         raise BadUsageError(f"--to onnx needs torch 2.6 or newer; this is {torch.__version__}")
     px = encoder.preparation[1] if encoder.preparation[0].fit != "frame" else FRAME_PX
+    own_px = encoder.preparation[1]
+    if own_px < px and px % own_px:
+        raise BadUsageError(
+            f"ONNX cannot shrink the frame of {px} px to {own_px} px; take --to hugging-face"
+        )
     encoder.model.to("cpu")
     for tower in encoder.model.modules():
         plain: Any = getattr(tower, "set_attn_implementation", None)

@@ -103,7 +103,11 @@ class KeyReport:
     def cautions(self) -> list[str]:
         """Tell what changes figures of a checkpoint that is complete."""
         no_scale = f"{SCALE} is missing; 1/0.07 is taken" if SCALE in self.missing else ""
-        return [told for told in (no_scale, self.note) if told]
+        such = ""
+        if self.unexpected and self.loaded is not None:
+            count, first = len(self.unexpected), self.unexpected[0]
+            such = f"{count} keys are unknown, such as {first}; what they do is not done"
+        return [told for told in (no_scale, such, self.note) if told]
 
 
 def share_of(missing: list[str], own: Mapping[str, Tensor], prefix: str) -> tuple[float, str]:

@@ -69,6 +69,7 @@ _KINDS = {SwinConfig: {"swin"}, BertConfig: {"bert", "cxr-bert"}}
 """By `model_type`; CXR-BERT is a BERT with a head that is not used here."""
 _BERT_LAYER = re.compile(r"^text_model\.model\.encoder\.layer\.(\d+)\.")
 _BERT_BASE_LAYERS = 12
+_SCALE_ROUNDING = 1e-3  # CLIP's trained scale is the bound itself, 100
 
 
 @dataclass(frozen=True)
@@ -189,10 +190,23 @@ def _ready(opened: Opened, place: object, tokenizer: Any, options: ModelOptions)
     model = opened.model
     if options.geometry == "frame":
         model.facts = replace(model.facts, geometry=FRAME)
-    model.clamp_scale()
     check_finite(model, place)
+    stored = float(model.logit_scale.exp())
+    model.clamp_scale()
+    notes = [opened.report.note, *_without_effect(model, options)]
+    if abs(float(model.logit_scale.exp()) / stored - 1) > _SCALE_ROUNDING:
+        notes.append(f"its scale of {stored:.4g} is kept at {float(model.logit_scale.exp()):.4g}")
+    report = replace(opened.report, note="; ".join(filter(None, notes)))
     check_tokenizer(tokenizer, model.vocabulary, model.tokenizer_kind)
-    return Start(model, model.reader(tokenizer), [opened.report], opened.source)
+    return Start(model, model.reader(tokenizer), [report], opened.source)
+
+
+def _without_effect(model: Backbone, options: ModelOptions) -> list[str]:
+    """Name options that were changed and mean nothing to a system."""
+    usual, read = vars(ModelOptions()), {"geometry", *model.options_read}
+    changed = [name for name, one in vars(options).items() if one != usual[name]]
+    lost = [f"model.{name}" for name in changed if name not in read]
+    return [f"{', '.join(lost)} mean nothing to a {model.family}"] if lost else []
 
 
 def check_finite(model: Backbone, place: object) -> None:
@@ -256,7 +270,10 @@ def hash_of_sources(sources: Iterable[str]) -> dict[str, str]:
         _, equals, name = source.partition("=")
         place = Path(source if Path(source).exists() or not equals else name)
         digest = hashlib.sha256()
-        for path in files_of(place) if place.exists() else ():
+        files = files_of(place) if place.exists() else []
+        if place.is_dir():  # what no weights tell, and the tokenizer
+            files += sorted(one for one in place.iterdir() if one.suffix in (".json", ".txt"))
+        for path in files:
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         made[source] = digest.hexdigest() if place.exists() else ""

@@ -162,6 +162,8 @@ class Backbone(nn.Module):
         As the tokenizers library calls it; blank for any.
     made_here : tuple of str
         Weights of ours that its files have no counterpart of.
+    options_read : tuple of str
+        Model options that it heeds beside the geometry.
     cautions : tuple of str
         What was taken for true of a file that does not say.
     text_layers : int
@@ -179,6 +181,7 @@ class Backbone(nn.Module):
     tokenizer_kind: str = "WordPiece"
     made_here: tuple[str, ...] = ()
     cautions: tuple[str, ...] = ()
+    options_read: tuple[str, ...] = ()
     text_layers: int = 12
     facts: Facts
     logit_scale: nn.Parameter

@@ -1,5 +1,6 @@
 """BiomedCLIP (Zhang et al. 2023), as open_clip keeps it: ViT-B/16 of timm and PubMedBERT."""
 
+import math
 from typing import Any
 
 from torch import Tensor, nn
@@ -9,13 +10,15 @@ from egma_train.model.backbones.backbone import (
     Backbone,
     Facts,
     Rule,
+    Source,
     State,
     new_scale,
 )
 from egma_train.model.backbones.clip import MEAN, STD
 from egma_train.model.backbones.naming import bert as bert_rules
 from egma_train.model.backbones.naming import timm_vit
-from egma_train.model.backbones.towers import bert, linear, read_bert, vit
+from egma_train.model.backbones.preprocessor import of_open_clip
+from egma_train.model.backbones.towers import bert, linear, read_bert, shape, vit
 
 
 class BiomedClip(Backbone):
@@ -41,17 +44,33 @@ class BiomedClip(Backbone):
         self.text_second = linear(state, "text_second", bias=False)
         self.logit_scale = new_scale(state)
         px = self.vision.config.image_size
+        self._details = details
+        usual = {"mean": MEAN, "std": STD, "geometry": ("shorter", px, px, "bicubic", False)}
+        prepared = usual | details.get("prepared", {})
         self.facts = Facts(
             grid=px // self.vision.config.patch_size,
             image_px=px,
-            mean=MEAN,
-            std=STD,
-            geometry=Geometry("shorter", px, px, "bicubic"),
+            mean=tuple(prepared["mean"]),
+            std=tuple(prepared["std"]),
+            geometry=Geometry(*prepared["geometry"]),
             max_tokens=256,
             pooling="class tokens, linear; patches likewise; text: head of two layers",
             activation="gelu",
             licence="MIT, for research by its card",
         )
+
+    @classmethod
+    def details_of(cls, source: Source, state: State) -> dict[str, Any]:
+        """Read how pictures are prepared from open_clip_config.json, if it is there."""
+        told = source.json("open_clip_config.json").get("preprocess_cfg")
+        positions = shape(state, "vision.embeddings.position_embeddings")[1]
+        patch_px = shape(state, "vision.embeddings.patch_embeddings.projection.weight")[-1]
+        px = patch_px * math.isqrt(positions - 1)
+        return {"prepared": of_open_clip(told, px)} if told else {}
+
+    def details(self) -> dict[str, Any]:
+        """Name how pictures are prepared."""
+        return self._details
 
     def images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Take ``[k, 3, h, w]`` to patches ``[k, n, d]`` and pooled ``[k, d]`` features."""

@@ -65,6 +65,7 @@ class Clip(Backbone):
         *(rule for at, tower in _TOWERS.items() for rule in _block_rules(at, tower)),
     )
     tokenizer = "openai/clip-vit-base-patch32"
+    options_read = ("norm_patches",)
     tokenizer_kind = "BPE"
     licence = "MIT (OpenAI, LAION, CheXzero, PubMedCLIP)"
 
@@ -90,7 +91,12 @@ class Clip(Backbone):
             geometry=Geometry(*prepared["geometry"]),
             max_tokens=self.clip.config.text_config.max_position_embeddings,
             pooling="class token, norm, projection; patches likewise; text at its end token",
-            activation=details["activation"],
+            activation=" and ".join(
+                dict.fromkeys(
+                    details.get(f"{one}_activation", details["activation"])
+                    for one in ("vision", "text")
+                )
+            ),
             licence=self.licence,
         )
 
@@ -123,7 +129,9 @@ class Clip(Backbone):
     def texts(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Take ``[t, l]`` tokens to ``[t, d]``: the state at the end token, the largest id."""
         read = self.clip.text_model(input_ids=input_ids, attention_mask=attention_mask)
-        ends = input_ids.argmax(-1)  # the first of equals; some pad with the end token
+        eos = self._details.get("eos")
+        own = input_ids if eos is None else (input_ids == eos).long()
+        ends = own.argmax(-1)  # the first of equals; some pad with the end token
         at_end = read.last_hidden_state.gather(1, ends[:, None, None].expand(-1, 1, self._width))
         return self.clip.text_projection(at_end[:, 0])
 

@@ -32,6 +32,7 @@ class MedclipResnet(Backbone):
         *bert(r"text_model\.model\.", "text."),
         Rule(r"text_model\.projection_head\.(\w+)", r"text_head.\1"),
     )
+    options_read = ("text_states", "average_padding")
     tokenizer = "emilyalsentzer/Bio_ClinicalBERT"
 
     def __init__(self, state: State, details: dict[str, Any]) -> None:

@@ -106,6 +106,7 @@ class DualEncoder(Backbone):
     made_here: tuple[str, ...] = ("vision.embeddings.mask_token",)
     tokenizer = "the folder's own"
     text_layers = 0
+    options_read: tuple[str, ...] = ("max_tokens",)
     vision: Any
     image_head: Any
     tokenizer_kind = ""
@@ -191,6 +192,7 @@ class Folders(DualEncoder):
         Rule(rf"(vision|text)\.{_BASE}(.*)", r"\1.\2"),
     )
     with_poolers = False
+    options_read = ("max_tokens", "projection", "text_states", "average_padding")
     pooling_in_words = "class token or mean of patches; text: mean of states; new projections"
 
     @classmethod

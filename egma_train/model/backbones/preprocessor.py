@@ -51,6 +51,23 @@ def preparation(
     return {"mean": mean, "std": std, "geometry": geometry, "image_px": px}
 
 
+def of_open_clip(told: Mapping[str, Any], px: int) -> dict[str, Any]:
+    """Take what an open_clip_config.json says of pictures.
+
+    Raises
+    ------
+    BadUsageError
+        For a way of resizing that is not known here.
+    """
+    fits = {"shortest": "shorter", "squash": "squash"}
+    fit = fits.get(str(told.get("resize_mode", "shortest")))
+    how = str(told.get("interpolation", "bicubic"))
+    if fit is None or how not in _RESAMPLE.values():
+        raise BadUsageError(f"open_clip_config.json resizes by {told.get('resize_mode')}, {how}")
+    made: dict[str, Any] = {"geometry": [fit, px, px, how, False]}
+    return made | {name: list(told[name]) for name in ("mean", "std") if told.get(name)}
+
+
 def described(
     geometry: Geometry, side_px: int, mean: tuple[float, ...], std: tuple[float, ...], kind: str
 ) -> dict[str, Any]:

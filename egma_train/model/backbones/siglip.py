@@ -18,6 +18,7 @@ from egma_train.model.backbones.backbone import (
     State,
     new_scale,
 )
+from egma_train.model.backbones.preprocessor import preparation
 from egma_train.model.backbones.towers import count, shape
 
 _TOWERS = ("vision", "text")
@@ -47,12 +48,14 @@ class Siglip(Backbone):
         # SigLIP's trained scale, about 117, is above CLIP's bound.
         self._highest = max(LOGIT_SCALE_BOUNDS[1], float(state["logit_scale"].reshape(())))
         px = vision.image_size
+        usual = {"mean": (0.5,), "std": (0.5,), "geometry": ("squash", px, px, "bilinear", False)}
+        prepared = usual | details.get("prepared", {})
         self.facts = Facts(
             grid=px // vision.patch_size,
             image_px=px,
-            mean=(0.5,),
-            std=(0.5,),
-            geometry=Geometry("squash", px, px, "bilinear"),
+            mean=tuple(prepared["mean"]),
+            std=tuple(prepared["std"]),
+            geometry=Geometry(*prepared["geometry"]),
             max_tokens=self.siglip.config.text_config.max_position_embeddings,
             pooling="attention over patches; a patch by the same head alone; text: last position,"
             " padded to the full length",
@@ -78,7 +81,10 @@ class Siglip(Backbone):
             made[f"{tower}_activation"] = str(own.get("hidden_act", "gelu_pytorch_tanh"))
             made[f"{tower}_eps"] = float(own.get("layer_norm_eps", 1e-6))
             made[f"{tower}_heads"] = int(own.get("num_attention_heads", 12))
-        return made | {"image_px": int(told.get("vision_config", {}).get("image_size", 224))}
+        made["image_px"] = int(told.get("vision_config", {}).get("image_size", 224))
+        if preprocessor := source.json("preprocessor_config.json"):
+            made["prepared"] = preparation(preprocessor, {"image_size": made["image_px"]})
+        return made
 
     def details(self) -> dict[str, Any]:
         """Name heads and activation."""
