@@ -63,6 +63,7 @@ def load_encoder(
     container = "safetensors"
     if is_own_model(place):
         model, tokenizer = load_model(place)
+        check_finite(model, named)
         if medclip and not isinstance(model, EgmaModel):
             raise BadUsageError(f"{named} is a {model.family}, no MedCLIP with a Swin")
         if isinstance(model, EgmaModel) and medclip:
@@ -80,7 +81,6 @@ def load_encoder(
             replace(report, part=str(named)).check_complete()
             cautions += report.cautions()
             keys += report.lines()
-    check_finite(model, named)
     used = usable_device(options.execution.device)
     model.eval().to(used)
     digest = model_hash(checkpoint, changes)

@@ -21,6 +21,7 @@ from egma_train.model.backbones.backbone import (
     Backbone,
     Facts,
 )
+from egma_train.model.backbones.towers import mean_of_states
 from egma_train.model.key_names import BUFFERS, as_in_model, as_on_disk
 from egma_train.options import ModelOptions, Options, with_changes
 
@@ -109,13 +110,8 @@ class TextTower(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Take ``[t, l]`` tokens to sentences ``[t, d]``: means over tokens and hidden states."""
-        read = self.model(
-            input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True
-        )
-        states = torch.stack([read.hidden_states[i] for i in self._states]).mean(0)  # (t, l, w)
-        counted = torch.ones_like(attention_mask) if self._average_padding else attention_mask
-        weights = counted.to(states.dtype)[..., None]
-        return self.projection_head((states * weights).sum(1) / weights.sum(1))
+        how = (self._states, self._average_padding)
+        return self.projection_head(mean_of_states(self.model, input_ids, attention_mask, *how))
 
 
 class EgmaModel(Backbone):

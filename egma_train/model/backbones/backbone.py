@@ -189,6 +189,7 @@ class Backbone(nn.Module):
 
     def __init__(self, state: State, details: dict[str, Any]) -> None:
         super().__init__()
+        self._details = details
 
     @classmethod
     def details_of(cls, source: Source, state: State) -> dict[str, Any]:
@@ -252,7 +253,7 @@ class Backbone(nn.Module):
 
     def details(self) -> dict[str, Any]:
         """Name what weights do not tell by their shapes, to be built again."""
-        return {}
+        return self._details
 
     def save_pretrained(self, folder: Path) -> None:
         """Write family, details and weights."""

@@ -5,7 +5,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from egma_train.geometry import Geometry
 from egma_train.model.backbones.backbone import (
     Backbone,
     Facts,
@@ -17,7 +16,7 @@ from egma_train.model.backbones.backbone import (
 from egma_train.model.backbones.clip import MEAN, STD
 from egma_train.model.backbones.naming import bert as bert_rules
 from egma_train.model.backbones.naming import timm_vit
-from egma_train.model.backbones.preprocessor import of_open_clip
+from egma_train.model.backbones.preprocessor import of_open_clip, prepared
 from egma_train.model.backbones.towers import bert, linear, read_bert, shape, vit
 
 
@@ -44,15 +43,10 @@ class BiomedClip(Backbone):
         self.text_second = linear(state, "text_second", bias=False)
         self.logit_scale = new_scale(state)
         px = self.vision.config.image_size
-        self._details = details
-        usual = {"mean": MEAN, "std": STD, "geometry": ("shorter", px, px, "bicubic", False)}
-        prepared = usual | details.get("prepared", {})
         self.facts = Facts(
             grid=px // self.vision.config.patch_size,
             image_px=px,
-            mean=tuple(prepared["mean"]),
-            std=tuple(prepared["std"]),
-            geometry=Geometry(*prepared["geometry"]),
+            **prepared(details, mean=MEAN, std=STD, geometry=("shorter", px, px, "bicubic", False)),
             max_tokens=256,
             pooling="class tokens, linear; patches likewise; text: head of two layers",
             activation="gelu",
@@ -67,10 +61,6 @@ class BiomedClip(Backbone):
         patch_px = shape(state, "vision.embeddings.patch_embeddings.projection.weight")[-1]
         px = patch_px * math.isqrt(positions - 1)
         return {"prepared": of_open_clip(told, px)} if told else {}
-
-    def details(self) -> dict[str, Any]:
-        """Name how pictures are prepared."""
-        return self._details
 
     def images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Take ``[k, 3, h, w]`` to patches ``[k, n, d]`` and pooled ``[k, d]`` features."""

@@ -19,6 +19,7 @@ from egma_train.model.backbones.backbone import (
     new_scale,
 )
 from egma_train.model.backbones.clip_sizes import beside_clip, clip_config
+from egma_train.model.backbones.preprocessor import prepared
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
@@ -76,19 +77,14 @@ class Clip(Backbone):
         self.clip = CLIPModel(clip_config(state, details))
         self.logit_scale = new_scale(state)
         del self.clip.logit_scale  # ours is the one
-        self._details = details
         self._width = self.clip.config.text_config.hidden_size
         vision = self.clip.config.vision_config
         px = vision.image_size
-        usual = {"mean": MEAN, "std": STD, "geometry": ("shorter", px, px, "bicubic", False)}
-        prepared = usual | details.get("prepared", {})
         self.cautions = (details["caution"],) if details.get("caution") else ()
         self.facts = Facts(
             grid=px // vision.patch_size,
             image_px=px,
-            mean=tuple(prepared["mean"]),
-            std=tuple(prepared["std"]),
-            geometry=Geometry(*prepared["geometry"]),
+            **prepared(details, mean=MEAN, std=STD, geometry=("shorter", px, px, "bicubic", False)),
             max_tokens=self.clip.config.text_config.max_position_embeddings,
             pooling="class token, norm, projection; patches likewise; text at its end token",
             activation=" and ".join(
@@ -104,10 +100,6 @@ class Clip(Backbone):
     def details_of(cls, source: Source, state: State) -> dict[str, Any]:
         """Tell by what stands beside the weights what no shape tells: heads, eps, activation."""
         return beside_clip(source, state, is_openais=cls is not Clip)
-
-    def details(self) -> dict[str, Any]:
-        """Name what weights do not tell."""
-        return self._details
 
     @property
     def vocabulary(self) -> int:

@@ -1,6 +1,5 @@
 """MedCLIP (Wang et al. 2022) with a ResNet-50; its Swin is `egma_train.model.egma`'s."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -16,7 +15,7 @@ from egma_train.model.backbones.backbone import (
 )
 from egma_train.model.backbones.naming import bert, torchvision_resnet
 from egma_train.model.backbones.towers import bert as bert_tower
-from egma_train.model.backbones.towers import cells, linear, read_bert, resnet
+from egma_train.model.backbones.towers import cells, linear, mean_of_states, resnet
 from egma_train.options import ModelOptions
 
 
@@ -41,7 +40,7 @@ class MedclipResnet(Backbone):
         self.image_head = linear(state, "image_head", bias=False)
         self.text_head = linear(state, "text_head", bias=False)
         self.logit_scale = new_scale(state)
-        self._details, own = details, ModelOptions()
+        own = ModelOptions()
         self.facts = Facts(
             grid=7,
             image_px=224,
@@ -59,10 +58,6 @@ class MedclipResnet(Backbone):
         """Take which hidden states are averaged from the options."""
         return text_rule(source)
 
-    def details(self) -> dict[str, Any]:
-        """Name the hidden states that are averaged, and whether padding counts."""
-        return self._details
-
     def images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Take ``[k, 3, 224, 224]`` to patches ``[k, 49, d]`` and pooled ``[k, d]`` features."""
         # fc is linear: the mean of what it says of cells is what it says of their mean.
@@ -78,13 +73,3 @@ def text_rule(source: Source) -> dict[str, Any]:
     """Take from the options how a text's hidden states are averaged."""
     wanted = source.options
     return {"text_states": list(wanted.text_states), "average_padding": wanted.average_padding}
-
-
-def mean_of_states(
-    tower: Any, ids: Tensor, mask: Tensor, text_states: Sequence[int], average_padding: bool
-) -> Tensor:
-    """Average some hidden states of a BERT over states and tokens: ``[t, w]``."""
-    read = read_bert(tower, ids, mask).hidden_states
-    states = sum(read[i] for i in text_states) / len(text_states)
-    weights = (mask * 0 + 1 if average_padding else mask).to(states.dtype)[..., None]
-    return (states * weights).sum(1) / weights.sum(1)

@@ -29,9 +29,9 @@ from egma_train.model.backbones.backbone import (
     State,
     new_scale,
 )
-from egma_train.model.backbones.medclip_resnet import mean_of_states, text_rule
+from egma_train.model.backbones.medclip_resnet import text_rule
 from egma_train.model.backbones.preprocessor import preparation
-from egma_train.model.backbones.towers import cells, read_bert, shape
+from egma_train.model.backbones.towers import cells, mean_of_states, read_bert, shape
 from egma_train.options import ModelOptions
 
 VISION: dict[str, tuple[Any, Any]] = {
@@ -114,7 +114,6 @@ class DualEncoder(Backbone):
 
     def __init__(self, state: State, details: dict[str, Any]) -> None:
         super().__init__(state, details)
-        self._details = details
         self.vision = _built(details["vision"], VISION, self.with_poolers)
         self.text = _built(details["text"], TEXT, self.with_poolers)
         width, kind = details["projection"], details["vision"]["model_type"]
@@ -158,10 +157,6 @@ class DualEncoder(Backbone):
         }
 
     pooling_in_words = "the towers' own poolers, linear; patches: last states, linear"
-
-    def details(self) -> dict[str, Any]:
-        """Name both towers' kinds and sizes, and how pictures are prepared."""
-        return self._details
 
     def _tokens(self, pixels: Tensor) -> tuple[Tensor, Any]:
         """Run the image tower: states ``[k, n, w]`` with a class token if it has one, and all."""

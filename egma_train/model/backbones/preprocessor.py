@@ -51,6 +51,13 @@ def preparation(
     return {"mean": mean, "std": std, "geometry": geometry, "image_px": px}
 
 
+def prepared(details: Mapping[str, Any], **usual: Any) -> dict[str, Any]:
+    """Take mean, deviation and geometry for `Facts`: a folder's own, or what is usual."""
+    own = usual | details.get("prepared", {})
+    means = {name: tuple(own[name]) for name in ("mean", "std")}
+    return means | {"geometry": Geometry(*own["geometry"])}
+
+
 def of_open_clip(told: Mapping[str, Any], px: int) -> dict[str, Any]:
     """Take what an open_clip_config.json says of pictures.
 

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from transformers import SiglipConfig, SiglipModel
 
 from egma_train.errors import BadUsageError
-from egma_train.geometry import Geometry
 from egma_train.model.backbones.backbone import (
     LOGIT_SCALE_BOUNDS,
     Backbone,
@@ -18,7 +17,7 @@ from egma_train.model.backbones.backbone import (
     State,
     new_scale,
 )
-from egma_train.model.backbones.preprocessor import preparation
+from egma_train.model.backbones.preprocessor import preparation, prepared
 from egma_train.model.backbones.towers import count, shape
 
 _TOWERS = ("vision", "text")
@@ -44,18 +43,16 @@ class Siglip(Backbone):
         del self.siglip.logit_scale, self.siglip.logit_bias
         self.logit_scale = new_scale(state)
         self.logit_bias = nn.Parameter(torch.zeros(()), requires_grad=False)
-        self._details, vision = details, self.siglip.config.vision_config
+        vision = self.siglip.config.vision_config
         # SigLIP's trained scale, about 117, is above CLIP's bound.
         self._highest = max(LOGIT_SCALE_BOUNDS[1], float(state["logit_scale"].reshape(())))
         px = vision.image_size
-        usual = {"mean": (0.5,), "std": (0.5,), "geometry": ("squash", px, px, "bilinear", False)}
-        prepared = usual | details.get("prepared", {})
         self.facts = Facts(
             grid=px // vision.patch_size,
             image_px=px,
-            mean=tuple(prepared["mean"]),
-            std=tuple(prepared["std"]),
-            geometry=Geometry(*prepared["geometry"]),
+            **prepared(
+                details, mean=(0.5,), std=(0.5,), geometry=("squash", px, px, "bilinear", False)
+            ),
             max_tokens=self.siglip.config.text_config.max_position_embeddings,
             pooling="attention over patches; a patch by the same head alone; text: last position,"
             " padded to the full length",
@@ -81,14 +78,9 @@ class Siglip(Backbone):
             made[f"{tower}_activation"] = str(own.get("hidden_act", "gelu_pytorch_tanh"))
             made[f"{tower}_eps"] = float(own.get("layer_norm_eps", 1e-6))
             made[f"{tower}_heads"] = int(own.get("num_attention_heads", 12))
-        made["image_px"] = int(told.get("vision_config", {}).get("image_size", 224))
         if preprocessor := source.json("preprocessor_config.json"):
             made["prepared"] = preparation(preprocessor, {"image_size": made["image_px"]})
         return made
-
-    def details(self) -> dict[str, Any]:
-        """Name heads and activation."""
-        return self._details
 
     def reader(self, tokenizer: Any) -> Any:
         """Pad to the full length, as it was trained; a shorter text has another feature."""

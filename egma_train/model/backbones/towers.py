@@ -5,6 +5,7 @@ What shapes do not tell is given: activation, epsilon, and heads where they are 
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -146,6 +147,15 @@ def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
     """Average ``[t, l, w]`` over the tokens of a mask ``[t, l]``."""
     weights = mask.to(states.dtype)[..., None]
     return (states * weights).sum(1) / weights.sum(1)
+
+
+def mean_of_states(
+    tower: Any, ids: Tensor, mask: Tensor, text_states: Sequence[int], average_padding: bool
+) -> Tensor:
+    """Average some hidden states of a BERT over states and tokens: ``[t, w]``."""
+    read = read_bert(tower, ids, mask).hidden_states
+    states = torch.stack([read[i] for i in text_states]).mean(0)
+    return masked_mean(states, torch.ones_like(mask) if average_padding else mask)
 
 
 def at_last_token(states: Tensor, mask: Tensor) -> Tensor:
