@@ -23,7 +23,8 @@ from egma_train.evaluate.encoder import Encoder
 from egma_train.model.weights import Start, load_start
 from egma_train.options import ModelOptions, options_of
 from egma_train.processes import ALONE
-from egma_train.train import Progress, make_trainer, own_grid
+from egma_train.train.loop import own_grid
+from egma_train.train.step import Progress, make_trainer
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -82,20 +83,19 @@ def _training(
     trainer.parallel.train()
     loader = BatchLoader(
         cache, start.tokenizer, cache.readings_with_gaze(), start.model.facts.max_tokens,
-        grid=own_grid(start.model, options),
+        grid=own_grid(start.model, options), draws=draw(options.data, len(cache), 0, 0),
     )  # fmt: skip
-    draws = draw(options.data, len(cache), 0, 0)
     readings = np.arange(batch_size)
-    batch = loader.load(readings)
+    ((texts,),) = [part.texts for part in loader.load(readings).parts]
     px = start.model.facts.image_px
     pixels = torch.randn(batch_size, 3, px, px)
 
     def step() -> None:
-        trainer.step(loader.load(readings), draws, Progress(), 1e-6)
+        trainer.step(loader.load(readings), Progress(), 1e-6)
 
     def bare() -> None:
         trainer.optimizer.zero_grad()
-        made = start.model(pixels, batch.input_ids, batch.attention_mask)
+        made = start.model(pixels, texts.input_ids, texts.attention_mask)
         sum(one.sum() for one in made).backward()
         trainer.optimizer.step()
 

@@ -15,13 +15,14 @@ import torch
 import torch.nn.functional as F  # noqa: N812, as everyone calls it
 
 from egma_train.data.cache import ReadingCache, open_cache
-from egma_train.data.loading import BatchLoader, pixels
+from egma_train.data.loading import BatchLoader
 from egma_train.data.sampling import epoch_batches
 from egma_train.losses import egma_loss, multi_label_cross_entropy
 from egma_train.model.egma import EgmaModel, new_configs
 from egma_train.model.tokenizer import make_tokenizer
 from egma_train.options import options_of
-from egma_train.train import batch_loss
+from egma_train.processes import ALONE
+from egma_train.train.step import Encoded, batch_loss, make_trainer
 
 B, M, N, D, SCALE = 100, 8, 49, 512, 14.0
 
@@ -185,15 +186,17 @@ def step(model: Any, loader: BatchLoader, readings: Any, options: Any) -> list[f
     """Take one step; return seconds of loading, towers and loss."""
     marks = [time.perf_counter()]
     batch = loader.load(readings)
-    made = options.model
-    images = pixels(batch.images, made.image_px, made.image_mean, made.image_std, None)
     marks.append(time.perf_counter())
-    found = model(images, batch.input_ids, batch.attention_mask)
+    trainer = make_trainer(model, options, ALONE, torch.device("cpu"))
+    found = trainer._encoded(0, batch, 0)
     marks.append(time.perf_counter())
-    leaves = [one.detach().requires_grad_() for one in found]
-    batch_loss(type(found)(*leaves), batch, options).total.backward()
+    leaves = Encoded(*(one.detach().requires_grad_() for one in found))
+    batch_loss(leaves, batch, options).total.backward()
     marks.append(time.perf_counter())
-    torch.autograd.backward(list(found), [one.grad for one in leaves])
+    kept = [
+        (one, leaf.grad) for one, leaf in zip(found, leaves, strict=True) if leaf.grad is not None
+    ]
+    torch.autograd.backward(*map(list, zip(*kept, strict=True)))
     marks.append(time.perf_counter())
     load, forward, loss, backward = np.diff(marks)
     return [load, forward + backward, loss]

@@ -42,7 +42,8 @@ from egma_train.processes import (
     wait_for_all,
 )
 from egma_train.run_folder import RunFolder, check_name
-from egma_train.train import own_grid, own_random_numbers, short_run, train
+from egma_train.train.loop import own_grid, own_random_numbers, train
+from egma_train.train.schedule import short_run
 
 _SOFTWARE = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pyarrow")
 

@@ -138,7 +138,8 @@ def egma_loss(
     Raises
     ------
     ValueError
-        If a sample has no sentence, shapes disagree, an option is unknown or there is no term.
+        If shapes disagree, an option is unknown, there is no term, or, on a CPU, a sample has no
+        sentence; on a GPU the loss is NaN then.
     """
     _check_shapes(patches, sentences, sentence_mask, grid, grid_mask)
     rules = Rules(
@@ -150,6 +151,9 @@ def egma_loss(
         softmax_over_texts_only,
     )
     _check_options(terms, rules)
+    every = sentence_mask.any(1).all()
+    if patches.device.type == "cpu" and not torch.compiler.is_compiling() and not every:
+        raise ValueError("a sample has no sentence; leave such readings out of the batch")
     with torch.autocast(patches.device.type, enabled=False):
         unit_patches = F.normalize(_precise(patches), dim=-1)
         unit_sentences = F.normalize(_zero_where(~sentence_mask, _precise(sentences)), dim=-1)
@@ -157,7 +161,9 @@ def egma_loss(
         gaze = _zero_where(~grid_mask, grid.to(unit_patches.dtype))  # GS
         own = unit_sentences @ unit_patches.mT  # (b, m, n)
         pairs = Pairs(unit_patches, unit_sentences, own, sentence_mask, grid_mask, gaze, scale)
-        zero = 0 * own.sum()  # no gaze, no sentence pairs: a loss that can still be derived
+        # No gaze, no sentence pairs: a loss that can still be derived. To raise, a card would have
+        # to be waited for: there a sample without a sentence makes the loss NaN.
+        zero = torch.where(every, 0 * own.sum(), torch.nan)
         by_term = {
             name: term(pairs, rules) if name in terms else zero for name, term in TERMS.items()
         }
@@ -372,8 +378,6 @@ def _check_shapes(
     for name, (tensor, shape) in expected.items():
         if tensor.shape != shape:
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}, patches ask for {shape}")
-    if not sentence_mask.any(1).all():
-        raise ValueError("a sample has no sentence; leave such readings out of the batch")
 
 
 def _check_options(terms: Collection[str], rules: Rules) -> None:

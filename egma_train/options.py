@@ -21,6 +21,7 @@ OBJECTIVES = {
 
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16", "cuda-float16")
+COMPILE = ("auto", "on", "off")
 
 
 @dataclass(frozen=True)
@@ -221,12 +222,24 @@ class ExecutionOptions:
     precision: str = "auto"
     """``float32``, ``bfloat16`` or ``float16``; auto: bfloat16 on GPUs that have it;
     ``cuda-float16``: float16 on a GPU, float32 on a CPU, as the published code."""
+    tf32: bool = True
+    """On a GPU float32 is multiplied by TF32 in the towers, never in the loss; false forbids it."""
+    compile: str = "auto"
+    """``on`` or ``off``: torch.compile of towers and loss; auto: on a GPU, for runs of 1,000 steps
+    and more."""
+    deterministic: bool = False
+    """The same bits each time on a GPU, for more time; a CPU's are the same anyway."""
+    readings_at_once: int = 0
+    """Readings of a batch that the towers see at once, each twice: large batches in the memory of
+    small ones, with the same gradients; 0: all, once."""
     gradient_checkpointing: bool = False
     """Less memory for about a third more time."""
     loader_workers: int = 1
     """Threads that load batches ahead; 0 loads each when it is needed."""
-    checkpoint_steps: int = 200
-    """Steps between checkpoints; each epoch ends with one as well."""
+    checkpoint_minutes: float = 10.0
+    """Minutes between checkpoints; the end of a run is one as well."""
+    checkpoint_steps: int = 0
+    """One after each so many steps too; 0: by time alone."""
     cache: str = ""
     """Folder of the memory-mapped copy of the shards; by default beside them."""
 
@@ -234,7 +247,10 @@ class ExecutionOptions:
         _check_kinds("execution", self)
         _choice("execution.precision", self.precision, PRECISIONS)
         _in_range("execution.loader_workers", self.loader_workers, 0, 256)
-        _in_range("execution.checkpoint_steps", self.checkpoint_steps, 1, 10**9)
+        _choice("execution.compile", self.compile, COMPILE)
+        _in_range("execution.readings_at_once", self.readings_at_once, 0, 10**6)
+        _in_range("execution.checkpoint_minutes", self.checkpoint_minutes, 0, 10**6)
+        _in_range("execution.checkpoint_steps", self.checkpoint_steps, 0, 10**9)
 
 
 @dataclass(frozen=True)

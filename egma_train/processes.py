@@ -76,11 +76,11 @@ def gathered(own: Tensor, counts: Sequence[int]) -> Tensor:
     return own if len(counts) == 1 else _Gather.apply(own, tuple(counts))  # type: ignore[no-untyped-call]
 
 
-def any_process(flag: bool, processes: Processes, device: torch.device) -> bool:
+def any_process(flag: bool, processes: Processes) -> bool:
     """Tell whether the flag is raised in any process."""
     if processes.world == 1:
         return flag
-    raised = torch.tensor(int(flag), device=device)
+    raised = torch.tensor(int(flag))  # on the host, so that nobody waits for a card
     dist.all_reduce(raised, op=dist.ReduceOp.MAX)
     return bool(raised.item())
 
@@ -93,26 +93,32 @@ def in_first(processes: Processes, work: Callable[[], T]) -> T | None:
             made = work()
         except BadUsageError as error:
             failure = error
-    if any_process(failure is not None, processes, torch.device("cpu")):
+    if any_process(failure is not None, processes):
         raise failure or BadUsageError()
     return made
 
 
 def wait_for_all(processes: Processes) -> None:
     """Return when every process has come here."""
-    any_process(False, processes, torch.device("cpu"))
+    any_process(False, processes)
 
 
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, own: Tensor, counts: tuple[int, ...]) -> Tensor:
-        rank, longest = dist.get_rank(), max(counts)
+        rank = dist.get_rank()
         ctx.rows = (sum(counts[:rank]), sum(counts[: rank + 1]))
-        padded = own.new_zeros(longest, *own.shape[1:])
-        padded[: len(own)] = own
-        parts = [torch.empty_like(padded) for _ in counts]
-        dist.all_gather(parts, padded)
-        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+        whole = own.new_empty(sum(counts), *own.shape[1:])
+        if len(set(counts)) == 1:
+            dist.all_gather_into_tensor(whole, own.contiguous())
+            return whole
+        # Gathering takes equal shares alone; sending each its place needs no second copy either.
+        shares = whole.split(counts)
+        shares[rank].copy_(own)
+        sent = [dist.broadcast(one, at, async_op=True) for at, one in enumerate(shares)]
+        for one in sent:
+            one.wait()
+        return whole
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:

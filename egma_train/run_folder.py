@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from egma_train.errors import BadUsageError, CannotWriteError
 from egma_train.losses import TERMS
@@ -32,6 +33,7 @@ METRICS = (
     "step", "epoch", "learning_rate", "scale", "loss", *TERMS, "gradient_norm", "seconds",
 )  # fmt: skip
 
+_CHECKPOINTS_KEPT = 2
 _CREDENTIALED = "PhysioNet Credentialed"
 _TERMS_OF_USE = """\
 Trained on data under the PhysioNet Credentialed Health Data licence unless the readings are
@@ -139,17 +141,21 @@ class RunFolder:
         write_whole(self.record_file, json.dumps(record, indent=1, sort_keys=True) + "\n")
 
     def save_checkpoint(
-        self, step: int, model: Backbone, tokenizer: Any, training: dict[str, Any]
+        self,
+        step: int,
+        model: Backbone,
+        tokenizer: Any,
+        training: dict[str, Any],
+        weights: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Write weights and the optimiser's state aside, rename, drop the older ones."""
+        """Write weights and the optimiser's state aside, rename, drop all but the newest two."""
         place = self.checkpoints / f"step-{step:08d}"
         with whole_folder(place) as folder:
-            save_model(folder, model, tokenizer)
+            save_model(folder, model, tokenizer, weights)
             with (folder / "training.pt").open("wb") as file:  # by a path torch hides the reason
                 torch.save(training, file)
-        for other in self._checkpoints():
-            if other != place:
-                discard(other)
+        for other in self._checkpoints()[:-_CHECKPOINTS_KEPT]:
+            discard(other)
 
     def last_checkpoint(self) -> Path | None:
         """Find the newest whole checkpoint."""
@@ -202,9 +208,11 @@ class Metrics:
                 self._board.close()
 
 
-def save_model(folder: Path, model: Backbone, tokenizer: Any) -> None:
-    """Write a model and its tokenizer."""
-    model.save_pretrained(folder)
+def save_model(
+    folder: Path, model: Backbone, tokenizer: Any, weights: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write a model and its tokenizer; other `weights` than it has now if given."""
+    model.save_pretrained(folder, weights)
     tokenizer.save_pretrained(folder)
 
 

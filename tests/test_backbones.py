@@ -5,6 +5,7 @@ import json
 import math
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ from egma_train.model.backbones.clip_sizes import heads_of_clip
 from egma_train.model.weights import Start, hash_of_sources, load_start, open_model
 from egma_train.options import ModelOptions, options_of
 from egma_train.processes import ALONE
-from egma_train.train import Progress, make_trainer, own_grid
+from egma_train.train.loop import own_grid
+from egma_train.train.step import Progress, batch_loss, make_trainer
 
 SYSTEMS: dict[str, Any] = {
     "GLoRIA of Lightning 1.1": published.gloria,
@@ -290,11 +292,11 @@ def test_two_steps_of_training_lower_the_loss_and_leave_running_statistics(
         cache, start.tokenizer, cache.readings_with_gaze(), start.model.facts.max_tokens,
         grid=own_grid(start.model, options),
     )  # fmt: skip
+    loader = replace(loader, draws=draw(options.data, len(cache), 0, 0))
     batch = loader.load(np.arange(3))
     assert batch.grid.shape[-1] == systems[name].grid ** 2
     trainer = make_trainer(start.model, options, ALONE, torch.device("cpu"))
     trainer.parallel.train()
-    draws = draw(options.data, len(cache), 0, 0)
     running = {
         key: value.clone()
         for key, value in start.model.state_dict().items()
@@ -304,13 +306,13 @@ def test_two_steps_of_training_lower_the_loss_and_leave_running_statistics(
     @torch.no_grad()
     def loss() -> float:
         start.model.eval()  # no dropout
-        _, found = trainer._loss(batch, draws)
+        found = batch_loss(trainer._encoded(0, batch, 0), batch, options)
         start.model.train()
         return float(found.total)
 
     before = loss()
     for _ in range(2):
-        trainer.step(batch, draws, Progress(), 1e-4)
+        trainer.step(batch, Progress(), 1e-4)
     assert loss() < before
     now = start.model.state_dict()
     assert all(torch.equal(now[key], value) for key, value in running.items())

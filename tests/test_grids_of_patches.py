@@ -124,9 +124,11 @@ def test_an_npz_shard_gives_the_same_sizes_and_batches_their_shares(
 
     loader = BatchLoader(cache, tokenizer, cache.readings_with_gaze(), grid=Grid(14, geometry))
     batch = loader.load(np.arange(4))
-    assert batch.shares is not None
+    assert batch.parts[0].shares is not None
     expected = cache.sizes[:4].min(1) / cache.sizes[:4].max(1)
-    np.testing.assert_allclose(batch.shares.numpy(), np.repeat(expected[:, None], 2, 1), rtol=1e-6)
+    np.testing.assert_allclose(
+        batch.parts[0].shares.numpy(), np.repeat(expected[:, None], 2, 1), rtol=1e-6
+    )
     for reading, sentence in zip(*np.nonzero(batch.grid_mask.numpy()), strict=True):
         at = cache.offsets[reading] + sentence
         by_hand = by_many_points(cache.maps[at], 14, (expected[reading], expected[reading]))  # type: ignore[index]

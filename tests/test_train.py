@@ -28,7 +28,9 @@ from egma_train.errors import BadUsageError
 from egma_train.launch import usable_device
 from egma_train.options import Options, differences, options_of, parse_assignments, with_changes
 from egma_train.processes import ALONE, Processes, any_process, joined, wait_for_all
-from egma_train.train import Trainer, learning_rate, precision_of, short_run
+from egma_train.train.numerics import precision_of
+from egma_train.train.schedule import learning_rate, short_run
+from egma_train.train.step import Trainer
 
 SMALL = (
     "--set", "model.swin_width=12", "--set", "model.text_width=32", "--set", "model.text_heads=2",
@@ -183,14 +185,15 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 _DIES = """
 import os, signal, sys
-from egma_train import cli, train
-real, calls = train.batch_loss, []
+from egma_train import cli
+from egma_train.train import step
+real, calls = step.batch_loss, []
 def batch_loss(*arguments):
     calls.append(1)
     if len(calls) == {step}:
         os.kill(os.getpid(), signal.SIGKILL)
     return real(*arguments)
-train.batch_loss = batch_loss
+step.batch_loss = batch_loss
 cli.main(sys.argv[1:])
 """
 
@@ -220,9 +223,9 @@ def test_ctrl_c_leaves_a_checkpoint_that_resumes_to_the_same_end(
     hurt = begun_like(done[0], tmp_path, "hurt", epochs=3)
     arguments = [command(shards, tmp_path, name)[2:] for name in ("calm", "hurt")]
     assert egma_train(*arguments[0]).exit_code == 0
-    from egma_train import train as loop
+    from egma_train.train import step
 
-    real, calls = loop.batch_loss, []
+    real, calls = step.batch_loss, []
 
     def interrupted(*args: Any) -> Any:
         calls.append(1)
@@ -231,7 +234,7 @@ def test_ctrl_c_leaves_a_checkpoint_that_resumes_to_the_same_end(
         return real(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "batch_loss", interrupted)
+        patch.setattr(step, "batch_loss", interrupted)
         stopped = egma_train(*arguments[1])
     assert stopped.exit_code == 130 and "--resume" in stopped.output
     assert len(metrics_of(hurt)) == 5
@@ -361,9 +364,13 @@ def _steps(rank: int, world: int, port: int, start: str, shards: str, found: Any
     torch.set_num_threads(1)
     import numpy as np
 
-    from egma_train.data.loading import BatchLoader, pixels
+    from egma_train.data.loading import BatchLoader
     from egma_train.processes import joined
-    from egma_train.train import batch_loss, make_trainer
+    from egma_train.train import step
+    from egma_train.train.step import make_trainer
+
+    pixels = step.pixels
+    step.pixels = lambda *seen: pixels(*seen).double()
 
     options = options_of("tiny", {"data": {"gaze_fraction": 0.7}})
     model, tokenizer = load_model(start)
@@ -376,11 +383,9 @@ def _steps(rank: int, world: int, port: int, start: str, shards: str, found: Any
         trainer = make_trainer(model, options, processes, torch.device("cpu"))
         losses = []
         for first in (0, 7, 14):
-            batch = loader.load(np.arange(first, first + 7))
-            images = pixels(batch.images, 112, 0.5, 0.25, None).double()
-            features = trainer.parallel(images, batch.input_ids, batch.attention_mask)
-            loss = batch_loss(features, batch, options)
-            trainer._update(loss.total)
+            trainer.optimizer.zero_grad()
+            loss, _ = trainer.gradients(loader.load(np.arange(first, first + 7)), first)
+            trainer.update()
             losses.append(float(loss.total))
         if rank == 0:
             state = {name: value.numpy() for name, value in model.state_dict().items()}
@@ -428,7 +433,8 @@ def test_a_gradient_is_clipped_to_its_longest_and_not_at_all_by_zero(
         torch.float32,
     )  # fmt: skip
     before = weights.weight.item()
-    norm = trainer._update(6 * weights.weight.sum())
+    (6 * weights.weight.sum()).backward()
+    norm = trainer.update()
     assert float(norm) == pytest.approx(6)
     assert before - weights.weight.item() == pytest.approx(moved, rel=1e-4)
 
@@ -477,8 +483,8 @@ def test_several_gpus_reduce_flags_on_the_cpu_and_speak_from_their_own_gpu(
         monkeypatch.setenv(name, value)
     with joined("cuda") as processes:
         assert processes == Processes(5, 8, 1)
-        assert any_process(True, processes, torch.device("cpu"))
-        assert not any_process(False, processes, torch.device("cpu"))
+        assert any_process(True, processes)
+        assert not any_process(False, processes)
         wait_for_all(processes)
     assert called == [1, "cpu:gloo,cuda:nccl"]  # the GPU is chosen before the group is made
     assert not torch.distributed.is_initialized()

@@ -586,8 +586,9 @@ def test_reports_are_written_in_turn_and_whole(
 
 _STOPS_AND_HANGS_UP = """
 import os, signal, sys
-from egma_train import cli, train
-real, calls = train.batch_loss, []
+from egma_train import cli
+from egma_train.train import step
+real, calls = step.batch_loss, []
 def batch_loss(*arguments):
     calls.append(1)
     if len(calls) == 2:
@@ -596,7 +597,7 @@ def batch_loss(*arguments):
         os.kill(os.getpid(), signal.SIGHUP)
         os.kill(os.getpid(), signal.SIGHUP)
     return real(*arguments)
-train.batch_loss = batch_loss
+step.batch_loss = batch_loss
 cli.main(sys.argv[1:])
 """
 

@@ -176,10 +176,12 @@ def loader_of(cache: ReadingCache, tokenizer: Any, **options: Any) -> BatchLoade
 def test_a_batch_holds_what_the_cache_holds(cache: ReadingCache, tokenizer: Any) -> None:
     readings = np.array([3, 0, 7, 5])
     batch = loader_of(cache, tokenizer).load(readings)
-    decoded = tokenizer.batch_decode(batch.input_ids, skip_special_tokens=True)
+    (part,) = batch.parts
+    images, (texts,) = part.images, part.texts
+    decoded = tokenizer.batch_decode(texts.input_ids, skip_special_tokens=True)
     at = 0
     for row, i in enumerate(readings):
-        np.testing.assert_array_equal(batch.images[row], cache.images[i])
+        np.testing.assert_array_equal(images[row], cache.images[i])
         first, end = cache.offsets[i : i + 2].tolist()
         assert batch.sentence_mask[row].sum() == end - first
         for column, j in enumerate(range(first, end)):
@@ -187,8 +189,9 @@ def test_a_batch_holds_what_the_cache_holds(cache: ReadingCache, tokenizer: Any)
             np.testing.assert_array_equal(batch.grid[row, column], cache.grids[j])
             told, text = decoded[at].replace(" ", ""), cache.texts([j])[0]
             assert told == text.replace(" ", "").lower()
+            assert texts.places[at] == row * batch.sentence_mask.shape[1] + column
             at += 1
-    assert at == len(batch.input_ids)
+    assert at == len(texts.input_ids)
 
 
 def test_readings_whose_gaze_is_not_used_have_none(cache: ReadingCache, tokenizer: Any) -> None:
@@ -226,13 +229,15 @@ def test_processes_share_a_batch_without_loss(
     parts = [
         loader_of(cache, tokenizer, rank=rank, world=world).load(readings) for rank in range(world)
     ]
-    assert torch.equal(torch.cat([part.images for part in parts]), whole.images)
-    assert sum(len(part.input_ids) for part in parts) == len(whole.input_ids)
+    shares = [share.parts[0] for share in parts]
+    assert torch.equal(torch.cat([one.images for one in shares]), whole.parts[0].images)
+    ids = [row for one in shares for row in one.texts[0].input_ids]
+    assert len(ids) == len(whole.parts[0].texts[0].input_ids)
     for rank, part in enumerate(parts):
-        assert torch.equal(part.grid, whole.grid) and torch.equal(part.readings, whole.readings)
-        assert part.images_by_rank[rank] == len(part.images)
+        assert torch.equal(part.grid, whole.grid)
+        assert part.readings.tolist() == whole.readings.tolist()
+        assert part.images_by_rank[rank] == len(part.parts[0].images)
         assert part.images_by_rank == tuple(map(len, np.array_split(readings, world)))
-        assert part.sentences_by_rank[rank] == len(part.input_ids)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -242,19 +247,19 @@ def test_workers_change_nothing(cache: ReadingCache, tokenizer: Any, workers: in
     seen = list(iterate(loader, batches, workers))
     assert [batch.readings.tolist() for batch in seen] == [one.tolist() for one in batches]
     for batch, expected in zip(seen, map(loader.load, batches), strict=True):
-        assert torch.equal(batch.images, expected.images)
         assert torch.equal(batch.grid, expected.grid)
-        assert torch.equal(batch.input_ids, expected.input_ids)
+        for part, other in zip(batch.parts, expected.parts, strict=True):
+            assert torch.equal(part.images, other.images)
+            assert torch.equal(part.texts[0].input_ids, other.texts[0].input_ids)
 
 
 # -- augmentation ----------------------------------------------------------------------------------
 
 
 def still(n: int, **changes: Any) -> Draws:
-    values = {"brightness": np.ones(n), "contrast": np.ones(n)} | {
-        name: np.zeros(n, bool) for name in ("sharpen", "autocontrast", "contrast_first")
-    }
-    return Draws(**(values | {name: np.array(value) for name, value in changes.items()}))
+    values: dict[str, Any] = {"brightness": torch.ones(n), "contrast": torch.ones(n)}
+    values |= dict.fromkeys(("sharpen", "autocontrast", "contrast_first"))
+    return Draws(**(values | {name: torch.tensor(value) for name, value in changes.items()}))
 
 
 def test_nothing_drawn_changes_nothing() -> None:
@@ -287,9 +292,9 @@ def test_contrast_before_brightness_differs_where_a_grey_value_is_clipped() -> N
 def test_the_drawn_order_is_half_and_half_and_moves_no_other_draw() -> None:
     plain = draw(DataOptions(), 4000, 3, 1)
     drawn = draw(DataOptions(jitter_order="drawn"), 4000, 3, 1)
-    assert not plain.contrast_first.any()
-    assert drawn.contrast_first.mean() == pytest.approx(0.5, abs=0.04)
-    for name in ("brightness", "contrast", "sharpen", "autocontrast"):
+    assert plain.contrast_first is None and drawn.contrast_first is not None
+    assert drawn.contrast_first.double().mean() == pytest.approx(0.5, abs=0.04)
+    for name in ("brightness", "contrast", "autocontrast"):
         np.testing.assert_array_equal(getattr(plain, name), getattr(drawn, name))
 
 
@@ -312,7 +317,8 @@ def test_draws_stay_in_their_range_and_belong_to_readings_not_batches() -> None:
     options = DataOptions()
     draws = draw(options, 5000, 3, 1)
     assert draws.brightness.min() >= 0.8 and draws.brightness.max() <= 1.2
-    assert draws.autocontrast.mean() == pytest.approx(0.5, abs=0.03) and not draws.sharpen.any()
+    assert draws.autocontrast is not None and draws.sharpen is None
+    assert draws.autocontrast.double().mean() == pytest.approx(0.5, abs=0.03)
     again = draw(options, 5000, 3, 1).of(np.array([7, 2]))
     assert again.contrast.tolist() == [draws.contrast[7], draws.contrast[2]]
     assert (draw(options, 5000, 3, 2).contrast != draws.contrast).all()
@@ -320,7 +326,7 @@ def test_draws_stay_in_their_range_and_belong_to_readings_not_batches() -> None:
 
 def test_pixels_are_area_means_normalised_three_times() -> None:
     stored = torch.randint(0, 256, (2, 224, 224), dtype=torch.uint8)
-    made = pixels(stored, 112, 0.5, 0.25, None)
+    made = pixels(stored, 112, (0.5,), (0.25,), None)
     assert made.shape == (2, 3, 112, 112)
     block = stored[1, 10:12, 20:22].double().mean() / 255
     assert made[1, 0, 5, 10].item() == pytest.approx((block.item() - 0.5) / 0.25, abs=1e-5)

@@ -12,60 +12,60 @@ from egma_train.options import DataOptions
 
 _STREAM = 3
 _SHARPNESS = 2.0
-_SMOOTHING = ((1, 1, 1), (1, 5, 1), (1, 1, 1))  # over 13, as PIL's
 
 
 class Draws(NamedTuple):
-    """What happens to each image, arrays of one length.
+    """What happens to each image, tensors of one length; None where it happens to none.
 
     Attributes
     ----------
-    brightness, contrast : ndarray
+    brightness, contrast : Tensor
         Factors.
-    sharpen, autocontrast : ndarray
+    sharpen, autocontrast : Tensor or None
         Bool.
-    contrast_first : ndarray
+    contrast_first : Tensor or None
         Bool: contrast before brightness; differs only where a grey value is clipped.
     """
 
-    brightness: NDArray[np.float64]
-    contrast: NDArray[np.float64]
-    sharpen: NDArray[np.bool_]
-    autocontrast: NDArray[np.bool_]
-    contrast_first: NDArray[np.bool_]
+    brightness: Tensor
+    contrast: Tensor
+    sharpen: Tensor | None
+    autocontrast: Tensor | None
+    contrast_first: Tensor | None
 
     def of(self, readings: NDArray[np.int64]) -> "Draws":
         """Take those of some readings."""
-        return Draws._make(values[readings] for values in self)
+        rows = torch.from_numpy(readings)
+        return Draws._make(None if values is None else values[rows] for values in self)
 
 
 def draw(options: DataOptions, number: int, seed: int, epoch: int) -> Draws:
     """Draw for every reading of the cache, whatever ranks and batches it will meet."""
     rng = np.random.default_rng((seed, _STREAM, epoch))
     low, high = 1 - options.jitter, 1 + options.jitter
-    return Draws(
-        rng.uniform(low, high, number),
-        rng.uniform(low, high, number),
-        rng.random(number) < options.sharpness_share,
-        rng.random(number) < options.autocontrast_share,
-        # Last, so that the other draws are the same with and without it.
-        rng.random(number) < (0.5 if options.jitter_order == "drawn" else 0),
-    )
+    brightness, contrast = (torch.from_numpy(rng.uniform(low, high, number)) for _ in range(2))
+    # The order is drawn last, so that the other draws are the same with and without it.
+    swapped = 0.5 if options.jitter_order == "drawn" else 0.0
+    shares = (options.sharpness_share, options.autocontrast_share, swapped)
+    drawn = [torch.from_numpy(rng.random(number) < share) for share in shares]
+    # What no image meets is left out here: to ask the card's tensors would make the host wait.
+    kept = [one if share else None for one, share in zip(drawn, shares, strict=True)]
+    return Draws(brightness, contrast, *kept)
 
 
 def apply(images: Tensor, draws: Draws) -> Tensor:
     """Change images ``[b, h, w]`` in [0, 1]: brightness, contrast, sharpness, autocontrast."""
-    brightness, contrast, sharpen, autocontrast, contrast_first = (
-        torch.from_numpy(values).to(images.device)[:, None, None] for values in draws
-    )
+    brightness, contrast = (one[:, None, None] for one in draws[:2])
     jittered = _contrasted(_brightened(images, brightness), contrast)
-    if contrast_first.any():
+    if draws.contrast_first is not None:
         other = _brightened(_contrasted(images, contrast), brightness)
-        jittered = torch.where(contrast_first, other, jittered)
+        jittered = torch.where(draws.contrast_first[:, None, None], other, jittered)
     images = jittered
-    if sharpen.any():
-        images = torch.where(sharpen, _sharpened(images), images)
-    return torch.where(autocontrast, _stretched(images), images) if autocontrast.any() else images
+    if draws.sharpen is not None:
+        images = torch.where(draws.sharpen[:, None, None], _sharpened(images), images)
+    if draws.autocontrast is not None:
+        images = torch.where(draws.autocontrast[:, None, None], _stretched(images), images)
+    return images
 
 
 def _brightened(images: Tensor, factor: Tensor) -> Tensor:
@@ -83,7 +83,8 @@ def _stretched(images: Tensor) -> Tensor:
 
 
 def _sharpened(images: Tensor) -> Tensor:
-    kernel = torch.tensor(_SMOOTHING, dtype=images.dtype, device=images.device) / 13
     smooth = images.clone()  # the border stays, as PIL's
-    smooth[:, 1:-1, 1:-1] = F.conv2d(images[:, None], kernel[None, None])[:, 0]
+    around = F.avg_pool2d(images[:, None], 3, stride=1)[:, 0]
+    # PIL's kernel: 5/13 of the pixel, 1/13 of each of its eight neighbours.
+    smooth[:, 1:-1, 1:-1] = (9 * around + 4 * images[:, 1:-1, 1:-1]) / 13
     return (smooth + (images - smooth) * _SHARPNESS).clamp(0, 1)

@@ -1,6 +1,6 @@
 """From numbers of readings to the tensors of a batch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -20,47 +20,100 @@ from egma_train.geometry import FRAME
 Numbers = NDArray[np.int64]
 
 _AHEAD_PER_WORKER = 2
+# Where shapes are few, kernels are compiled and recorded once: a batch of 100 readings has some 590
+# sentences of 13 tokens, of which a few have 40.
+_LENGTHS = (16, 32, 64)
+_ROWS, _SENTENCES = 64, 4
 
 
 @dataclass(frozen=True)
-class Batch:
-    """A global batch of b readings; images and tokens are this process's share of it.
+class Texts:
+    """Some sentences of a part, padded to one length.
+
+    Attributes
+    ----------
+    input_ids, attention_mask : Tensor
+        ``[t, l]``.
+    places : Tensor
+        ``[t]``: the row of each among the part's padded sentences ``[b' m]``; one behind the last
+        for rows that only fill up.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    places: Tensor
+
+
+@dataclass(frozen=True)
+class Part:
+    """Readings that the towers see at once.
 
     Attributes
     ----------
     images : Tensor
         ``[b', 224, 224]`` uint8.
-    input_ids, attention_mask : Tensor
-        ``[t', l]``: tokens of the sentences of those images, in order.
+    texts : tuple of Texts
+        Their sentences, each once.
+    draws : Draws or None
+        How the images are augmented.
+    shares : Tensor or None
+        ``[b', 2]``: of the frames' width and height that the system sees; None: all.
+    """
+
+    images: Tensor
+    texts: tuple[Texts, ...]
+    draws: Draws | None
+    shares: Tensor | None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A global batch of b readings; the parts are this process's share of it.
+
+    Attributes
+    ----------
+    parts : tuple of Part
+        In order.
     sentence_mask, grid_mask : Tensor
         ``[b, m]`` bool, of the global batch.
     grid : Tensor
         ``[b, m, n]``, of the global batch; n is 49 for 7 x 7 patches.
-    readings : Tensor
-        ``[b]`` numbers in the cache.
-    shares : Tensor or None
-        ``[b', 2]``: of the frames' width and height that the system sees; None: all.
-    images_by_rank, sentences_by_rank : tuple of int
+    readings : ndarray
+        ``(b,)`` numbers in the cache.
+    images_by_rank : tuple of int
         How the global batch is shared out.
     """
 
-    images: Tensor
-    input_ids: Tensor
-    attention_mask: Tensor
+    parts: tuple[Part, ...]
     sentence_mask: Tensor
     grid: Tensor
     grid_mask: Tensor
-    readings: Tensor
-    shares: Tensor | None
+    readings: Numbers
     images_by_rank: tuple[int, ...]
-    sentences_by_rank: tuple[int, ...]
 
     def to(self, device: torch.device) -> "Batch":
-        """Move the tensors to a device."""
-        moved: dict[str, Any] = {
-            name: own.to(device) for name, own in vars(self).items() if isinstance(own, Tensor)
-        }
-        return replace(self, **moved)
+        """Move the tensors to a device; pinned ones without making the host wait."""
+        moved: Batch = _each_tensor(self, lambda own: own.to(device, non_blocking=True))
+        return moved
+
+    def pinned(self) -> "Batch":
+        """Lay the tensors where a card copies them from by itself."""
+        laid: Batch = _each_tensor(self, Tensor.pin_memory)
+        return laid
+
+
+def _each_tensor(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Change every tensor of a batch, however deep."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, Draws):
+        return Draws(*(_each_tensor(one, change) for one in value))
+    if isinstance(value, tuple):
+        return tuple(_each_tensor(one, change) for one in value)
+    if isinstance(value, Batch | Part | Texts):
+        changed = {name: _each_tensor(own, change) for name, own in vars(value).items()}
+        return replace(value, **changed)
+    return value
 
 
 def tokenized(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> Any:
@@ -84,6 +137,14 @@ class BatchLoader:
         Give sentences without gaze the whole reading's grid.
     grid : Grid, optional
         Another than the stored one of 7 x 7 on the frame; the cache must have its maps.
+    draws : Draws, optional
+        An epoch's augmentation of every reading of the cache.
+    readings_at_once : int
+        Of a part; 0: all of a process's share.
+    few_shapes : bool
+        Fill up the sentences and their tokens to a few sizes, as compiled kernels want them.
+    padding_counts : bool
+        Whether a text's features depend on its padding, which then stays what the tokenizer makes.
     """
 
     cache: ReadingCache
@@ -94,26 +155,71 @@ class BatchLoader:
     rank: int = 0
     world: int = 1
     grid: Grid | None = None
+    draws: Draws | None = None
+    readings_at_once: int = 0
+    few_shapes: bool = False
+    padding_counts: bool = True
 
     def load(self, readings: Numbers) -> Batch:
         """Load a global batch; images and tokens of this rank only."""
         sentences, counts = self.cache.sentences_of(readings)
-        base, larger = divmod(len(readings), self.world)  # shares as `np.array_split` makes them
-        edges = [rank * base + min(rank, larger) for rank in range(self.world + 1)]
-        ends = [0, *np.cumsum(counts).tolist()]
-        own = slice(edges[self.rank], edges[self.rank + 1])
-        texts = self.cache.texts(sentences[ends[own.start] : ends[own.stop]])
-        tokens = tokenized(self.tokenizer, texts, self.max_tokens)
+        longest = int(counts.max())
+        longest = _up_to(longest, _SENTENCES) if self.few_shapes else longest
+        mask: NDArray[np.bool_] = np.arange(longest) < counts[:, None]
+        shares = np.array_split(np.arange(len(readings)), self.world)
+        own = shares[self.rank]
+        several = -(-len(own) // (self.readings_at_once or len(own)))
+        ends = np.cumsum(counts)
+        those = slice(ends[own[0]] - counts[own[0]], ends[own[-1]])
+        # All at once, since what they are padded to may count.
+        tokens = tokenized(self.tokenizer, self.cache.texts(sentences[those]), self.max_tokens)
+        parts, done = [], 0
+        for rows in np.array_split(own, several):
+            of_part = slice(done, done + int(counts[rows].sum()))
+            done = of_part.stop
+            own_tokens = (tokens[name][of_part] for name in ("input_ids", "attention_mask"))
+            parts.append(self._part(readings[rows], mask[rows], *own_tokens))
         return Batch(
-            torch.from_numpy(self.cache.images.take(readings[own], axis=0)),
-            tokens["input_ids"],
-            tokens["attention_mask"],
-            *self._gaze(readings, sentences, counts),
-            torch.from_numpy(readings),
-            self._shares(readings[own]),
-            tuple(b - a for a, b in pairwise(edges)),
-            tuple(ends[b] - ends[a] for a, b in pairwise(edges)),
+            tuple(parts),
+            torch.from_numpy(mask),
+            *self._gaze(readings, sentences, mask),
+            readings,
+            tuple(map(len, shares)),
         )
+
+    def _part(
+        self, readings: Numbers, mask: NDArray[np.bool_], ids: Tensor, attended: Tensor
+    ) -> Part:
+        texts = Texts(ids, attended, torch.from_numpy(np.flatnonzero(mask)))
+        return Part(
+            torch.from_numpy(self.cache.images.take(readings, axis=0)),
+            self._in_few_shapes(texts, mask.size) if self.few_shapes else (texts,),
+            self.draws.of(readings) if self.draws else None,
+            self._shares(readings),
+        )
+
+    def _in_few_shapes(self, texts: Texts, places: int) -> tuple[Texts, ...]:
+        """Sort sentences by length into groups of a few lengths and numbers of rows."""
+        ids, attended = texts.input_ids, texts.attention_mask
+        lengths, width = attended.sum(1), ids.shape[1]
+        edges = [*(one for one in _LENGTHS if one < self.max_tokens), self.max_tokens]
+        # Padding before the words cannot be cut off behind them.
+        if self.padding_counts or not attended[:, 0].all():
+            lengths, edges = torch.full_like(lengths, width), [width]
+        groups = []
+        for shorter, edge in pairwise([0, *edges]):
+            rows = torch.nonzero((lengths > shorter) & (lengths <= edge))[:, 0]
+            if not len(rows):
+                continue
+            # A whole sentence fills up: one of no tokens would average nothing.
+            lacking = -len(rows) % _ROWS
+            rows = torch.cat([rows, rows[-1:].expand(lacking)])
+            own_places = texts.places[rows]
+            own_places[len(rows) - lacking :] = places
+            longer = (0, max(0, edge - width))
+            own_ids, own_mask = (F.pad(one[rows, :edge], longer) for one in (ids, attended))
+            groups.append(Texts(own_ids, own_mask, own_places))
+        return tuple(groups)
 
     def _shares(self, readings: Numbers) -> Tensor | None:
         if self.grid is None or self.grid.geometry == FRAME:
@@ -121,13 +227,12 @@ class BatchLoader:
         return torch.from_numpy(self.grid.geometry.shares(self.cache.sizes[readings])).float()
 
     def _gaze(
-        self, readings: Numbers, sentences: Numbers, counts: Numbers
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Pad the sentences' grids: mask ``[b, m]``, grid ``[b, m, n]``, gaze ``[b, m]``."""
-        mask = np.arange(counts.max()) < counts[:, None]
+        self, readings: Numbers, sentences: Numbers, mask: NDArray[np.bool_]
+    ) -> tuple[Tensor, Tensor]:
+        """Pad the sentences' grids to their mask: grid ``[b, m, n]``, gaze ``[b, m]``."""
         grids = self.cache.grids[sentences]
         if self.grid is not None and self.cache.maps is not None:
-            sizes = np.repeat(self.cache.sizes[readings], counts, axis=0)
+            sizes = np.repeat(self.cache.sizes[readings], mask.sum(1), axis=0)
             grids = self.grid.of(self.cache.maps[sentences], sizes)
         grid = np.zeros((*mask.shape, grids.shape[1]), np.float32)
         gazed = np.zeros(mask.shape, np.bool_)
@@ -139,20 +244,31 @@ class BatchLoader:
             gazed |= lacking
         gazed &= self.used_gaze[readings][:, None]
         grid[~gazed] = 0
-        return torch.from_numpy(mask), torch.from_numpy(grid), torch.from_numpy(gazed)
+        return torch.from_numpy(grid), torch.from_numpy(gazed)
 
 
-def iterate(loader: BatchLoader, batches: Sequence[Numbers], workers: int = 0) -> Iterator[Batch]:
-    """Yield batches in order, loaded ahead by threads if asked.
+def _up_to(number: int, multiple: int) -> int:
+    return number + -number % multiple
+
+
+def iterate(
+    loader: BatchLoader, batches: Sequence[Numbers], workers: int = 0, *, pin: bool = False
+) -> Iterator[Batch]:
+    """Yield batches in order, loaded ahead by threads if asked, and `pin` them for a card.
 
     Copying and cutting up text release the interpreter, so threads are enough, and they start at
     once and hand batches over without a copy, which processes do not.
     """
+
+    def load(readings: Numbers) -> Batch:
+        batch = loader.load(readings)
+        return batch.pinned() if pin else batch
+
     if not workers:
-        return map(loader.load, batches)
+        return map(load, batches)
     # A tokenizer's first call sets its padding, which must not happen in two threads at once.
     tokenized(loader.tokenizer, ["."], loader.max_tokens)
-    return in_order(loader.load, batches, workers, _AHEAD_PER_WORKER * workers)
+    return in_order(load, batches, workers, _AHEAD_PER_WORKER * workers)
 
 
 def pixels(
@@ -201,5 +317,6 @@ def pixels(
         # Antialiasing matters only where pixels are lost, and ONNX has none.
         how: Any = {"mode": "bilinear", "antialias": side_px < given}
         grey = F.interpolate(grey[:, None], size=side, **how)[:, 0]
-    middle, spread = (grey.new_tensor(values).reshape(1, -1, 1, 1) for values in (mean, std))
-    return ((grey[:, None] - middle) / spread).expand(-1, 3, -1, -1)
+    # Numbers, not tensors: to bring one to a card would make the host wait.
+    channels = [(grey - middle) / spread for middle, spread in zip(mean, std, strict=True)]
+    return torch.stack(channels, 1).expand(-1, 3, -1, -1)

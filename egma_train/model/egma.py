@@ -20,6 +20,7 @@ from egma_train.model.backbones.backbone import (
     WEIGHTS,
     Backbone,
     Facts,
+    State,
 )
 from egma_train.model.backbones.towers import mean_of_states
 from egma_train.model.key_names import BUFFERS, as_in_model, as_on_disk
@@ -134,6 +135,7 @@ class EgmaModel(Backbone):
         with _blamed("text"):
             _check_text_tower(bert, options)
         self.options = options
+        self.padding_counts = options.average_padding
         with _blamed("vision"):
             self.vision_model = ImageTower(swin, options)
         with _blamed("text"):
@@ -173,19 +175,19 @@ class EgmaModel(Backbone):
             turn_on = getattr(tower, "activation_checkpointing_enable", None)
             (turn_on or tower.gradient_checkpointing_enable)()
 
-    def save_pretrained(self, folder: Path) -> None:
+    def save_pretrained(self, folder: Path, weights: State | None = None) -> None:
         """Write configuration and weights; names as MedCLIP's and the published EGMA's."""
         folder.mkdir(parents=True, exist_ok=True)
         towers = {"swin": self.vision_model.model.config, "bert": self.text_model.model.config}
         described = {name: config.to_diff_dict() for name, config in towers.items()}
         described["options"] = vars(self.options)
         (folder / CONFIG).write_text(json.dumps(described, indent=1, sort_keys=True) + "\n")
-        weights = {
+        named = {
             as_on_disk(name): tensor.contiguous()
-            for name, tensor in self.state_dict().items()
+            for name, tensor in (weights or self.state_dict()).items()
             if not BUFFERS.search(name)
         }
-        save_file(weights, folder / WEIGHTS)
+        save_file(named, folder / WEIGHTS)
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> "EgmaModel":

@@ -43,7 +43,7 @@ def make_tokenizer(texts: Iterable[str], size: int, max_tokens: int) -> Any:
     made.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=ends
     )
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    return PreTrainedTokenizerFast(
         tokenizer_object=made,
         model_max_length=max_tokens,
         pad_token="[PAD]",

@@ -160,6 +160,8 @@ class Backbone(nn.Module):
         Where its tokenizer is on the Hugging Face hub, if none lies beside the weights.
     tokenizer_kind : str
         As the tokenizers library calls it; blank for any.
+    padding_counts : bool
+        Whether a text's features depend on the padding behind it.
     made_here : tuple of str
         Weights of ours that its files have no counterpart of.
     options_read : tuple of str
@@ -179,6 +181,7 @@ class Backbone(nn.Module):
     rules: Sequence[Rule]
     tokenizer: str
     tokenizer_kind: str = "WordPiece"
+    padding_counts: bool = True
     made_here: tuple[str, ...] = ()
     cautions: tuple[str, ...] = ()
     options_read: tuple[str, ...] = ()
@@ -214,11 +217,15 @@ class Backbone(nn.Module):
     def forward(self, images: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Features:
         """Encode images ``[k, 3, h, w]`` and sentences ``[t, l]``."""
         patches, pooled = self.images(images)
+        sentences, texts = self.read(input_ids, attention_mask)
+        return Features(patches, pooled, sentences, self.logit_scale.exp(), texts)
+
+    def read(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Take ``[t, l]`` tokens to what `sentences` and what `texts` make of them."""
         texts = self.texts(input_ids, attention_mask)
         # The text tower is run once where one vector serves both.
         own = type(self).sentences is not Backbone.sentences
-        sentences = self.sentences(input_ids, attention_mask) if own else texts
-        return Features(patches, pooled, sentences, self.logit_scale.exp(), texts)
+        return (self.sentences(input_ids, attention_mask) if own else texts), texts
 
     @property
     def vocabulary(self) -> int:
@@ -255,8 +262,8 @@ class Backbone(nn.Module):
         """Name what weights do not tell by their shapes, to be built again."""
         return self._details
 
-    def save_pretrained(self, folder: Path) -> None:
-        """Write family, details and weights."""
+    def save_pretrained(self, folder: Path, weights: State | None = None) -> None:
+        """Write family, details and weights; others than it has now if given."""
         folder.mkdir(parents=True, exist_ok=True)
         described = {
             "family": self.family,
@@ -265,8 +272,8 @@ class Backbone(nn.Module):
         }
         (folder / CONFIG).write_text(json.dumps(described, indent=1, sort_keys=True) + "\n")
         # Clones: safetensors refuses tensors that share memory.
-        weights = {name: one.contiguous().clone() for name, one in self.state_dict().items()}
-        save_file(weights, folder / WEIGHTS)
+        named = weights or self.state_dict()
+        save_file({name: one.contiguous().clone() for name, one in named.items()}, folder / WEIGHTS)
 
 
 def new_scale(state: State) -> nn.Parameter:
@@ -293,6 +300,6 @@ class RuledTokenizer:
             how |= {"padding": "max_length", "max_length": self._full_length}
         return self.tokenizer([self._clean(one) for one in texts] if self._clean else texts, **how)
 
-    def save_pretrained(self, folder: Path) -> None:
+    def save_pretrained(self, folder: Path, weights: State | None = None) -> None:
         """Write the tokenizer; its rules are the system's."""
         self.tokenizer.save_pretrained(folder)

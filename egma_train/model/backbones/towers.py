@@ -6,6 +6,7 @@ What shapes do not tell is given: activation, epsilon, and heads where they are 
 import math
 import re
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from transformers import (
 from egma_train.errors import BadUsageError
 from egma_train.model.backbones.backbone import State
 
+_TAKES_WHOLE_MASKS = int(version("transformers").partition(".")[0]) >= 5
 _HEAD_WIDTH = 64
 """Of every BERT, ViT and CLIP that is published here."""
 
@@ -196,4 +198,7 @@ def word_begins(tokenizer: Any, rows: int) -> Tensor:
 
 def read_bert(tower: Any, ids: Tensor, mask: Tensor, **more: Any) -> Any:
     """Run a BERT, with every hidden state."""
+    if ids.device.type != "cpu" and _TAKES_WHOLE_MASKS:
+        # transformers asks a mask of tokens whether it hides any: the host would wait for the card.
+        mask = mask.bool()[:, None, None, :]
     return tower(input_ids=ids, attention_mask=mask, output_hidden_states=True, **more)

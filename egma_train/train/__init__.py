@@ -1,0 +1,1 @@
+"""From batches of readings to trained weights."""

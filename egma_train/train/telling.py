@@ -1,0 +1,114 @@
+"""What a run tells while it is at work: a bar on a terminal, lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+import torch
+from tqdm import tqdm
+
+from egma_train.losses import TERMS
+
+_SECONDS_BETWEEN_LINES = 60.0
+
+Item = TypeVar("Item")
+Say = Callable[[str], Any]
+
+
+class Telling:
+    """Counts samples, loss and time.
+
+    Parameters
+    ----------
+    steps, done : int
+        Of the whole run, and of them those of earlier attempts.
+    device : device
+        Whose memory is told.
+    say : callable
+        Prints a line.
+    """
+
+    def __init__(self, steps: int, done: int, device: torch.device, say: Say) -> None:
+        self._steps, self._at, self._device, self._say = steps, done, device, say
+        self._bar = tqdm(
+            total=steps, initial=done, unit="step", disable=None, file=sys.stderr, leave=False
+        )
+        self._rows: list[dict[str, float]] = []
+        self._waited = 0.0
+        self._began = self._since = self._line = time.monotonic()
+        self._first = done
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+
+    def waiting(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Hand on what is loaded, and count how long it took to come."""
+        loaded = iter(items)
+        while True:
+            begin = time.monotonic()
+            item = next(loaded, None)
+            self._waited += time.monotonic() - begin
+            if item is None:
+                return
+            yield item
+
+    def add(self, rows: list[dict[str, float]]) -> None:
+        """Count steps that are done."""
+        self._rows += rows
+        self._at += len(rows)
+        self._bar.set_postfix_str(self._rate_and_loss(rows), refresh=False)
+        self._bar.update(len(rows))
+        silent = self._bar.disable and time.monotonic() - self._line > _SECONDS_BETWEEN_LINES
+        if silent:
+            self._line = time.monotonic()
+            self.say(f"step {self._at}/{self._steps}: {self._rate_and_loss(rows)}, {self._left()}")
+
+    def epoch(self, done: int, epochs: int) -> dict[str, float]:
+        """Say what an epoch was; return its speed."""
+        taken = max(time.monotonic() - self._since, 1e-9)
+        rows, speed = self._rows, {"samples_per_second": self._samples() / taken}
+        speed["waiting_for_data"] = self._waited / taken
+        memory = ""
+        if self._device.type == "cuda":
+            speed["peak_gib"] = torch.cuda.max_memory_allocated(self._device) / 2**30
+            memory = f", at most {speed['peak_gib']:.1f} GiB"
+        self.say(
+            f"epoch {done}/{epochs}: {_means(rows)}; {len(rows)} steps in {taken:.1f} s,"
+            f" {speed['samples_per_second']:.0f} samples/s, {speed['waiting_for_data']:.0%} of it"
+            f" waiting for data{memory}{', ' + self._left() if done < epochs else ''}"
+        )
+        self._rows, self._waited = [], 0.0
+        self._since = self._line = time.monotonic()
+        return speed
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
+        self._bar.clear()
+        self._say(line)
+        self._bar.refresh()
+
+    def __enter__(self) -> "Telling":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def _samples(self) -> float:
+        return sum(row["samples"] for row in self._rows)
+
+    def _rate_and_loss(self, rows: list[dict[str, float]]) -> str:
+        taken = max(time.monotonic() - self._since, 1e-9)
+        return f"{_means(rows)}, {self._samples() / taken:.0f} samples/s"
+
+    def _left(self) -> str:
+        done = self._at - self._first
+        seconds = (time.monotonic() - self._began) / max(done, 1) * (self._steps - self._at)
+        minutes = seconds / 60
+        left = f"{seconds:.0f} s" if seconds < 90 else f"{minutes:.0f} min"
+        return f"{left if minutes < 90 else f'{minutes / 60:.1f} h'} left"
+
+
+def _means(rows: list[dict[str, float]]) -> str:
+    means = {name: sum(row[name] for row in rows) / len(rows) for name in ("loss", *TERMS)}
+    terms = ", ".join(f"{name} {means[name]:.4f}" for name in TERMS if means[name])
+    return f"loss {means['loss']:.4f}" + (f" ({terms})" if terms else "")
