@@ -19,6 +19,8 @@ MLCE_AVERAGES = ("batch", "gaze")
 
 _MOST_COSINES = 2**27
 """That are held at once, half a gigabyte: batches of 100 at 19 x 19 patches are below."""
+_MOST_MAPPED = 2**26
+"""Numbers of the mapped patches that are held at once, eight times over: 2 GB, 2,674 readings at 7 x 7."""
 _CONSTANT_ROW_SPREAD = 1e-6
 _QUARTER = 0.25
 
@@ -296,7 +298,20 @@ def _contrastive(pairs: Pairs, rules: Rules) -> Tensor:
 
 
 def _mapping(pairs: Pairs, rules: Rules) -> Tensor:
-    return _mapping_of_samples(pairs, rules.sparsity).mean()
+    b, n, d = pairs.patches.shape
+    at_once = max(1, _MOST_MAPPED // (n * d))
+    if at_once >= b:
+        return _mapping_of_samples(pairs, rules.sparsity).mean()
+    # A few samples at a time, computed again in the backward pass.
+    *tensors, scale = pairs
+    parts = zip(*(one.split(at_once) for one in tensors), strict=True)
+    each = [
+        checkpoint(
+            _mapping_of_samples, Pairs._make((*part, scale)), rules.sparsity, use_reentrant=False
+        )
+        for part in parts
+    ]
+    return torch.cat(each).mean()
 
 
 Term = Callable[[Pairs, Rules], Tensor]

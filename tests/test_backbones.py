@@ -125,6 +125,21 @@ def test_a_saved_system_is_the_same_system(
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", SYSTEMS)
+@torch.inference_mode()
+def test_texts_are_padded_further_only_where_that_changes_none(
+    started: dict[str, Start], name: str
+) -> None:
+    model, (ids, mask) = started[name].model.eval(), tokens_of(started[name])
+    assert model.padding_counts == (name == "SigLIP")
+    if name == "SigLIP":  # whose texts are padded to its full length already, and all attended to
+        ids, mask = ids[:, :-5], mask[:, :-5]
+    longer = (torch.nn.functional.pad(one, (0, 5)) for one in (ids, mask))
+    for one, other in zip(model.read(ids, mask), model.read(*longer), strict=True):
+        moved = float((one - other).abs().max() / one.abs().max())
+        assert moved > 1e-3 if model.padding_counts else moved < 1e-5
+
+
 @pytest.mark.parametrize(
     ("vision", "text"), [("vit", "bert"), ("dinov2", "roberta"), ("resnet", "roberta")]
 )

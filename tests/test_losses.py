@@ -329,3 +329,22 @@ def test_scores_of_a_few_texts_at_a_time_are_the_same_with_the_same_gradient(
         found.append([*made, *(one.grad for one in given)])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("held", [1, 5 * 9 * 6 // 2])
+def test_a_few_samples_at_a_time_are_mapped_the_same_with_the_same_gradient(
+    monkeypatch: pytest.MonkeyPatch, held: int
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    patches, sentences = (torch.randn(5, k, 6, generator=generator) for k in (9, 4))
+    mask = torch.arange(4) < torch.tensor([4, 1, 3, 2, 4])[:, None]
+    gaze = torch.rand(5, 4, 9, generator=generator)
+    found = []
+    for most in (2**26, held):
+        monkeypatch.setattr(losses, "_MOST_MAPPED", most)
+        given = (patches.clone().requires_grad_(), sentences.clone().requires_grad_())
+        total = egma_loss(*given, mask, gaze, mask, 14.0, terms=("mapping",)).total
+        total.backward()
+        found.append([total, *(one.grad for one in given)])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)

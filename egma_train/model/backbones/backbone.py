@@ -181,7 +181,7 @@ class Backbone(nn.Module):
     rules: Sequence[Rule]
     tokenizer: str
     tokenizer_kind: str = "WordPiece"
-    padding_counts: bool = True
+    padding_counts: bool = True  # where nobody has looked
     made_here: tuple[str, ...] = ()
     cautions: tuple[str, ...] = ()
     options_read: tuple[str, ...] = ()
@@ -193,6 +193,7 @@ class Backbone(nn.Module):
     def __init__(self, state: State, details: dict[str, Any]) -> None:
         super().__init__()
         self._details = details
+        self.padding_counts = details.get("average_padding", self.padding_counts)
 
     @classmethod
     def details_of(cls, source: Source, state: State) -> dict[str, Any]:

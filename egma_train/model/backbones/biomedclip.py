@@ -24,6 +24,7 @@ class BiomedClip(Backbone):
     """BiomedCLIP's towers and heads."""
 
     family = "biomedclip"
+    padding_counts = False
     signature = r"visual\.trunk\.cls_token"
     rules = (
         Rule(r"logit_scale", "logit_scale"),

@@ -34,6 +34,7 @@ class Biovil(Backbone):
     """BioViL: an image's feature is the mean of its projected cells."""
 
     family = "biovil"
+    padding_counts = False
     signature = r"projector\.model\.0\.weight"
     image_px, licence = 480, "MIT"
     rules = (

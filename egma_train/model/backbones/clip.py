@@ -43,6 +43,7 @@ class Clip(Backbone):
     """A CLIP with a vision transformer."""
 
     family = "clip"
+    padding_counts = False
     signature = r"visual\.class_embedding|vision_model\.embeddings\.class_embedding"
     rules = (
         Rule(r"(.*\.)?position_ids|attn_mask", None, "made anew with each model"),

@@ -30,6 +30,7 @@ class CxrClip(Backbone):
     """CXR-CLIP with a ResNet-50."""
 
     family = "cxr-clip"
+    padding_counts = False
     signature = r"image_encoder\.resnet\.conv1\.weight"
     common = (
         Rule(r"logit_scale", "logit_scale"),

@@ -51,6 +51,7 @@ class Gloria(Backbone):
     """GLoRIA's two towers and their heads."""
 
     family = "gloria"
+    padding_counts = False
     signature = rf"{_AT}img_encoder\.global_embedder\.weight"
     rules = (
         *torchvision_resnet(rf"{_AT}img_encoder\.model\.", "vision."),

@@ -70,6 +70,7 @@ def _head_rules() -> list[Rule]:
 class _Mgca(Backbone):
     """What both have in common: heads and the text tower."""
 
+    padding_counts = False
     tokenizer = "emilyalsentzer/Bio_ClinicalBERT"
     text_layers = 6
     text: Any

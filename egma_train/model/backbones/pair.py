@@ -93,6 +93,7 @@ class DualEncoder(Backbone):
     """VisionTextDualEncoderModel: what the towers' own poolers say, projected."""
 
     family = "dual-encoder"
+    padding_counts = False
     signature = r"visual_projection\.weight"
     rules: Sequence[Rule] = (
         Rule(r"logit_scale", "logit_scale"),
