@@ -188,7 +188,7 @@ def step(model: Any, loader: BatchLoader, readings: Any, options: Any) -> list[f
     batch = loader.load(readings)
     marks.append(time.perf_counter())
     trainer = make_trainer(model, options, ALONE, torch.device("cpu"))
-    found = trainer._encoded(0, batch, 0)
+    found = trainer.encoded(0, batch, 0)
     marks.append(time.perf_counter())
     leaves = Encoded(*(one.detach().requires_grad_() for one in found))
     batch_loss(leaves, batch, options).total.backward()

@@ -16,6 +16,7 @@ from egma_train.data.loading import tokenized
 from egma_train.data.sampling import (
     chosen_readings,
     gaze_count,
+    held_readings,
     number_of_batches,
     readings_with_used_gaze,
 )
@@ -295,6 +296,7 @@ def _begin(
             "readings": len(readings),
             "images": len(set(cache.image_number[readings].tolist())),
             "readings_with_used_gaze": int(used.sum()),
+            "held_out": len(held_readings(cache, options.data)),
             "datasets": sorted(set(cache.dataset[readings].tolist())),
         },
         "declared": own_terms,
@@ -376,8 +378,10 @@ def check_start(record: Mapping[str, Any], init: Sequence[str], run: Path) -> No
 
 
 def _told(counts: Mapping[str, Any], options: Options) -> str:
+    held = counts.get("held_out") or ""
     return (
         f"{counts['readings']} readings of {counts['images']} images,"
-        f" {counts['readings_with_used_gaze']} with gaze; objective {options.loss.objective},"
+        f" {counts['readings_with_used_gaze']} with gaze"
+        f"{held and f', {held} held out'}; objective {options.loss.objective},"
         f" {options.train.epochs} epochs, batches of {options.train.batch_size}"
     )

@@ -20,7 +20,7 @@ MLCE_AVERAGES = ("batch", "gaze")
 _MOST_COSINES = 2**27
 """That are held at once, half a gigabyte: batches of 100 at 19 x 19 patches are below."""
 _MOST_MAPPED = 2**26
-"""Numbers of the mapped patches that are held at once, eight times over: 2 GB, 2,674 readings at 7 x 7."""
+"""Numbers of mapped patches, held eight times over: 2 GB, or 2,674 readings at 7 x 7."""
 _CONSTANT_ROW_SPREAD = 1e-6
 _QUARTER = 0.25
 

@@ -31,6 +31,8 @@ class DataOptions:
     splits: tuple[str, ...] = ()
     """Such as ``["train"]``, ``unknown`` where the shards name none; none: every reading, as the
     paper, whose tests are other datasets."""
+    validation_split: str = ""
+    """Held out of the training, to look at while it goes on; it selects nothing."""
     one_reading_per_image: bool = True
     """Of an image that several radiologists read, take the first reading with gaze (paper)."""
     gaze_fraction: float = 1.0
@@ -53,6 +55,11 @@ class DataOptions:
 
     def __post_init__(self) -> None:
         _check_kinds("data", self)
+        if self.validation_split and self.validation_split in self.splits:
+            raise BadUsageError(
+                f"data.validation_split={self.validation_split} is among data.splits; what is held"
+                " out is not trained on"
+            )
         _choice("data.jitter_order", self.jitter_order, ("brightness", "drawn"))
         _choice("data.grid", self.grid, ("area", "antialias"))
         for name in ("gaze_fraction", "autocontrast_share", "sharpness_share", "jitter"):
@@ -240,6 +247,10 @@ class ExecutionOptions:
     """Minutes between checkpoints; the end of a run is one as well."""
     checkpoint_steps: int = 0
     """One after each so many steps too; 0: by time alone."""
+    validation_epochs: int = 1
+    """Epochs between looks at ``data.validation_split``."""
+    wandb: str = ""
+    """A project of Weights & Biases that is told the metrics too, where wandb is installed."""
     cache: str = ""
     """Folder of the memory-mapped copy of the shards; by default beside them."""
 
@@ -250,6 +261,7 @@ class ExecutionOptions:
         _choice("execution.compile", self.compile, COMPILE)
         _in_range("execution.readings_at_once", self.readings_at_once, 0, 10**6)
         _in_range("execution.checkpoint_minutes", self.checkpoint_minutes, 0, 10**6)
+        _in_range("execution.validation_epochs", self.validation_epochs, 1, 10**6)
         _in_range("execution.checkpoint_steps", self.checkpoint_steps, 0, 10**9)
 
 

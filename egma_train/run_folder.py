@@ -6,8 +6,9 @@ import io
 import json
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from egma_train.storage.safe_text import csv_text, is_plain_name, markdown
 METRICS = (
     "step", "epoch", "learning_rate", "scale", "loss", *TERMS, "gradient_norm", "seconds",
 )  # fmt: skip
+VALIDATION = ("step", "epoch", "loss", *TERMS, "pointing", "prior_pointing", "sentences")
 
 _CHECKPOINTS_KEPT = 2
 _CREDENTIALED = "PhysioNet Credentialed"
@@ -67,6 +69,7 @@ class RunFolder:
         self.root = root
         self.record_file = root / "run.json"
         self.metrics_file = root / "metrics.csv"
+        self.validation_file = root / "validation.csv"
         self.checkpoints = root / "checkpoints"
         self.start = root / "start"
         self.model = root / "model"
@@ -172,16 +175,50 @@ class RunFolder:
         return sorted(self.checkpoints.glob("step-*"))
 
 
+class Rows:
+    """A CSV file of one row a step, to which rows are added."""
+
+    def __init__(self, path: Path, columns: Sequence[str], after_step: int) -> None:
+        self._path, self._columns = path, columns
+        kept = _rows_until(path, len(columns), after_step)
+        write_whole(path, csv_text([columns, *kept]))
+        self.descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Write a row; `CannotWriteError` if it cannot be written whole."""
+        line = csv_text([[row[name] for name in self._columns]])
+        append_whole(self.descriptor, self._path, line.encode())
+
+
 class Metrics:
-    """One row a step, to CSV and, where it is installed, TensorBoard."""
+    """What is measured, to CSV and, where they are installed, to TensorBoard and W&B.
 
-    def __init__(self, run: RunFolder, after_step: int) -> None:
-        self._path = run.metrics_file
-        write_whole(self._path, csv_text([METRICS, *_rows_until(self._path, after_step)]))
-        self._descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
+    Parameters
+    ----------
+    after_step : int
+        Later rows are of an attempt that is not gone on from.
+    validated : bool
+        Whether there is a held-out split.
+    project : str
+        Of Weights & Biases; blank: not told.
+
+    Raises
+    ------
+    BadUsageError
+        If W&B is asked for and not installed.
+    """
+
+    def __init__(
+        self, run: RunFolder, after_step: int, validated: bool = False, project: str = ""
+    ) -> None:
+        self._steps = Rows(run.metrics_file, METRICS, after_step)
+        held = Rows(run.validation_file, VALIDATION, after_step) if validated else None
+        self._validation = held
+        self._folder = run.tensorboard
         self._board = _board(run.tensorboard, after_step)
+        self._wandb = _wandb(project, run) if project else None
 
-    def add(self, row: dict[str, Any]) -> None:
+    def add(self, row: Mapping[str, Any]) -> None:
         """Write one step's row.
 
         Raises
@@ -189,22 +226,35 @@ class Metrics:
         CannotWriteError
             If it cannot be written whole.
         """
-        line = csv_text([[row[name] for name in METRICS]])
-        append_whole(self._descriptor, self._path, line.encode())
+        self._steps.add(row)
+        self._show({name: row[name] for name in METRICS[2:]}, row["step"])
+
+    def add_validation(self, row: Mapping[str, Any]) -> None:
+        """Write what a look at the held-out readings found; errors as `add`."""
+        if self._validation is not None:
+            self._validation.add(row)
+        self._show({f"validation/{name}": row[name] for name in VALIDATION[2:]}, row["step"])
+
+    def _show(self, values: Mapping[str, float], step: int) -> None:
         if self._board is not None:
-            with cannot_write(self._path.parent / "tensorboard"):
-                for name in METRICS[2:]:
-                    self._board.add_scalar(name, row[name], row["step"])
+            with cannot_write(self._folder):
+                for name, value in values.items():
+                    self._board.add_scalar(name, value, step)
+        if self._wandb is not None:
+            self._wandb.log(dict(values), step=step)
 
     def __enter__(self) -> "Metrics":
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
         """Close the files; what ended the run before is told rather than what this finds."""
-        os.close(self._descriptor)
+        for rows in filter(None, (self._steps, self._validation)):
+            os.close(rows.descriptor)
+        if self._wandb is not None:
+            self._wandb.finish(exit_code=int(kind is not None))
         if self._board is not None:
             told = suppress(CannotWriteError) if kind else nullcontext()
-            with told, cannot_write(self._path.parent / "tensorboard"):
+            with told, cannot_write(self._folder):
                 self._board.close()
 
 
@@ -287,12 +337,12 @@ def _declared(dataset: str) -> dict[str, Any]:
     return tomllib.loads(found.read_text(encoding="utf-8")) if found else {}
 
 
-def _rows_until(path: Path, step: int) -> list[list[str]]:
+def _rows_until(path: Path, columns: int, step: int) -> list[list[str]]:
     """Keep the whole rows until a step; the last one may be cut."""
     if not path.exists() or step == 0:
         return []
     rows = list(csv.reader(io.StringIO(path.read_text(), newline="")))[1:]
-    whole = (row for row in rows if len(row) == len(METRICS) and row[0].isdigit())
+    whole = (row for row in rows if len(row) == columns and row[0].isdigit())
     return [row for row in whole if int(row[0]) <= step]
 
 
@@ -303,3 +353,21 @@ def _board(folder: Path, after_step: int) -> Any:
         return None
     with cannot_write(folder):
         return SummaryWriter(str(folder), purge_step=after_step + 1)
+
+
+def _wandb(project: str, run: RunFolder) -> Any:
+    try:
+        wandb: Any = import_module("wandb")
+    except ImportError:
+        raise BadUsageError(
+            "execution.wandb needs wandb: pip install wandb, or leave it out"
+        ) from None
+    with cannot_write(run.root / "wandb"):
+        return wandb.init(
+            project=project,
+            name=run.root.name,
+            id=f"{run.root.name}-{run.identity()[:12]}",
+            resume="allow",
+            dir=str(run.root),
+            config=run.record()["options"],
+        )

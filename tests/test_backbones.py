@@ -321,7 +321,7 @@ def test_two_steps_of_training_lower_the_loss_and_leave_running_statistics(
     @torch.no_grad()
     def loss() -> float:
         start.model.eval()  # no dropout
-        found = batch_loss(trainer._encoded(0, batch, 0), batch, options)
+        found = batch_loss(trainer.encoded(0, batch, 0), batch, options)
         start.model.train()
         return float(found.total)
 

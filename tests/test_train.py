@@ -442,18 +442,31 @@ def test_a_gradient_is_clipped_to_its_longest_and_not_at_all_by_zero(
 def test_the_command_runs_under_torchrun(
     done: tuple[Path, str], shards: Path, tmp_path: Path
 ) -> None:
+    """Two of them each see their share in parts of three, and look at what is held out."""
     alone = begun_like(done[0], tmp_path, "alone", epochs=1)
     both = begun_like(done[0], tmp_path, "both", epochs=1)
+    for run in (alone, both):
+        record = json.loads((run / "run.json").read_text())
+        record["options"]["data"]["validation_split"] = "validate"
+        (run / "run.json").write_text(json.dumps(record))
+    parts = ("--set", "execution.readings_at_once=3")
     assert egma_train(*command(shards, tmp_path, "alone")[2:]).exit_code == 0
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     port = ("--master-port", str(free_port()))
     result = subprocess.run(
-        [*launcher, *port, *command(shards, tmp_path, "both")], capture_output=True, text=True
-    )
+        [*launcher, *port, *command(shards, tmp_path, "both", *parts)],
+        capture_output=True, text=True,
+    )  # fmt: skip
     assert result.returncode == 0, result.stderr
     losses = [[float(row["loss"]) for row in metrics_of(run)] for run in (alone, both)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
     assert losses[1][0] == pytest.approx(losses[0][0], rel=1e-5)
+    held = [
+        (run / "validation.csv").read_text().splitlines()[1].split(",") for run in (alone, both)
+    ]
+    assert [float(one) for one in held[1]] == pytest.approx(
+        [float(one) for one in held[0]], rel=1e-3
+    )
     assert (both / "model" / "model.safetensors").exists()
     assert result.stdout.count("metrics.csv, card ") == 1  # the first process speaks for all
 

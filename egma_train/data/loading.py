@@ -226,6 +226,11 @@ class BatchLoader:
             return None
         return torch.from_numpy(self.grid.geometry.shares(self.cache.sizes[readings])).float()
 
+    def gaze(self, readings: Numbers) -> tuple[Tensor, Tensor]:
+        """Give the gaze alone: grid ``[b, m, n]``, and where there is any ``[b, m]``."""
+        sentences, counts = self.cache.sentences_of(readings)
+        return self._gaze(readings, sentences, np.arange(counts.max()) < counts[:, None])
+
     def _gaze(
         self, readings: Numbers, sentences: Numbers, mask: NDArray[np.bool_]
     ) -> tuple[Tensor, Tensor]:

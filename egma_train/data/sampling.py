@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egma_train.data.cache import ReadingCache
-from egma_train.errors import unknown_name
+from egma_train.errors import BadUsageError, unknown_name
 from egma_train.options import DataOptions
 
 Numbers = NDArray[np.int64]
@@ -13,22 +13,42 @@ _GAZE, _ORDER = 1, 2  # streams of random numbers of one seed
 
 
 def chosen_readings(cache: ReadingCache, options: DataOptions) -> Numbers:
-    """Pick readings by split, and one of each image if asked, in the shards' order.
+    """Pick readings to train on by split, one of each image if asked, in the shards' order.
 
     Raises
     ------
     BadUsageError
-        If a named split has none.
+        If a named split has none, or nothing is left.
     """
-    chosen = np.arange(len(cache))
-    if options.splits:
-        split = np.where(cache.split == "", "unknown", cache.split)  # as egma-eval names it
-        known = set(split.tolist())
-        for name in options.splits:
-            if name not in known:
-                raise unknown_name("split (data.splits)", name, known)
-        chosen = chosen[np.isin(split, options.splits)]
-    if options.one_reading_per_image:
+    split = _splits(cache, options)
+    chosen = np.flatnonzero(np.isin(split, options.splits or list(set(split.tolist()))))
+    chosen = chosen[split[chosen] != options.validation_split]
+    if not len(chosen):
+        raise BadUsageError(
+            f"data.validation_split={options.validation_split} leaves no reading to train on"
+        )
+    return _one_of_each_image(cache, chosen, options)
+
+
+def held_readings(cache: ReadingCache, options: DataOptions) -> Numbers:
+    """Pick the readings of the split that is held out; none without one."""
+    held = np.flatnonzero(_splits(cache, options) == options.validation_split)
+    return _one_of_each_image(cache, held, options)
+
+
+def _splits(cache: ReadingCache, options: DataOptions) -> NDArray[np.str_]:
+    split = np.where(cache.split == "", "unknown", cache.split)  # as egma-eval names it
+    known = set(split.tolist())
+    for name in options.splits:
+        if name not in known:
+            raise unknown_name("split (data.splits)", name, known)
+    if options.validation_split not in ("", *known):
+        raise unknown_name("split (data.validation_split)", options.validation_split, known)
+    return split
+
+
+def _one_of_each_image(cache: ReadingCache, chosen: Numbers, options: DataOptions) -> Numbers:
+    if options.one_reading_per_image and len(chosen):
         by_key = np.lexsort(
             (cache.reading_id[chosen], cache.dataset[chosen], ~cache.readings_with_gaze()[chosen])
         )

@@ -181,6 +181,7 @@ def _facts(checkpoint: Path) -> dict[str, Any]:
                 [record[part] for part in ("preset", "started_from", "shards_fingerprint")],
             ),
             "splits": options["data"]["splits"],
+            "held_out": options["data"].get("validation_split", ""),
             "shards": record["shards_fingerprint"],
         }
     except (OSError, ValueError, KeyError):

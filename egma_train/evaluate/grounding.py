@@ -451,4 +451,6 @@ def _trained_on(encoder: Encoder, shards: str, splits: Sequence[str]) -> bool | 
         return False
     if facts.get("shards") != shards:
         return None
+    if list(splits) == [facts.get("held_out")]:
+        return False
     return not facts["splits"] or not splits or bool(set(facts["splits"]) & set(splits))

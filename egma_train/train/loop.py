@@ -4,7 +4,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -19,6 +19,7 @@ from egma_train.data.cache import ReadingCache
 from egma_train.data.grids import Grid
 from egma_train.data.loading import Batch, BatchLoader, iterate
 from egma_train.data.sampling import (
+    Numbers,
     chosen_readings,
     epoch_batches,
     number_of_batches,
@@ -28,7 +29,7 @@ from egma_train.data.shards import GRID_CELLS
 from egma_train.errors import BadUsageError
 from egma_train.geometry import FRAME
 from egma_train.model.backbones.backbone import Backbone
-from egma_train.options import ExecutionOptions, Options
+from egma_train.options import Options
 from egma_train.processes import Processes, any_process, in_first
 from egma_train.run_folder import Metrics, RunFolder
 from egma_train.train.checkpoints import CheckpointWriter
@@ -36,6 +37,7 @@ from egma_train.train.numerics import compiler, repeatable
 from egma_train.train.schedule import learning_rate
 from egma_train.train.step import TOLD, Progress, Trainer, make_trainer
 from egma_train.train.telling import Telling
+from egma_train.train.validation import Validation
 
 _STEPS_BETWEEN_LOOKS = 20
 """Of a card's figures: to read them the host waits for all that it was given to do."""
@@ -74,20 +76,8 @@ def train(
     readings = chosen_readings(cache, options.data)
     in_epoch = number_of_batches(readings, cache.image_number, options.train.batch_size)
     steps = in_epoch * options.train.epochs
-    on_card = device.type != "cpu"
-    loader = BatchLoader(
-        cache,
-        tokenizer,
-        readings_with_used_gaze(cache, readings, options.data, seed),
-        model.facts.max_tokens,
-        options.data.empty_sentence == "reading",
-        processes.rank,
-        processes.world,
-        own_grid(model, options),
-        readings_at_once=execution.readings_at_once,
-        few_shapes=on_card,
-        padding_counts=model.padding_counts,
-    )
+    loader = _loader(model, tokenizer, cache, readings, options, processes, device)
+    validation = Validation.of_split(loader, readings, options)
     with ExitStack() as stack:
         stack.enter_context(repeatable(execution.deterministic))
         compiled = compiler(execution, device, steps, say)
@@ -97,36 +87,55 @@ def train(
         if run.metrics_file.exists():  # there was an attempt before
             say(f"continuing after step {at.step}" if at.step else "no checkpoint: from step 0")
         stop = stack.enter_context(_asked_to_stop())
-        files = in_first(processes, partial(_open_files, run, tokenizer, execution, at.step))
+        files = in_first(processes, partial(_open_files, run, tokenizer, options, at.step))
         if files is not None:
             stack.enter_context(files[0])
             stack.enter_context(files[1])
         telling = stack.enter_context(Telling(steps, at.step, device, say))
-
-        def looks() -> bool:
-            """Tell whether the host is to look at the figures now, for which it waits for a card.
-
-            Alone; several processes look at the same steps, and only then ask each other to stop.
-            """
-            each = (_STEPS_BETWEEN_LOOKS, execution.checkpoint_steps)
-            due = not at.batch or any(steps and not at.step % steps for steps in each)
-            return due or not on_card or (bool(stop) and processes.world == 1)
-
         while at.epoch < options.train.epochs:
             order = (options.train.batch_size, seed, at.epoch)
             batches = epoch_batches(readings, cache.image_number, *order)[at.batch :]
             of_epoch = replace(loader, draws=draw(options.data, len(cache), seed, at.epoch))
-            loaded = iterate(of_epoch, batches, execution.loader_workers, pin=on_card)
+            loaded = iterate(of_epoch, batches, execution.loader_workers, pin=loader.few_shapes)
             moved = telling.waiting(on_device(loaded, device))
-            for rows in _steps(trainer, moved, at, in_epoch, looks):
+            telling.begin_epoch()
+            for rows in _steps(trainer, moved, at, in_epoch, stop):
                 telling.add(rows)
                 stopped = any_process(bool(stop), processes)
+                ended = at.batch == 0
+                if ended:
+                    telling.end_epoch(at.epoch, options.train.epochs)
+                if ended and validation and at.epoch % execution.validation_epochs == 0:
+                    in_first(processes, partial(_validate, files, validation, trainer, at, telling))
                 save = stopped or at.epoch == options.train.epochs
                 in_first(processes, partial(_write, files, rows, trainer, at, save))
                 if stopped:
                     return False
-            telling.epoch(at.epoch, options.train.epochs)
     return True
+
+
+def _loader(
+    model: Backbone,
+    tokenizer: Any,
+    cache: ReadingCache,
+    readings: Numbers,
+    options: Options,
+    processes: Processes,
+    device: torch.device,
+) -> BatchLoader:
+    return BatchLoader(
+        cache,
+        tokenizer,
+        readings_with_used_gaze(cache, readings, options.data, options.train.seed),
+        model.facts.max_tokens,
+        options.data.empty_sentence == "reading",
+        processes.rank,
+        processes.world,
+        own_grid(model, options),
+        readings_at_once=options.execution.readings_at_once,
+        few_shapes=device.type != "cpu",
+        padding_counts=model.padding_counts,
+    )
 
 
 def _steps(
@@ -134,9 +143,15 @@ def _steps(
     batches: Iterable[Batch],
     at: Progress,
     in_epoch: int,
-    looks: Callable[[], bool],
+    stop: Collection[int],
 ) -> Iterator[list[Row]]:
-    """Take the steps of some batches; yield their rows of metrics whenever the host `looks`."""
+    """Take the steps of some batches; yield their rows of metrics when the host looks at them.
+
+    On a CPU that is after each. For a card's it has to wait: it looks now and then, and alone at
+    once when it is asked to stop. Several processes look at the same steps.
+    """
+    of_card = trainer.device.type != "cpu"
+    each = (_STEPS_BETWEEN_LOOKS, trainer.options.execution.checkpoint_steps)
     rows: list[Row] = []
     told: list[Tensor] = []
     begin = time.monotonic()
@@ -148,7 +163,8 @@ def _steps(
         rows.append(own | {"samples": len(batch.readings)})
         if at.batch == in_epoch:
             at.epoch, at.batch = at.epoch + 1, 0
-        if not looks():
+        due = not at.batch or any(steps and not at.step % steps for steps in each)
+        if of_card and not due and not (stop and trainer.processes.world == 1):
             continue
         figures = torch.stack(told).tolist()
         seconds = (time.monotonic() - begin) / len(rows)
@@ -164,9 +180,11 @@ def _steps(
 
 
 def _open_files(
-    run: RunFolder, tokenizer: Any, execution: ExecutionOptions, after_step: int
+    run: RunFolder, tokenizer: Any, options: Options, after_step: int
 ) -> tuple[Metrics, CheckpointWriter]:
-    return Metrics(run, after_step), CheckpointWriter(run, tokenizer, execution)
+    execution, held = options.execution, bool(options.data.validation_split)
+    metrics = Metrics(run, after_step, held, execution.wandb)
+    return metrics, CheckpointWriter(run, tokenizer, execution)
 
 
 def _write(
@@ -186,6 +204,22 @@ def _write(
         checkpoints.begin(trainer, at)
     if save:
         checkpoints.finish()
+
+
+def _validate(
+    files: tuple[Metrics, CheckpointWriter] | None,
+    validation: Validation,
+    trainer: Trainer,
+    at: Progress,
+    telling: Telling,
+) -> None:
+    found = validation.of(trainer)
+    telling.say(
+        f"held out: loss {found['loss']:.4f}, pointing {found['pointing']:.1%} of"
+        f" {found['sentences']} sentences (always the same patch: {found['prior_pointing']:.1%})"
+    )
+    if files is not None:
+        files[0].add_validation({"step": at.step, "epoch": at.epoch} | found)
 
 
 def own_grid(model: Backbone, options: Options) -> Grid | None:

@@ -141,7 +141,7 @@ class Trainer:
         torch.compiler.cudagraph_mark_step_begin()
         several = len(batch.parts) > 1
         with torch.set_grad_enabled(not several):
-            encoded = [self._encoded(i, batch, step) for i in range(len(batch.parts))]
+            encoded = [self.encoded(i, batch, step) for i in range(len(batch.parts))]
         columns = list(zip(*encoded, strict=True))
         whole = [torch.cat(own) if several else own[0] for own in columns[:-1]]
         leaves = Encoded(*(own.detach().requires_grad_() for own in (*whole, columns[-1][0])))
@@ -158,7 +158,7 @@ class Trainer:
                 if isinstance(self.parallel, DistributedDataParallel) and i + 1 < len(batch.parts):
                     stack.enter_context(self.parallel.no_sync())  # the last part's has them all
                 stack.enter_context(products(self.device, self.options.execution.tf32))
-                made = self._encoded(i, batch, step) if several else encoded[0]
+                made = self.encoded(i, batch, step) if several else encoded[0]
                 torch.autograd.backward(made, [*(own[i] for own in shared), scale_once])
         return loss, leaves.scale
 
@@ -198,7 +198,8 @@ class Trainer:
             raise BadUsageError(f"{place} is of another run; delete it to begin anew with --resume")
         return progress
 
-    def _encoded(self, i: int, batch: Batch, step: int) -> Encoded:
+    def encoded(self, i: int, batch: Batch, step: int) -> Encoded:
+        """Encode a part of a batch."""
         part, seen = batch.parts[i], self.model.facts
         # Dropout repeats itself after a resume and in the second pass, and differs between
         # processes and parts.

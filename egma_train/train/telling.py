@@ -34,10 +34,10 @@ class Telling:
         self._bar = tqdm(
             total=steps, initial=done, unit="step", disable=None, file=sys.stderr, leave=False
         )
+        self._first = done
+        self._began = self._since = self._line = time.monotonic()
         self._rows: list[dict[str, float]] = []
         self._waited = 0.0
-        self._began = self._since = self._line = time.monotonic()
-        self._first = done
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
 
@@ -63,23 +63,24 @@ class Telling:
             self._line = time.monotonic()
             self.say(f"step {self._at}/{self._steps}: {self._rate_and_loss(rows)}, {self._left()}")
 
-    def epoch(self, done: int, epochs: int) -> dict[str, float]:
-        """Say what an epoch was; return its speed."""
-        taken = max(time.monotonic() - self._since, 1e-9)
-        rows, speed = self._rows, {"samples_per_second": self._samples() / taken}
-        speed["waiting_for_data"] = self._waited / taken
-        memory = ""
-        if self._device.type == "cuda":
-            speed["peak_gib"] = torch.cuda.max_memory_allocated(self._device) / 2**30
-            memory = f", at most {speed['peak_gib']:.1f} GiB"
-        self.say(
-            f"epoch {done}/{epochs}: {_means(rows)}; {len(rows)} steps in {taken:.1f} s,"
-            f" {speed['samples_per_second']:.0f} samples/s, {speed['waiting_for_data']:.0%} of it"
-            f" waiting for data{memory}{', ' + self._left() if done < epochs else ''}"
-        )
+    def begin_epoch(self) -> None:
+        """Count anew."""
         self._rows, self._waited = [], 0.0
         self._since = self._line = time.monotonic()
-        return speed
+
+    def end_epoch(self, done: int, epochs: int) -> None:
+        """Say what an epoch was."""
+        taken = max(time.monotonic() - self._since, 1e-9)
+        memory = ""
+        if self._device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(self._device) / 2**30
+            memory = f", at most {peak:.1f} GiB"
+        steps = f"{len(self._rows)} steps in {taken:.1f} s"
+        self.say(
+            f"epoch {done}/{epochs}: {_means(self._rows)}; {steps},"
+            f" {self._samples() / taken:.0f} samples/s, {self._waited / taken:.0%} of it"
+            f" waiting for data{memory}{', ' + self._left() if done < epochs else ''}"
+        )
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
