@@ -1,10 +1,12 @@
 """Pictures for evaluation land in the frame as `egma_prep` puts them into shards."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import psutil
 import pydicom
 import pytest
 from evaluation import write_dicom, write_picture
@@ -14,7 +16,8 @@ from pydicom.data import get_testdata_files
 import egma_prep.images
 from egma_prep.errors import BadInputError
 from egma_prep.gaze.frame import frame_of
-from egma_train.errors import UnreadableImageError
+from egma_train.errors import BadUsageError, UnreadableImageError
+from egma_train.evaluate.images import frames
 from egma_train.evaluate.images.dicom import looks_like_dicom
 from egma_train.evaluate.images.frames import is_nearly_one_grey, read_ahead, read_frame, to_frame
 
@@ -126,6 +129,35 @@ def test_images_read_in_the_background_come_in_order(tmp_path: Path, ahead: int)
     found = list(read_ahead(paths, ahead))
     assert found[4] == "not found"
     assert [int(one[0, 0]) for one in found if not isinstance(one, str)] == [0, 1, 2, 3, 5, 6, 7, 8]
+
+
+def test_where_cores_are_many_processes_read_images_and_one_that_is_killed_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths: list[Path | None] = []
+    for i in range(40):
+        paths.append(tmp_path / f"{i}.png")
+        write_picture(tmp_path / f"{i}.png", np.full((8, 8), i, np.uint8))
+    paths[4] = None
+    (tmp_path / "7.png").write_bytes(b"cut")
+    expected = list(read_ahead(paths, 3))
+    monkeypatch.setattr(frames, "_WORTH_PROCESSES", 40)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
+    before = psutil.Process().children(recursive=True)
+    found = read_ahead(paths, 3)
+    read = [next(found)]
+    readers = [one for one in psutil.Process().children(recursive=True) if one not in before]
+    assert len(readers) >= 3
+    read += found
+    assert [*map(str, read)] == [*map(str, expected)]
+    found = read_ahead(paths, 1)
+    next(found)
+    for one in psutil.Process().children(recursive=True):
+        if one not in before and "resource_tracker" not in " ".join(one.cmdline()):
+            one.kill()
+    with pytest.raises(BadUsageError, match="a process that reads images was killed"):
+        list(found)
+    assert len(list(read_ahead(paths, 3))) == 40  # with new ones
 
 
 CORPUS = [path for path in get_testdata_files() if Path(path).is_file()]

@@ -466,3 +466,20 @@ def test_vectors_of_an_impossible_scale_or_without_an_id_are_refused(
     for ask in (lambda: encoder.sentences(["a"]), lambda: encoder.grid):
         with pytest.raises(BadUsageError, match="vectors have no patches"):
             ask()
+
+
+def test_a_model_in_bfloat16_says_so_and_scores_nearly_the_same(
+    listed: tuple[ImageList, list[Path]], own_csv: Path, model: Path, tmp_path: Path
+) -> None:
+    root = listed[1][0].parent
+    call = ("zero-shot", "--task", "csv", "--images", root, "--labels", own_csv)
+    for precision in ("float32", "bfloat16"):
+        asked = ("--out", tmp_path, "--set", f"execution.precision={precision}")
+        assert egma_eval(*call, *asked, model).exit_code == 0
+    tables = {}
+    for path in (tmp_path / "evaluation" / "zero-shot-csv").glob("*.json"):  # beside each other
+        report = json.loads(path.read_text())
+        with path.with_suffix(".csv").open(newline="") as file:
+            rows = [[float(row[f"score {c}"]) for c in CLASSES] for row in csv.DictReader(file)]
+        tables[report["checkpoint"]["system"]["precision"]] = np.array(rows)
+    assert 0 < np.abs(tables["float32"] - tables["bfloat16"]).max() < 0.1

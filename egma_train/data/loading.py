@@ -1,6 +1,8 @@
 """From numbers of readings to the tensors of a batch."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -270,10 +272,37 @@ def iterate(
         return batch.pinned() if pin else batch
 
     if not workers:
-        return map(load, batches)
+        yield from map(load, batches)
+        return
     # A tokenizer's first call sets its padding, which must not happen in two threads at once.
     tokenized(loader.tokenizer, ["."], loader.max_tokens)
-    return in_order(load, batches, workers, _AHEAD_PER_WORKER * workers)
+    with ThreadPoolExecutor(workers) as pool:
+        yield from in_order(load, batches, pool, _AHEAD_PER_WORKER * workers)
+
+
+def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+    """Move batches to a device; to a card the next one while the one before is worked on."""
+    if device.type != "cuda":
+        yield from (batch.to(device) for batch in batches)
+        return
+    copying, working = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+    ahead: deque[tuple[Batch, torch.cuda.Event]] = deque()
+
+    def next_one() -> Batch:
+        batch, copied = ahead.popleft()
+        working.wait_event(copied)
+        return batch
+
+    for batch in batches:
+        # A copy may get the memory of a batch whose step is still at work: it waits for that step,
+        # and goes on beside the one after it.
+        copying.wait_stream(working)
+        with torch.cuda.stream(copying):
+            ahead.append((batch.to(device), copying.record_event()))
+        if len(ahead) > 1:
+            yield next_one()
+    while ahead:
+        yield next_one()
 
 
 def pixels(

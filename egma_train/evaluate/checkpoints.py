@@ -8,6 +8,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import torch
+
 from egma_train.errors import BadUsageError
 from egma_train.evaluate.encoder import Encoder
 from egma_train.evaluate.reports import short_hash
@@ -17,7 +19,14 @@ from egma_train.model.backbones.registry import NAMES
 from egma_train.model.egma import EgmaModel, is_own_model
 from egma_train.model.published import files_of
 from egma_train.model.weights import check_finite, folder_of_own, load_model, load_start
-from egma_train.options import MEDCLIP_TEXT, ModelOptions, Options, with_changes
+from egma_train.options import (
+    MEDCLIP_TEXT,
+    ExecutionOptions,
+    ModelOptions,
+    Options,
+    with_changes,
+)
+from egma_train.train.numerics import precision_of
 
 _MEDCLIP, _VECTORS = "medclip", "vectors"
 _TOKENIZER_AND_SIZES = {".json", ".txt"}
@@ -81,17 +90,16 @@ def load_encoder(
             replace(report, part=str(named)).check_complete()
             cautions += report.cautions()
             keys += report.lines()
-    used = usable_device(options.execution.device)
+    used, precision = _device_and_precision(options.execution)
     model.eval().to(used)
     digest = model_hash(checkpoint, changes)
     name, facts = checkpoint_name(checkpoint), _facts(checkpoint)
-    return Encoder(
-        name, digest, model, tokenizer, used, facts, tuple(cautions), container, tuple(keys)
-    )
+    own = (facts, tuple(cautions), container, tuple(keys), precision)
+    return Encoder(name, digest, model, tokenizer, used, *own)
 
 
 def model_hash(checkpoint: Path, changes: Mapping[str, Any]) -> str:
-    """Hash all that shapes a model's features: weights, sizes, tokenizer, options.
+    """Hash all that shapes a model's features: weights, sizes, tokenizer, options, precision.
 
     Parameters
     ----------
@@ -110,6 +118,8 @@ def model_hash(checkpoint: Path, changes: Mapping[str, Any]) -> str:
     weights = files_of(place)
     options = {} if is_own_model(place) else dict(changes.get("model", {}))
     options |= MEDCLIP_TEXT if given == _MEDCLIP else {"family": given} if given else {}
+    _, precision = _device_and_precision(with_changes(Options(), changes).execution)
+    options |= {} if precision == torch.float32 else {"precision": str(precision)}
     digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode())
     beside = (
         one
@@ -136,6 +146,11 @@ def checkpoint_name(checkpoint: Path) -> str:
     name = place.parent.resolve().name if own else place.resolve().name
     ending = "-untrained" if own and place.name == "start" else ""
     return name + ending + ("-as-medclip" if given == _MEDCLIP else "")
+
+
+def _device_and_precision(execution: ExecutionOptions) -> tuple[torch.device, torch.dtype]:
+    used = usable_device(execution.device)
+    return used, precision_of(execution.precision, used)
 
 
 def _told_apart(checkpoint: Path) -> tuple[Path, str]:

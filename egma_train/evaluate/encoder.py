@@ -38,6 +38,8 @@ class Encoder:
         What the weights were read from.
     keys : tuple of str
         What became of a foreign checkpoint's keys, in words.
+    precision : dtype
+        Of the towers; features are float32.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Encoder:
     cautions: tuple[str, ...] = ()
     container: str = "safetensors"
     keys: tuple[str, ...] = ()
+    precision: torch.dtype = torch.float32
 
     def said(self) -> list[str]:
         """Tell how many keys were taken, what lacks or is unknown, and what to be wary of."""
@@ -87,6 +90,7 @@ class Encoder:
             "family": self.model.family,
             "container": self.container,
             "scale": self.scale,
+            "precision": str(self.precision).removeprefix("torch."),
             **self.model.facts.told(),
         }
         own = {"name": self.name, "sha256": self.sha256, "system": system}
@@ -122,20 +126,14 @@ class Encoder:
         own = getattr(self.model, "local_similarities", None)
         if own is None:
             raise BadUsageError(f"{self.name} is no GLoRIA; --score local is GLoRIA's")
-        patches, _ = self.model.images(self._pixels(frames))
-        return self._read(texts, lambda ids, mask: own(patches, ids, mask).T).T
+        patches, _ = self._seen(frames)
+        return self._read(texts, lambda ids, mask: own(patches, ids, mask).T).T.float()
 
     def _read(self, texts: Sequence[str], encode: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         tokens = tokenized(self.tokenizer, texts, self.model.facts.max_tokens).to(self.device)
-        parts = [
-            encode(ids, mask)
-            for ids, mask in zip(
-                tokens["input_ids"].split(_TEXTS_AT_ONCE),
-                tokens["attention_mask"].split(_TEXTS_AT_ONCE),
-                strict=True,
-            )
-        ]
-        return torch.cat(parts)
+        ids, mask = (tokens[one].split(_TEXTS_AT_ONCE) for one in ("input_ids", "attention_mask"))
+        with self._low():
+            return torch.cat([encode(*own) for own in zip(ids, mask, strict=True)])
 
     def of_shards(
         self, frames: NDArray[np.uint8], sizes: NDArray[np.int64]
@@ -153,14 +151,24 @@ class Encoder:
         if geometry.fit == "frame":
             return self.images(frames)[1], shares
         with torch.inference_mode():
-            seen = self._pixels(frames, torch.from_numpy(shares).float().to(self.device))
-            return self._unit(self.model.images(seen)[0]), shares
+            covered = torch.from_numpy(shares).float().to(self.device)
+            return self._unit(self._seen(frames, covered)[0]), shares
 
     @torch.inference_mode()
     def images(self, frames: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
         """Encode ``(b, h, h)`` frames: pooled ``[b, d]``, patches ``[b, n, d]``, unit."""
-        patches, pooled = self.model.images(self._pixels(frames))
+        patches, pooled = self._seen(frames)
         return self._unit(pooled), self._unit(patches)
+
+    def _seen(
+        self, frames: NDArray[np.uint8], shares: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        with self._low():
+            return self.model.images(self._pixels(frames, shares))
+
+    def _low(self) -> torch.autocast:
+        low = self.precision != torch.float32
+        return torch.autocast(self.device.type, self.precision, enabled=low)
 
     def _pixels(self, frames: NDArray[np.uint8], shares: Tensor | None = None) -> Tensor:
         seen = self.model.facts

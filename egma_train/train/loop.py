@@ -13,11 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from egma_train.data.ahead import on_device
 from egma_train.data.augment import draw
 from egma_train.data.cache import ReadingCache
 from egma_train.data.grids import Grid
-from egma_train.data.loading import Batch, BatchLoader, iterate
+from egma_train.data.loading import Batch, BatchLoader, iterate, on_device
 from egma_train.data.sampling import (
     Numbers,
     chosen_readings,
