@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from egma_train.data.augment import draw
 from egma_train.data.cache import ReadingCache
 from egma_train.data.loading import Batch, BatchLoader, iterate, on_device
-from egma_train.data.sampling import epoch_batches
+from egma_train.data.sampling import Batches
 from egma_train.evaluate.encoder import Encoder
 from egma_train.losses import egma_loss
 from egma_train.model.egma import EgmaModel, new_configs
@@ -100,7 +100,7 @@ class Setting:
         order: list[Any] = []
         while len(order) < steps:
             everyone = np.arange(len(self.cache))
-            order += epoch_batches(everyone, self.cache.image_number, size, 0, len(order))
+            order += Batches(everyone, self.cache.image_number, size, 0).of(len(order))
         loaded = iterate(loader, order[:steps], 2, pin=self.device.type == "cuda")
         return on_device(loaded, self.device)
 
@@ -125,6 +125,7 @@ def invented(root: Path, readings: int) -> ReadingCache:
         reading_id=names,
         split=np.full(readings, "train"),
         image_number=np.arange(readings),
+        shard_of=np.zeros(readings, np.int64),
         sizes=np.full((readings, 2), 224),
         maps=None,
         _text=np.frombuffer(b"".join(texts), np.uint8),

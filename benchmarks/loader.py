@@ -18,7 +18,7 @@ from benchmarks.training import phantoms
 from egma_train import ReadingDataset, collate_readings
 from egma_train.data.cache import ReadingCache
 from egma_train.data.loading import BatchLoader, iterate
-from egma_train.data.sampling import epoch_batches
+from egma_train.data.sampling import Batches
 
 SAMPLES, BATCH, EPOCHS, ROUNDS = 1024, 32, 4, 3
 WORKERS = (0, 2)
@@ -107,7 +107,7 @@ def ours(cache: ReadingCache) -> Callable[[int], Epoch]:
     number = iter(range(1_000_000))
 
     def epoch(workers: int) -> Iterator[int]:
-        order = epoch_batches(np.arange(SAMPLES), np.arange(len(cache)), BATCH, 0, next(number))
+        order = Batches(np.arange(SAMPLES), np.arange(len(cache)), BATCH, 0).of(next(number))
         return (len(batch.readings) for batch in iterate(loader, order, workers))
 
     return lambda workers: lambda: epoch(workers)

@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.etl import WORKERS, Watch
 from egma_prep.sources.manifests import manifest
-from egma_train.data.sampling import epoch_batches
+from egma_train.data.sampling import Batches
 
 IMAGES_OF_A_PATIENT, IMAGES_OF_A_STUDY = 6, 2
 MIMIC_CXR = manifest("mimic-cxr")["counts"]["images"]
@@ -49,7 +49,7 @@ def main() -> None:
     print("\n| readings | shuffling an epoch into batches of 100, s |\n|---|---|")
     for number in SHUFFLED:
         begin = time.perf_counter()
-        epoch_batches(np.arange(number), np.arange(number), 100, 0, 0)
+        Batches(np.arange(number), np.arange(number), 100, 0).of(0)
         print(f"| {number:,} | {time.perf_counter() - begin:.2f} |")
 
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F  # noqa: N812, as everyone calls it
 
 from egma_train.data.cache import ReadingCache, open_cache
 from egma_train.data.loading import BatchLoader
-from egma_train.data.sampling import epoch_batches
+from egma_train.data.sampling import Batches
 from egma_train.losses import egma_loss, multi_label_cross_entropy
 from egma_train.model.egma import EgmaModel, new_configs
 from egma_train.model.tokenizer import make_tokenizer
@@ -175,7 +175,7 @@ def steps(cache: ReadingCache) -> None:
         tokenizer = make_tokenizer(texts, 2000, 77)
         model = EgmaModel(*new_configs(options.model, len(tokenizer)), options.model)
         loader = BatchLoader(cache, tokenizer, cache.readings_with_gaze())
-        batches = epoch_batches(np.arange(len(cache)), cache.image_number, size, 0, 0)
+        batches = Batches(np.arange(len(cache)), cache.image_number, size, 0).of(0)
         spent = np.array([step(model, loader, one, options) for one in batches[: repeats + 1]][1:])
         mean = spent.mean(0)
         shares = " | ".join(f"{share:.1%}" for share in mean / mean.sum())

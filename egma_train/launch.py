@@ -14,10 +14,10 @@ from egma_train import __version__
 from egma_train.data.cache import ReadingCache, open_cache
 from egma_train.data.loading import tokenized
 from egma_train.data.sampling import (
+    batches_of,
     chosen_readings,
     gaze_count,
     held_readings,
-    number_of_batches,
     readings_with_used_gaze,
 )
 from egma_train.data.shards import declared_beside
@@ -235,7 +235,8 @@ def _cache(
     antialias = options.data.grid == "antialias"
 
     def opened() -> ReadingCache:
-        return open_cache(shards, folder, maps=maps, antialias=antialias, say=say)
+        kind = {"maps": maps, "antialias": antialias, "images": not options.data.stream}
+        return open_cache(shards, folder, **kind, say=say)
 
     made = in_first(processes, opened)
     return opened() if made is None else made
@@ -244,7 +245,7 @@ def _cache(
 def _check_batches(cache: ReadingCache, options: Options, world: int) -> None:
     """Refuse batches in which a process would have no reading."""
     readings, most = chosen_readings(cache, options.data), options.train.batch_size
-    smallest = len(readings) // number_of_batches(readings, cache.image_number, most)
+    smallest = min(map(len, batches_of(cache, readings, options).of(0)))
     if smallest < world:
         raise BadUsageError(
             f"{world} processes share batches of which the smallest has {smallest}"
@@ -256,8 +257,7 @@ def _check_batches(cache: ReadingCache, options: Options, world: int) -> None:
 def _notes(cache: ReadingCache, options: Options) -> Iterator[str]:
     """Say before the first step what a run will not reach, and whose counts it does not have."""
     readings, data = chosen_readings(cache, options.data), options.data
-    batches = number_of_batches(readings, cache.image_number, options.train.batch_size)
-    if note := short_run(batches, options):
+    if note := short_run(len(batches_of(cache, readings, options)), options):
         yield note
     every = chosen_readings(cache, replace(data, one_reading_per_image=False))
     gazed = cache.readings_with_gaze()
@@ -319,11 +319,17 @@ def _begin(
 
 
 def _check_start(model: Backbone, options: Options) -> None:
-    """Refuse what the shards do not hold for a system."""
-    if own_grid(model, options) is not None and options.data.empty_sentence == "reading":
+    """Refuse what the shards, or what is streamed of them, do not hold for a system."""
+    if own_grid(model, options) is None:
+        return
+    asked = {
+        "data.empty_sentence=reading": options.data.empty_sentence == "reading",
+        "data.stream=true": options.data.stream,
+    }
+    for option in (name for name, is_so in asked.items() if is_so):
         cells = model.facts.grid
         raise BadUsageError(
-            f"data.empty_sentence=reading is for 7 x 7 patches on the frame, {model.family} has"
+            f"{option} is for 7 x 7 patches on the frame, {model.family} has"
             f" {cells} x {cells} on {model.facts.geometry.told()}; leave it out"
         )
 

@@ -31,6 +31,11 @@ class DataOptions:
     splits: tuple[str, ...] = ()
     """Such as ``["train"]``, ``unknown`` where the shards name none; none: every reading, as the
     paper, whose tests are other datasets."""
+    stream: bool = False
+    """Read images from the shards, in their order, in place of a memory-mapped copy: for more data
+    than memory. Shuffled within windows of ``shuffle_buffer`` readings."""
+    shuffle_buffer: int = 10_000
+    """50 KB each, and as many again while the next ones are read."""
     validation_split: str = ""
     """Held out of the training, to look at while it goes on; it selects nothing."""
     one_reading_per_image: bool = True
@@ -64,6 +69,7 @@ class DataOptions:
         _choice("data.grid", self.grid, ("area", "antialias"))
         for name in ("gaze_fraction", "autocontrast_share", "sharpness_share", "jitter"):
             _in_range(f"data.{name}", getattr(self, name), 0, 1)
+        _in_range("data.shuffle_buffer", self.shuffle_buffer, 1, 10**9)
         _choice("data.gaze_rounding", self.gaze_rounding, ("round", "floor"))
         _choice("data.empty_sentence", self.empty_sentence, ("none", "reading"))
 

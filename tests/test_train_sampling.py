@@ -14,9 +14,8 @@ from egma_train.data.augment import Draws, apply, draw
 from egma_train.data.cache import ReadingCache, open_cache
 from egma_train.data.loading import BatchLoader, iterate, pixels
 from egma_train.data.sampling import (
+    Batches,
     chosen_readings,
-    epoch_batches,
-    number_of_batches,
     readings_with_used_gaze,
 )
 from egma_train.errors import BadUsageError
@@ -62,19 +61,19 @@ def test_an_epoch_has_each_reading_once_and_no_batch_two_of_an_image(
     images: list[int], batch_size: int, epoch: int
 ) -> None:
     numbers = np.array(images)
-    batches = epoch_batches(np.arange(len(images)), numbers, batch_size, 5, epoch)
+    batches = Batches(np.arange(len(images)), numbers, batch_size, 5).of(epoch)
     assert sorted(np.concatenate(batches).tolist()) == list(range(len(images)))
     for batch in batches:
         assert len(set(numbers[batch].tolist())) == len(batch) <= batch_size
     sizes = {len(batch) for batch in batches}
     assert max(sizes) - min(sizes) <= 1
-    counted = number_of_batches(np.arange(len(images)), numbers, batch_size)
+    counted = len(Batches(np.arange(len(images)), numbers, batch_size, 5))
     assert counted == len(batches) and min(sizes) == len(images) // counted
 
 
 def test_epochs_and_seeds_differ_and_repeat_themselves() -> None:
     def order(seed: int, epoch: int) -> list[int]:
-        return np.concatenate(epoch_batches(np.arange(50), np.arange(50), 8, seed, epoch)).tolist()
+        return np.concatenate(Batches(np.arange(50), np.arange(50), 8, seed).of(epoch)).tolist()
 
     assert order(0, 0) == order(0, 0)
     assert len({tuple(order(s, e)) for s in range(3) for e in range(3)}) == 9
@@ -83,7 +82,7 @@ def test_epochs_and_seeds_differ_and_repeat_themselves() -> None:
 def test_every_pair_of_readings_can_meet() -> None:
     met = np.zeros((12, 12), bool)
     for epoch in range(200):
-        for batch in epoch_batches(np.arange(12), np.arange(12), 4, 0, epoch):
+        for batch in Batches(np.arange(12), np.arange(12), 4, 0).of(epoch):
             met[np.ix_(batch, batch)] = True
     assert met.all()
 
@@ -243,7 +242,7 @@ def test_processes_share_a_batch_without_loss(
 @pytest.mark.parametrize("workers", [0, 2])
 def test_workers_change_nothing(cache: ReadingCache, tokenizer: Any, workers: int) -> None:
     loader = loader_of(cache, tokenizer)
-    batches = epoch_batches(np.arange(len(cache)), cache.image_number, 5, 0, 0)
+    batches = Batches(np.arange(len(cache)), cache.image_number, 5, 0).of(0)
     seen = list(iterate(loader, batches, workers))
     assert [batch.readings.tolist() for batch in seen] == [one.tolist() for one in batches]
     for batch, expected in zip(seen, map(loader.load, batches), strict=True):

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,8 @@ from egma_train.data.shards import (
     fingerprint,
     read_shard,
 )
-from egma_train.data.store import copy_shards, stamp_of_shards
+from egma_train.data.store import copy_shards, is_url, local_copy, shards_of, stamp_of_shards
+from egma_train.data.streaming import ShardImages
 from egma_train.errors import BadUsageError, CannotWriteError
 from egma_train.own_process import tell
 from egma_train.storage.atomic import make_folder, whole_folder
@@ -43,7 +45,7 @@ from egma_train.storage.safe_text import is_plain_name
 
 _CELLS = GRID_CELLS * GRID_CELLS
 _BLANK_MAP = bytes(FRAME_PX * FRAME_PX)
-_CACHE_VERSION = 2
+_CACHE_VERSION = 3
 
 Say = Callable[[str], Any]
 _INDEX_ARRAYS: dict[str, tuple[Any, ...]] = {
@@ -51,6 +53,7 @@ _INDEX_ARRAYS: dict[str, tuple[Any, ...]] = {
     "reading_id": ("U",),
     "split": ("U",),
     "image_number": ("i8",),
+    "shard_of": ("i8",),
     "sizes": ("i8", 2),
     "reading_grids": ("f4", _CELLS),
     "offsets": ("i8",),
@@ -60,6 +63,20 @@ _INDEX_ARRAYS: dict[str, tuple[Any, ...]] = {
 """Each array's kind, and its shape beside its length."""
 _COUNTED = (("dataset", "U"), ("has_grid", "b1"))
 _BLOCK_BYTES = 2**22
+
+
+class Kind(NamedTuple):
+    """What a cache holds beside the index; `antialias`: grids by `antialias_weights`."""
+
+    maps: bool
+    antialias: bool
+    images: bool
+
+    def place(self, root: Path, key: str) -> Path:
+        """Name its folder."""
+        parts = {"-maps": self.maps, "-antialias": self.antialias, "-index": not self.images}
+        kind = "".join(part for part, is_so in parts.items() if is_so)
+        return root / f"{key[:16]}{kind}-v{_CACHE_VERSION}"
 
 
 class _Held:
@@ -81,8 +98,8 @@ class ReadingCache:
     ----------
     fingerprint : str
         Of the shards that it was made from.
-    images : ndarray
-        ``(N, 224, 224)`` uint8, memory-mapped.
+    images : ndarray or ShardImages
+        ``(N, 224, 224)`` uint8, memory-mapped, or as they are read from the shards.
     grids : ndarray
         ``(M, 49)`` float32, memory-mapped; zeros without gaze.
     has_grid : ndarray
@@ -95,6 +112,8 @@ class ReadingCache:
         ``(N,)`` text; a blank split is unknown.
     image_number : ndarray
         ``(N,)``; readings of one image share it.
+    shard_of : ndarray
+        ``(N,)``: which of the shards holds each, in their order.
     sizes : ndarray
         ``(N, 2)``: width and height of the pictures in pixels.
     maps : ndarray or None
@@ -102,7 +121,7 @@ class ReadingCache:
     """
 
     fingerprint: str
-    images: NDArray[np.uint8]
+    images: NDArray[np.uint8] | ShardImages
     grids: NDArray[np.float32]
     has_grid: NDArray[np.bool_]
     reading_grids: NDArray[np.float32]
@@ -111,6 +130,7 @@ class ReadingCache:
     reading_id: NDArray[np.str_]
     split: NDArray[np.str_]
     image_number: NDArray[np.int64]
+    shard_of: NDArray[np.int64]
     sizes: NDArray[np.int64]
     maps: NDArray[np.uint8] | None
     _text: NDArray[np.uint8]
@@ -146,6 +166,7 @@ def open_cache(
     *,
     maps: bool = False,
     antialias: bool = False,
+    images: bool = True,
     say: Say = tell,
 ) -> ReadingCache:
     """Map the cache of some shards into memory; make it where it is missing.
@@ -160,45 +181,53 @@ def open_cache(
         With the sentences' heatmaps.
     antialias : bool
         Grids by `antialias_weights` of the heatmaps, not means over areas.
+    images : bool
+        With a copy of the images; without, they are read from the shards.
 
     Raises
     ------
     BadUsageError
         If the shards or the folder cannot be used.
     """
-    source = str(shards)
-    if "://" in source:
+    source, kind = str(shards), Kind(maps, antialias, images)
+    if is_url(source):
         folder = folder or Path("cache")
         with _alone(folder, say) as held:
-            cache = _open_from_store(source, folder, maps, antialias, say)
+            if images:
+                cache = _open_from_store(source, folder, kind, say)
+            else:
+                key = stamp_of_shards(source)
+                cache = _made_of(shards_of(source), source, folder, kind, say, key)
             tidy(folder, held, source, cache.fingerprint, say)
         return cache
     files = find_shards(Path(shards))
     beside = files[0].parent.parent if files[0].parent.name == "shards" else Path(shards)
     root = folder or beside / "cache"
     with _alone(root, say) as held:
-        cache = _made_of(files, root, maps, antialias, say)
+        cache = _made_of(files, source, root, kind, say, fingerprint(files))
         tidy(root, held, str(files[0].parent.resolve()), cache.fingerprint, say)
     return cache
 
 
-def _made_of(files: list[Path], root: Path, maps: bool, antialias: bool, say: Say) -> ReadingCache:
+def _made_of(
+    files: list[Path], source: str, root: Path, kind: Kind, say: Say, key: str
+) -> ReadingCache:
     """Open the cache of some files; make it where it is missing or damaged."""
-    key = fingerprint(files)
-    place = _place(root, key, maps, antialias)
+    place = kind.place(root, key)
     if (place / INDEX).exists():
         try:
-            return _open(place, key)
+            return _open(place, key, source)
         except Exception:
             say(f"{place} is damaged: copying the shards again")
     else:
-        say(f"copying {len(files)} shards to {place}, once")
+        doing = "copying" if kind.images else "listing what is in"
+        say(f"{doing} {len(files)} shards to {place}, once")
     if place.exists():
         if not is_ours(place):
             raise _no_place(root, f"{place} holds files that are not a cache's", "move them away")
         removed(place)
-    _build(files, place, maps, antialias)
-    return _open(place, key)
+    _build(files, place, kind)
+    return _open(place, key, source)
 
 
 @contextmanager
@@ -229,25 +258,21 @@ def _no_place(root: Path, why: str, mend: str) -> BadUsageError:
     )
 
 
-def _place(root: Path, key: str, maps: bool, antialias: bool) -> Path:
-    kind = f"{'-maps' if maps else ''}{'-antialias' if antialias else ''}"
-    return root / f"{key[:16]}{kind}-v{_CACHE_VERSION}"
-
-
-def _open_from_store(url: str, root: Path, maps: bool, antialias: bool, say: Say) -> ReadingCache:
+def _open_from_store(url: str, root: Path, kind: Kind, say: Say) -> ReadingCache:
     """Note which content the store's stamps stood for, so that nothing is copied twice."""
     stamp = stamp_of_shards(url)
     noted = read_note(note_of(root, url))
     if noted.get("stamp") == stamp:
         with suppress(Exception):
-            return _open(_place(root, noted["key"], maps, antialias), noted["key"])
+            return _open(kind.place(root, noted["key"]), noted["key"], url)
     copy = folder_for_shards(root)
     try:
         say(f"copying the shards of {url} to {root}, once")
         copy_shards(url, copy)
         if stamp_of_shards(url) != stamp:
             raise BadUsageError(f"the shards in {url} changed meanwhile; repeat the same command")
-        cache = _made_of(find_shards(copy), root, maps, antialias, lambda _: None)
+        files = find_shards(copy)
+        cache = _made_of(files, url, root, kind, lambda _: None, fingerprint(files))
     except BadUsageError as error:
         raise BadUsageError(str(error).replace(str(copy), url)) from None
     finally:
@@ -262,19 +287,24 @@ def shrunk(heatmap: bytes, weights: Weights) -> NDArray[np.float32]:
     return on_grid(frame, weights)
 
 
-def _build(files: list[Path], place: Path, maps: bool, antialias: bool) -> None:
+def _build(files: list[Path], place: Path, kind: Kind) -> None:
     """Write the arrays: a cache is there whole or not at all."""
     with whole_folder(place) as aside:
         mark(aside)
         index: dict[str, list[Any]] = {name: [] for name in _ROW_FIELDS}
         index["text_bytes"], index["has_grid"] = [], []
         with ExitStack() as stack:
-            names = ("images", "grids", "text", *(("maps",) if maps else ()))
+            asked = {"images": kind.images, "maps": kind.maps}
+            names = ("grids", "text", *(name for name, is_so in asked.items() if is_so))
             streams = {name: stack.enter_context((aside / name).open("wb")) for name in names}
-            with_maps = maps or antialias
-            for reading in (one for path in files for one in read_shard(path, maps=with_maps)):
-                if reading.texts:  # a reading without a sentence teaches nothing
-                    _append(reading, streams, index, antialias)
+            copies = Path(stack.enter_context(TemporaryDirectory()))
+            for number, path in enumerate(files):
+                local = local_copy(path, copies)
+                for reading in read_shard(local, maps=kind.maps or kind.antialias):
+                    if reading.texts:  # a reading without a sentence teaches nothing
+                        _append(reading, number, streams, index, kind.antialias)
+                if local != path:
+                    local.unlink()
         if not index["dataset"]:
             raise BadUsageError(f"no reading in {files[0].parent} has a sentence")
         # Not allow_pickle=False: numpy before 2.2 writes that as an array. None holds objects.
@@ -282,14 +312,20 @@ def _build(files: list[Path], place: Path, maps: bool, antialias: bool) -> None:
 
 
 _ROW_FIELDS = (
-    "dataset", "reading_id", "split", "dicom_id", "sizes", "sentences", "reading_grids",
+    "dataset", "reading_id", "split", "dicom_id", "shard_of", "sizes", "sentences",
+    "reading_grids",
 )  # fmt: skip
 
 
 def _append(
-    reading: ShardReading, streams: dict[str, Any], index: dict[str, list[Any]], antialias: bool
+    reading: ShardReading,
+    shard: int,
+    streams: dict[str, Any],
+    index: dict[str, list[Any]],
+    antialias: bool,
 ) -> None:
-    streams["images"].write(reading.image)
+    if "images" in streams:
+        streams["images"].write(reading.image)
     weights = (antialias_weights if antialias else area_weights)(GRID_CELLS)
     grids = [one and shrunk(one, weights) for one in reading.maps] if antialias else reading.grids
     for text, grid in zip(reading.texts, grids, strict=True):
@@ -308,6 +344,7 @@ def _append(
         reading.reading_id,
         reading.split or "",
         reading.dicom_id,
+        shard,
         (reading.width, reading.height),
         len(reading.texts),
         nothing if reading.heatmap is None else shrunk(reading.heatmap, weights),
@@ -326,7 +363,7 @@ def _as_arrays(index: dict[str, list[Any]]) -> dict[str, NDArray[Any]]:
     }
 
 
-def _open(place: Path, key: str) -> ReadingCache:
+def _open(place: Path, key: str, source: str) -> ReadingCache:
     """Map a cache that keeps the rules of shards: who wrote it is not known either.
 
     Raises
@@ -358,7 +395,9 @@ def _open(place: Path, key: str) -> ReadingCache:
     return _checked(
         ReadingCache(
             fingerprint=key,
-            images=mapped("images", np.uint8, n, *frame),
+            images=mapped("images", np.uint8, n, *frame)
+            if (place / "images").exists()
+            else ShardImages(source, index["shard_of"], index["reading_id"]),
             grids=mapped("grids", np.dtype("<f4"), m, _CELLS),
             maps=mapped("maps", np.uint8, m, *frame) if (place / "maps").exists() else None,
             _text=mapped("text", np.uint8, int(text_offsets[-1])),
@@ -379,6 +418,7 @@ def _checked(cache: ReadingCache) -> ReadingCache:
         "readings": n > 0 and all(is_plain_name(one) for one in names if one),
         "sizes": cache.sizes.min() > 0,
         "images": cache.image_number.min() >= 0 and cache.image_number.max() < n,
+        "shards": cache.shard_of[0] >= 0 and bool((np.diff(cache.shard_of) >= 0).all()),
         "sentences": _share_out(cache.offsets, m, 1),
         "texts": _share_out(cache._text_offsets, len(text), 0),
         # Sentences of UTF-8 that do not begin inside a letter are UTF-8 each.

@@ -19,7 +19,7 @@ from egma_train.storage.lock import is_in_use
 INDEX = "index.npz"
 
 _MARK = ".gitignore"
-_CACHE = re.compile(r"[0-9a-f]{16}(-maps)?(-antialias)?-v[0-9]+")
+_CACHE = re.compile(r"[0-9a-f]{16}(-maps)?(-antialias)?(-index)?-v[0-9]+")
 _KILLED_BUILD = re.compile(rf"\.({_CACHE.pattern})\.([0-9]+\.)?(tmp|old)")
 _KILLED_COPY = re.compile(r"\.shards-[a-z0-9_]{8}")
 _NOTE = re.compile(r"[0-9a-f]{16}\.txt|\.[0-9a-f]{16}\.txt\.([0-9]+\.)?tmp")

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -17,6 +18,7 @@ from egma_train.data.ahead import in_order
 from egma_train.data.augment import Draws, apply
 from egma_train.data.cache import ReadingCache
 from egma_train.data.grids import Grid
+from egma_train.data.streaming import ImagesInOrder, ShardImages
 from egma_train.geometry import FRAME
 
 Numbers = NDArray[np.int64]
@@ -139,6 +141,8 @@ class BatchLoader:
         Give sentences without gaze the whole reading's grid.
     grid : Grid, optional
         Another than the stored one of 7 x 7 on the frame; the cache must have its maps.
+    images : ImagesInOrder, optional
+        In place of the cache's.
     draws : Draws, optional
         An epoch's augmentation of every reading of the cache.
     readings_at_once : int
@@ -157,6 +161,7 @@ class BatchLoader:
     rank: int = 0
     world: int = 1
     grid: Grid | None = None
+    images: ImagesInOrder | None = None
     draws: Draws | None = None
     readings_at_once: int = 0
     few_shapes: bool = False
@@ -194,7 +199,7 @@ class BatchLoader:
     ) -> Part:
         texts = Texts(ids, attended, torch.from_numpy(np.flatnonzero(mask)))
         return Part(
-            torch.from_numpy(self.cache.images.take(readings, axis=0)),
+            torch.from_numpy((self.images or self.cache.images).take(readings, axis=0)),
             self._in_few_shapes(texts, mask.size) if self.few_shapes else (texts,),
             self.draws.of(readings) if self.draws else None,
             self._shares(readings),
@@ -266,17 +271,21 @@ def iterate(
     Copying and cutting up text release the interpreter, so threads are enough, and they start at
     once and hand batches over without a copy, which processes do not.
     """
-
-    def load(readings: Numbers) -> Batch:
-        batch = loader.load(readings)
-        return batch.pinned() if pin else batch
-
-    if not workers:
-        yield from map(load, batches)
-        return
     # A tokenizer's first call sets its padding, which must not happen in two threads at once.
     tokenized(loader.tokenizer, ["."], loader.max_tokens)
-    with ThreadPoolExecutor(workers) as pool:
+    with ExitStack() as stack:
+        if isinstance(loader.cache.images, ShardImages):
+            images = stack.enter_context(loader.cache.images.in_order(batches))
+            loader = replace(loader, images=images)
+
+        def load(readings: Numbers) -> Batch:
+            batch = loader.load(readings)
+            return batch.pinned() if pin else batch
+
+        if not workers:
+            yield from map(load, batches)
+            return
+        pool = stack.enter_context(ThreadPoolExecutor(workers))
         yield from in_order(load, batches, pool, _AHEAD_PER_WORKER * workers)
 
 

@@ -1,11 +1,14 @@
 """Which readings are trained on, whose gaze counts, and in which order they come."""
 
+from dataclasses import dataclass
+from functools import cached_property
+
 import numpy as np
 from numpy.typing import NDArray
 
 from egma_train.data.cache import ReadingCache
 from egma_train.errors import BadUsageError, unknown_name
-from egma_train.options import DataOptions
+from egma_train.options import DataOptions, Options
 
 Numbers = NDArray[np.int64]
 
@@ -76,35 +79,94 @@ def gaze_count(readings: int, options: DataOptions) -> int:
     return round(share) if options.gaze_rounding == "round" else int(share)
 
 
-def number_of_batches(readings: Numbers, image_number: Numbers, batch_size: int) -> int:
-    """Count an epoch's batches: small enough, and one for each reading of an image."""
-    most_of_an_image = int(np.unique(image_number[readings], return_counts=True)[1].max())
-    return max(-(-len(readings) // batch_size), most_of_an_image)
+@dataclass(frozen=True)
+class Batches:
+    """How some readings are dealt into the batches of each epoch.
 
-
-def epoch_batches(
-    readings: Numbers, image_number: Numbers, batch_size: int, seed: int, epoch: int
-) -> list[Numbers]:
-    """Deal an epoch's readings into batches: each once, no two of one image in a batch.
-
-    Parameters
+    Attributes
     ----------
     readings : ndarray
-        Numbers of the readings.
+        Their numbers.
     image_number : ndarray
-        Of every reading in the cache.
-
-    Returns
-    -------
-    list of ndarray
-        Batches of at most `batch_size` whose sizes differ by at most one, so that no small last
-        batch makes an easier task.
+        Of every reading in the cache; no two of one image come together.
+    batch_size, seed : int
+        At most so many; what is drawn from.
+    shard_of : ndarray, optional
+        Of every reading in the cache: an epoch goes through the shards, in random order, a `window`
+        of whole shards after the other.
+    window : int
+        Readings of a window, about.
     """
-    rng = np.random.default_rng((seed, _ORDER, epoch))
+
+    readings: Numbers
+    image_number: Numbers
+    batch_size: int
+    seed: int
+    shard_of: Numbers | None = None
+    window: int = 0
+
+    @cached_property
+    def _most_of_an_image(self) -> int:
+        counts = np.unique(self.image_number[self.readings], return_counts=True)[1]
+        return int(counts.max())
+
+    @cached_property
+    def _windows(self) -> tuple[int, int]:
+        """Count the windows, and the batches of each: the same in all epochs, as the steps are."""
+        n, most = len(self.readings), self._most_of_an_image
+        if self.shard_of is None or self.batch_size == 1:
+            return 1, max(-(-n // self.batch_size), most)
+        largest = int(np.bincount(self.shard_of[self.readings]).max())
+        windows = max(1, n // max(self.window, 4 * largest, 4 * most))
+        # A window ends with a shard: it may be a shard larger than its share, or smaller.
+        spare = largest if windows > 1 else 0
+        return windows, max(-(-(-(-n // windows) + spare) // self.batch_size), most)
+
+    def __len__(self) -> int:
+        windows, batches = self._windows
+        return windows * batches
+
+    def of(self, epoch: int) -> list[Numbers]:
+        """Deal an epoch's readings: each once, no two of one image in a batch.
+
+        Returns
+        -------
+        list of ndarray
+            Batches of at most `batch_size` whose sizes differ by at most one (in a window), so that
+            no small last batch makes an easier task.
+        """
+        rng = np.random.default_rng((self.seed, _ORDER, epoch))
+        windows, batches = self._windows
+        if windows == 1:
+            return _dealt(self.readings, self.image_number, batches, rng)
+        cut = self._cut(windows, rng)
+        return [one for own in cut for one in _dealt(own, self.image_number, batches, rng)]
+
+    def _cut(self, windows: int, rng: np.random.Generator) -> list[Numbers]:
+        """Cut the readings into windows of whole shards, the shards in random order."""
+        own = np.asarray(self.shard_of)[self.readings]
+        shards = rng.permutation(np.unique(own))
+        rank = np.empty(int(own.max()) + 1, np.int64)
+        rank[shards] = np.arange(len(shards))
+        order = np.argsort(rank[own], kind="stable")
+        ends = np.cumsum(np.bincount(rank[own]))
+        shares = len(own) * np.arange(1, windows) / windows
+        return np.split(self.readings[order], ends[np.searchsorted(ends, shares)])
+
+
+def _dealt(
+    readings: Numbers, image_number: Numbers, n_batches: int, rng: np.random.Generator
+) -> list[Numbers]:
     order = rng.permutation(readings)
     images, first = np.unique(image_number[order], return_index=True)
     together = np.argsort(first[np.searchsorted(images, image_number[order])], kind="stable")
     order = order[together]  # readings of an image side by side, images in random order
-    n_batches = number_of_batches(readings, image_number, batch_size)
     dealt = [order[i::n_batches] for i in range(n_batches)]
     return [rng.permutation(dealt[i]) for i in rng.permutation(n_batches)]
+
+
+def batches_of(cache: ReadingCache, readings: Numbers, options: Options) -> Batches:
+    """Deal some readings of a cache as the options say."""
+    streamed = cache.shard_of if options.data.stream else None
+    size, seed = options.train.batch_size, options.train.seed
+    return Batches(readings, cache.image_number, size, seed, streamed, options.data.shuffle_buffer)

@@ -47,8 +47,29 @@ def stamp_of_shards(url: str) -> str:
 def copy_shards(url: str, folder: Path) -> None:
     """Copy the shards into a local folder; `BadUsageError` as `stamp_of_shards`."""
     with _in_one_line(url):
-        for path in map(UPath, find_shards(_place(url))):
-            path.fs.get_file(path.path, str(folder / path.name))
+        for path in find_shards(_place(url)):
+            local_copy(path, folder)
+
+
+def is_url(shards: str) -> bool:
+    """Tell an object store's address from a path."""
+    return "://" in shards
+
+
+def shards_of(url: str) -> list[Path]:
+    """List the shards in a store; `BadUsageError` as `stamp_of_shards`."""
+    with _in_one_line(url):
+        return find_shards(_place(url))
+
+
+def local_copy(path: Path, folder: Path) -> Path:
+    """Copy a shard out of a store; one that is local stays where it is."""
+    if not is_url(str(path)):
+        return path
+    with _in_one_line(str(path)):
+        copy, stored = folder / path.name, UPath(path)
+        stored.fs.get_file(stored.path, str(copy))
+        return copy
 
 
 def _place(url: str) -> Path:

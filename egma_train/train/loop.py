@@ -19,9 +19,8 @@ from egma_train.data.grids import Grid
 from egma_train.data.loading import Batch, BatchLoader, iterate, on_device
 from egma_train.data.sampling import (
     Numbers,
+    batches_of,
     chosen_readings,
-    epoch_batches,
-    number_of_batches,
     readings_with_used_gaze,
 )
 from egma_train.data.shards import GRID_CELLS
@@ -73,8 +72,8 @@ def train(
     """
     execution, seed = options.execution, options.train.seed
     readings = chosen_readings(cache, options.data)
-    in_epoch = number_of_batches(readings, cache.image_number, options.train.batch_size)
-    steps = in_epoch * options.train.epochs
+    batches = batches_of(cache, readings, options)
+    steps = len(batches) * options.train.epochs
     loader = _loader(model, tokenizer, cache, readings, options, processes, device)
     validation = Validation.of_split(loader, readings, options)
     with ExitStack() as stack:
@@ -92,13 +91,12 @@ def train(
             stack.enter_context(files[1])
         telling = stack.enter_context(Telling(steps, at.step, device, say))
         while at.epoch < options.train.epochs:
-            order = (options.train.batch_size, seed, at.epoch)
-            batches = epoch_batches(readings, cache.image_number, *order)[at.batch :]
             of_epoch = replace(loader, draws=draw(options.data, len(cache), seed, at.epoch))
-            loaded = iterate(of_epoch, batches, execution.loader_workers, pin=loader.few_shapes)
+            left, workers = batches.of(at.epoch)[at.batch :], execution.loader_workers
+            loaded = iterate(of_epoch, left, workers, pin=loader.few_shapes)
             moved = telling.waiting(on_device(loaded, device))
             telling.begin_epoch()
-            for rows in _steps(trainer, moved, at, in_epoch, stop):
+            for rows in _steps(trainer, moved, at, len(batches), stop):
                 telling.add(rows)
                 stopped = any_process(bool(stop), processes)
                 ended = at.batch == 0

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812, as everyone calls it
 from torch import Tensor
 
-from egma_train.data.loading import Batch, BatchLoader, Numbers
-from egma_train.data.sampling import epoch_batches, held_readings
+from egma_train.data.loading import Batch, BatchLoader, Numbers, iterate
+from egma_train.data.sampling import batches_of, held_readings
 from egma_train.losses import TERMS, egma_loss, gaze_labels
 from egma_train.options import Options
 from egma_train.processes import ALONE
@@ -66,15 +66,14 @@ class Validation:
             the image and the sentence; ``sentences``, whose gaze is on some patches and not on
             others. NaN where there are none.
         """
-        cache, size = self.loader.cache, trainer.options.train.batch_size
-        batches = epoch_batches(self.held, cache.image_number, size, 0, 0)
+        batches = batches_of(self.loader.cache, self.held, trainer.options).of(0)
         # As they are: compiled once more, for a few batches, they would be slower.
         alone = replace(trainer, parallel=Towers(trainer.model), processes=ALONE, compare=egma_loss)
         sums = dict.fromkeys(("loss", *TERMS), 0.0)
         hits = np.zeros(3)
         trainer.model.eval()
         try:
-            for batch in (self.loader.load(one).to(trainer.device) for one in batches):
+            for batch in (one.to(trainer.device) for one in iterate(self.loader, batches)):
                 parts = [alone.encoded(i, batch, 0) for i in range(len(batch.parts))]
                 *columns, scales = zip(*parts, strict=True)
                 encoded = Encoded._make([*map(torch.cat, columns), scales[0]])
