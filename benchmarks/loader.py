@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.training import phantoms
 from egma_train import ReadingDataset, collate_readings
-from egma_train.data.cache import ReadingCache
+from egma_train.data.cache import ReadingCache, open_cache
 from egma_train.data.loading import BatchLoader, iterate
 from egma_train.data.sampling import Batches
 
@@ -40,6 +40,7 @@ def main() -> None:
         rows = [row_of(cache, i) for i in range(SAMPLES)]
         made = {
             "ours, memory-mapped": ours(cache),
+            "ours, straight from the shards": streamed(Path(folder) / "out"),
             "ours, as a dataset of torch": as_dataset(Path(folder) / "out"),
             "Hugging Face datasets": hugging_face(rows, Path(folder)),
             "webdataset": web_dataset(rows, Path(folder)),
@@ -109,6 +110,21 @@ def ours(cache: ReadingCache) -> Callable[[int], Epoch]:
     def epoch(workers: int) -> Iterator[int]:
         order = Batches(np.arange(SAMPLES), np.arange(len(cache)), BATCH, 0).of(next(number))
         return (len(batch.readings) for batch in iterate(loader, order, workers))
+
+    return lambda workers: lambda: epoch(workers)
+
+
+def streamed(out: Path) -> Callable[[int], Epoch]:
+    """Read images from the shards, four windows an epoch."""
+    cache = open_cache(out, images=False, say=lambda _: None)
+    loader = BatchLoader(cache, _Texts(), np.ones(len(cache), bool))
+    readings = np.arange(SAMPLES)
+    order = Batches(readings, cache.image_number, BATCH, 0, cache.shard_of, SAMPLES // 4)
+    number = iter(range(1_000_000))
+
+    def epoch(workers: int) -> Iterator[int]:
+        batches = order.of(next(number))
+        return (len(batch.readings) for batch in iterate(loader, batches, workers))
 
     return lambda workers: lambda: epoch(workers)
 

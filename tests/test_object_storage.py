@@ -170,6 +170,21 @@ def test_training_fills_its_cache_from_a_store_once(
         np.testing.assert_array_equal(values, getattr(local, name))
 
 
+def test_training_reads_images_straight_from_a_store(
+    done: str, clean_out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = ("--preset", "tiny", "--epochs", "1", "--init", "random", "--set", "data.stream=true")
+    monkeypatch.setattr(cache, "copy_shards", lambda *_: pytest.fail("copied"))
+    models = []
+    for name, source in (("stored", done), ("local", str(clean_out))):
+        result = invoked(train, "--shards", source, "--out", str(tmp_path / name), *short)
+        assert result.exit_code == 0, result.output
+        models += [one.read_bytes() for one in (tmp_path / name).rglob("model/model.safetensors")]
+    assert models[0] == models[1]
+    kept = {one.name for one in (tmp_path / "stored" / "cache").rglob("*") if one.is_file()}
+    assert not kept & {"images", "part-00000.parquet"} and "index.npz" in kept
+
+
 # -- cut runs -------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,176 @@
+"""Training straight from the shards: their order, what is held at once, resumed runs."""
+
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import run_etl
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from test_train import SMALL, assert_same_run, begun_like, command, egma_train, metrics_of
+
+from egma_train.data.cache import open_cache
+from egma_train.data.sampling import Batches
+from egma_train.data.streaming import ShardImages
+from egma_train.errors import BadUsageError
+
+WINDOWS = ("--set", "data.stream=true", "--set", "data.shuffle_buffer=8")
+
+
+@pytest.fixture(scope="module")
+def many(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of a reading or two."""
+    out = tmp_path_factory.mktemp("many") / "out"
+    result = run_etl(phantom, out, "--set", "execution.readings_per_part=1")
+    assert result.exit_code == 0, result.output
+    return out
+
+
+def open_at_each(batches: list[NDArray[Any]], shard_of: NDArray[Any]) -> list[int]:
+    """Count the shards that were asked for and will be again, at each batch."""
+    needed = [set(shard_of[one].tolist()) for one in batches]
+    first, last = {}, {}
+    for at, own in enumerate(needed):
+        for shard in own:
+            first.setdefault(shard, at)
+            last[shard] = at
+    return [sum(first[s] <= at <= last[s] for s in first) for at in range(len(needed))]
+
+
+# -- order -----------------------------------------------------------------------------------------
+
+
+@given(
+    shards=st.lists(st.integers(1, 6), min_size=1, max_size=60),
+    repeats=st.integers(1, 3),
+    batch_size=st.integers(1, 12),
+    window=st.integers(1, 40),
+)
+def test_an_epoch_of_windows_has_each_reading_once_and_as_many_batches_as_any_other(
+    shards: list[int], repeats: int, batch_size: int, window: int
+) -> None:
+    shard_of = np.repeat(np.arange(len(shards)), shards)
+    readings = np.arange(len(shard_of))
+    images = readings // repeats
+    dealt = Batches(readings, images, batch_size, 5, shard_of, window)
+    allowed = max(window, 4 * max(shards), 4 * repeats)
+    for epoch in range(3):
+        batches = dealt.of(epoch)
+        assert len(batches) == len(dealt)
+        assert sorted(np.concatenate(batches).tolist()) == readings.tolist()
+        for batch in batches:
+            assert 0 < len(batch) <= batch_size and len(set(images[batch].tolist())) == len(batch)
+        if batch_size > 1:
+            # A window is at most twice what was asked for, and a shard more.
+            held = max(open_at_each(batches, shard_of))
+            assert held <= 2 * allowed + max(shards)
+
+
+def test_windows_are_of_other_shards_in_each_epoch_and_epochs_repeat_themselves() -> None:
+    shard_of = np.repeat(np.arange(40), 5)
+    dealt = Batches(np.arange(200), np.arange(200), 10, 3, shard_of, 40)
+    first = [frozenset(shard_of[np.concatenate(dealt.of(epoch)[:5])].tolist()) for epoch in (0, 1)]
+    assert first[0] != first[1] and max(map(len, first)) < 15
+    again = Batches(np.arange(200), np.arange(200), 10, 3, shard_of, 40)
+    for one, other in zip(dealt.of(1), again.of(1), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+# -- images ----------------------------------------------------------------------------------------
+
+
+def test_streamed_images_are_the_copys_and_each_shard_is_read_once(
+    many: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    copied = open_cache(many, tmp_path)
+    streamed = open_cache(many, tmp_path, images=False)
+    assert streamed.fingerprint == copied.fingerprint
+    assert not list(tmp_path.glob("*-index-*/images"))
+    read: list[int] = []
+    real = ShardImages.read
+    monkeypatch.setattr(ShardImages, "read", lambda own, i: (read.append(i), real(own, i))[1])
+    images: Any = streamed.images
+    everyone = np.arange(len(copied))
+    batches = Batches(everyone, copied.image_number, 4, 0, copied.shard_of, 8).of(0)
+    most = 2 * max(open_at_each(batches, copied.shard_of))
+    with images.in_order(batches) as ordered:
+        for batch in batches:
+            np.testing.assert_array_equal(ordered.take(batch), copied.images.take(batch, axis=0))
+            assert len(ordered._read) <= most + 1
+        assert not ordered._read  # nothing is held that nobody will ask for
+    assert sorted(read) == sorted(set(copied.shard_of.tolist()))
+    assert most < len(read)  # else nothing was shown
+
+
+def test_a_shard_that_was_written_anew_meanwhile_is_told(many: Path, tmp_path: Path) -> None:
+    shutil.copytree(many / "shards", tmp_path / "shards")
+    images: Any = open_cache(tmp_path / "shards", tmp_path / "cache", images=False).images
+    one, other = sorted((tmp_path / "shards").glob("part-*"))[:2]
+    shutil.copyfile(other, one)
+    with pytest.raises(BadUsageError, match="was written anew since this run began; repeat"):
+        images.take(np.array([0]))
+
+
+# -- training --------------------------------------------------------------------------------------
+
+
+def test_a_streamed_run_of_one_window_equals_one_from_the_copy(
+    shards: Path, tmp_path: Path
+) -> None:
+    words = ("--shards", shards, "--out", tmp_path, *SMALL, "--epochs", 2)
+    for name, stream in (("copied", "false"), ("streamed", "true")):
+        result = egma_train(*words, "--name", name, "--set", f"data.stream={stream}")
+        assert result.exit_code == 0, result.output
+    assert_same_run(tmp_path / "runs" / "copied", tmp_path / "runs" / "streamed")
+
+
+_DIES = """
+import os, signal, sys
+from egma_train import cli
+from egma_train.train import step
+real, calls = step.batch_loss, []
+def batch_loss(*arguments):
+    calls.append(1)
+    if len(calls) == 8:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*arguments)
+step.batch_loss = batch_loss
+cli.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.fault(
+    "training that reads straight from the shards is killed",
+    "SIGKILL in the second window of an epoch, with a checkpoint in the first",
+    "resumed to the same end bit for bit, validation on held-out readings included",
+)
+def test_a_streamed_run_killed_in_mid_epoch_and_resumed_equals_an_undisturbed_one(
+    many: Path, tmp_path: Path
+) -> None:
+    held = ("--set", "data.validation_split=validate")
+    words = ("--shards", many, "--out", tmp_path, *SMALL, *WINDOWS, *held, "--epochs", 1)
+    made = egma_train(*words, "--batch-size", 2, "--name", "begun")
+    assert made.exit_code == 0, made.output
+    begun = tmp_path / "runs" / "begun"
+    calm, hurt = (begun_like(begun, tmp_path, name, epochs=2) for name in ("calm", "hurt"))
+    every = ("--set", "execution.checkpoint_steps=3")
+    assert egma_train(*command(many, tmp_path, "calm", *every)[2:]).exit_code == 0
+    words = [sys.executable, "-c", _DIES, *command(many, tmp_path, "hurt", *every)[2:]]
+    assert subprocess.run(words).returncode == -signal.SIGKILL
+    assert 0 < len(metrics_of(hurt)) < len(metrics_of(calm)) / 2
+    assert egma_train(*command(many, tmp_path, "hurt", *every)[2:]).exit_code == 0
+    assert_same_run(calm, hurt)
+    assert (calm / "validation.csv").read_text() == (hurt / "validation.csv").read_text()
+
+
+def test_other_grids_are_not_streamed(shards: Path, tmp_path: Path) -> None:
+    words = ("--shards", shards, "--out", tmp_path, *SMALL, "--set", "data.stream=true")
+    result = egma_train(*words, "--set", "model.patch_grid=14")
+    assert result.exit_code == 2
+    assert "data.stream=true is for 7 x 7 patches on the frame" in result.stderr
