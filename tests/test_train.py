@@ -356,7 +356,7 @@ def test_shards_of_words_are_trained_on_as_those_of_sentences(
 
 
 def _steps(rank: int, world: int, port: int, start: str, shards: str, found: Any) -> None:
-    """Three steps in float64 on global batches of seven, sizes that two do not divide."""
+    """Three steps in float64 on global batches of seven: two processes have two parts and one."""
     os.environ |= {
         "RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank),
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
@@ -378,8 +378,9 @@ def _steps(rank: int, world: int, port: int, start: str, shards: str, found: Any
     cache = open_cache(Path(shards))
     with joined("cpu") as processes:
         loader = BatchLoader(
-            cache, tokenizer, cache.readings_with_gaze(), rank=processes.rank, world=processes.world
-        )
+            cache, tokenizer, cache.readings_with_gaze(), rank=processes.rank,
+            world=processes.world, readings_at_once=3 if world > 1 else 0,
+        )  # fmt: skip
         trainer = make_trainer(model, options, processes, torch.device("cpu"))
         losses = []
         for first in (0, 7, 14):

@@ -86,6 +86,8 @@ class Batch:
         ``(b,)`` numbers in the cache.
     images_by_rank : tuple of int
         How the global batch is shared out.
+    in_parts : bool
+        Whether any process has several parts.
     """
 
     parts: tuple[Part, ...]
@@ -94,6 +96,7 @@ class Batch:
     grid_mask: Tensor
     readings: Numbers
     images_by_rank: tuple[int, ...]
+    in_parts: bool = False
 
     def to(self, device: torch.device) -> "Batch":
         """Move the tensors to a device; pinned ones without making the host wait."""
@@ -175,7 +178,8 @@ class BatchLoader:
         mask: NDArray[np.bool_] = np.arange(longest) < counts[:, None]
         shares = np.array_split(np.arange(len(readings)), self.world)
         own = shares[self.rank]
-        several = -(-len(own) // (self.readings_at_once or len(own)))
+        at_once = self.readings_at_once or len(shares[0])
+        several = -(-len(own) // at_once)
         ends = np.cumsum(counts)
         those = slice(ends[own[0]] - counts[own[0]], ends[own[-1]])
         # All at once, since what they are padded to may count.
@@ -192,6 +196,7 @@ class BatchLoader:
             *self._gaze(readings, sentences, mask),
             readings,
             tuple(map(len, shares)),
+            len(shares[0]) > at_once,  # the first is the largest
         )
 
     def _part(

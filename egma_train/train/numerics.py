@@ -87,8 +87,8 @@ def compiler(
     # Recorded kernels are launched at once; parts of a batch would each need their own record.
     mode = "reduce-overhead" if device.type == "cuda" and not options.readings_at_once else None
 
-    def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-        made: Callable[..., Any] = torch.compile(function, mode=mode)
+    def compiled(function: Callable[..., Any], dynamic: bool | None = None) -> Callable[..., Any]:
+        made: Callable[..., Any] = torch.compile(function, mode=mode, dynamic=dynamic)
         return made
 
     return compiled

@@ -23,7 +23,8 @@ from egma_train.train.numerics import precision_of, products
 TOLD = ("scale", "loss", *TERMS, "gradient_norm")
 """What a step tells, in this order."""
 
-Compile = Callable[[Callable[..., Any]], Callable[..., Any]]
+Compile = Callable[..., Callable[..., Any]]
+"""Takes a function, and ``dynamic`` as `torch.compile` does."""
 
 
 @dataclass
@@ -71,7 +72,9 @@ class Towers(nn.Module):
             token = torch.ones(1, 1, dtype=torch.long, device=model.logit_scale.device)
             with torch.no_grad():
                 model.read(token, token)
-            self._see, self._read = compiled(model.images), compiled(model.read)
+            # Batches have two sizes, whose kernels are better known; texts have several.
+            self._see = compiled(model.images, dynamic=False)
+            self._read = compiled(model.read)
 
     def forward(self, images: Tensor, texts: Sequence[Texts], longest: int) -> Encoded:
         """Encode images ``[b, 3, h, w]`` and their sentences, at most `longest` of each."""
@@ -139,11 +142,12 @@ class Trainer:
         in the memory of a part.
         """
         torch.compiler.cudagraph_mark_step_begin()
-        several = len(batch.parts) > 1
+        # All processes alike, or those of one part would wait for others in another place.
+        several = batch.in_parts
         with torch.set_grad_enabled(not several):
             encoded = [self.encoded(i, batch, step) for i in range(len(batch.parts))]
         columns = list(zip(*encoded, strict=True))
-        whole = [torch.cat(own) if several else own[0] for own in columns[:-1]]
+        whole = [torch.cat(own) if len(own) > 1 else own[0] for own in columns[:-1]]
         leaves = Encoded(*(own.detach().requires_grad_() for own in (*whole, columns[-1][0])))
         with products(self.device, tf32=False):
             loss = batch_loss(leaves, batch, self.options, self.compare)
@@ -229,7 +233,9 @@ def make_trainer(
         model.checkpoint_gradients()
     parallel: nn.Module = Towers(model, compiled)
     if processes.world > 1:
-        parallel = DistributedDataParallel(parallel)
+        # Their buffers never change, and to send them would be awaited in each part of a batch, of
+        # which another process may have fewer.
+        parallel = DistributedDataParallel(parallel, broadcast_buffers=False)
     return Trainer(
         model,
         parallel,
