@@ -53,7 +53,7 @@ reliability: $(VENV)/.ready-dev ## inject every fault, write docs/reliability.md
 soak: $(VENV)/.ready-dev ## 100 kills, 1,000 flipped bits, 10,000 damaged inputs for each parser: a quarter of an hour
 	$(BIN)/python -m pytest -q tests/test_soak.py tests/test_fuzz.py --soak=docs/soak.md
 
-bench: $(VENV)/.ready-dev ## the ETL beside merely decoding, its stages, heatmaps as others make them, what safety costs, runs in a limit of memory, the report's size, DICOM decoders, JPEGs at half size, the loss, the loader, every family of models, training on phantoms: an hour, 8 GB of disk
+bench: $(VENV)/.ready-dev ## the ETL beside merely decoding, its stages, heatmaps as others make them, what safety costs, runs in a limit of memory, the report's size, DICOM decoders, JPEGs at half size, the loss, the loader, a step on a GPU if there is one, every family of models, training on phantoms: an hour, 8 GB of disk
 	$(BIN)/python benchmarks/etl.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/stages.py
 	$(BIN)/python benchmarks/rendering.py
@@ -74,6 +74,7 @@ bench: $(VENV)/.ready-dev ## the ETL beside merely decoding, its stages, heatmap
 	$(BIN)/python -m benchmarks.loader
 	$(BIN)/python benchmarks/embedding.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.families
+	$(BIN)/python -m benchmarks.gpu
 	$(BIN)/python -m benchmarks.walk
 	$(BIN)/python benchmarks/phantom_training.py
 
