@@ -380,7 +380,7 @@ def repeated(setting: Setting) -> None:
     """Take the same steps twice with execution.deterministic."""
     ends = []
     for _ in range(2):
-        with repeatable(True):
+        with repeatable(True, setting.device):
             trainer = setting.trainer(setting.with_execution(deterministic=True))
             for at, batch in enumerate(setting.batches(setting.batch_size, 3)):
                 trainer.step(batch, Progress(step=at), 1e-4)

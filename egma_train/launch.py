@@ -42,7 +42,7 @@ from egma_train.processes import (
     this_process,
     wait_for_all,
 )
-from egma_train.run_folder import RunFolder, check_name
+from egma_train.run_folder import RunFolder, check_name, wandb_module
 from egma_train.train.loop import own_grid, own_random_numbers, train
 from egma_train.train.schedule import short_run
 
@@ -99,6 +99,8 @@ def run_training(request: Request, say: Say) -> RunFolder | None:
     run = RunFolder(request.out / "runs" / name)
     if request.resume:
         options = _resumed_options(run, request)
+    if options.execution.wandb:
+        wandb_module()
     device = usable_device(options.execution.device, this_process())
     again = f"the same command and --resume (--name {name})"
     try:

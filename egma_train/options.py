@@ -20,6 +20,10 @@ OBJECTIVES = {
 """Terms of the loss by objective; ``clip`` compares pooled features instead."""
 
 
+_EXAMPLES = {
+    "splits": "['train']", "validation_split": "'validate'", "device": "'cpu'",
+    "cache": "'/scratch/cache'", "wandb": "'my-project'",
+}  # fmt: skip
 PRECISIONS = ("auto", "float32", "bfloat16", "float16", "cuda-float16")
 COMPILE = ("auto", "on", "off")
 
@@ -429,8 +433,8 @@ def _check_kinds(stage: str, options: Any) -> None:
         items = value if many and isinstance(value, tuple) else (value,)
         if isinstance(value, tuple) != many or not all(_is_of(item, kinds) for item in items):
             shown, like = (_shown(list(x) if type(x) is tuple else x) for x in (value, one.default))
-            if one.default in ((), ""):  # which tell nothing
-                like = "['train']" if many else "'cpu'"
+            if one.default in ((), "") or isinstance(one.default, bool):  # which tell nothing
+                like = _EXAMPLES.get(one.name, "true")
             raise BadUsageError(f"{stage}.{one.name} is {shown}; give a value like {like}")
 
 

@@ -164,6 +164,12 @@ class RunFolder:
         """Find the newest whole checkpoint."""
         return max(self._checkpoints(), default=None)
 
+    def without(self, checkpoint: Path) -> str:
+        """Say what --resume does once a checkpoint is deleted."""
+        others = [one.name for one in self._checkpoints() if one != checkpoint]
+        goes_on = f"goes on from {others[-1]}" if others else "begins anew"
+        return f"delete it, then --resume {goes_on}"
+
     def finish(self, model: Backbone, tokenizer: Any, record: dict[str, Any]) -> None:
         """Write the final model and the card; only then is the run complete."""
         with whole_folder(self.model) as folder:
@@ -202,10 +208,6 @@ class Metrics:
     project : str
         Of Weights & Biases; blank: not told.
 
-    Raises
-    ------
-    BadUsageError
-        If W&B is asked for and not installed.
     """
 
     def __init__(
@@ -216,7 +218,7 @@ class Metrics:
         self._validation = held
         self._folder = run.tensorboard
         self._board = _board(run.tensorboard, after_step)
-        self._wandb = _wandb(project, run) if project else None
+        self._wandb = _wandb_run(project, run) if project else None
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Write one step's row.
@@ -355,15 +357,19 @@ def _board(folder: Path, after_step: int) -> Any:
         return SummaryWriter(str(folder), purge_step=after_step + 1)
 
 
-def _wandb(project: str, run: RunFolder) -> Any:
+def wandb_module() -> Any:
+    """Import Weights & Biases; `BadUsageError` if it is not installed."""
     try:
-        wandb: Any = import_module("wandb")
+        return import_module("wandb")
     except ImportError:
         raise BadUsageError(
             "execution.wandb needs wandb: pip install wandb, or leave it out"
         ) from None
+
+
+def _wandb_run(project: str, run: RunFolder) -> Any:
     with cannot_write(run.root / "wandb"):
-        return wandb.init(
+        return wandb_module().init(
             project=project,
             name=run.root.name,
             id=f"{run.root.name}-{run.identity()[:12]}",

@@ -296,10 +296,12 @@ def test_what_is_not_repeatable_is_refused_while_it_is_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
-    with repeatable(True):
+    with repeatable(True, CPU):  # whose bits are the same anyway
+        assert not torch.are_deterministic_algorithms_enabled()
+    with repeatable(True, torch.device("cuda")):
         assert torch.are_deterministic_algorithms_enabled()
         assert not torch.backends.cuda.flash_sdp_enabled()
-    with repeatable(False):
+    with repeatable(False, torch.device("cuda")):
         assert not torch.are_deterministic_algorithms_enabled()
     assert torch.backends.cuda.flash_sdp_enabled()
 

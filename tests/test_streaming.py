@@ -4,11 +4,15 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
 from conftest import run_etl
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +20,7 @@ from numpy.typing import NDArray
 from test_train import SMALL, assert_same_run, begun_like, command, egma_train, metrics_of
 
 from egma_train.data.cache import open_cache
+from egma_train.data.loading import BatchLoader
 from egma_train.data.sampling import Batches
 from egma_train.data.streaming import ShardImages
 from egma_train.errors import BadUsageError
@@ -52,24 +57,26 @@ def open_at_each(batches: list[NDArray[Any]], shard_of: NDArray[Any]) -> list[in
     batch_size=st.integers(1, 12),
     window=st.integers(1, 40),
 )
-def test_an_epoch_of_windows_has_each_reading_once_and_as_many_batches_as_any_other(
+def test_an_epoch_of_windows_has_each_reading_once_in_batches_like_the_copys(
     shards: list[int], repeats: int, batch_size: int, window: int
 ) -> None:
     shard_of = np.repeat(np.arange(len(shards)), shards)
     readings = np.arange(len(shard_of))
     images = readings // repeats
     dealt = Batches(readings, images, batch_size, 5, shard_of, window)
-    allowed = max(window, 4 * max(shards), 4 * repeats)
+    copied = Batches(readings, images, batch_size, 5)
     for epoch in range(3):
         batches = dealt.of(epoch)
-        assert len(batches) == len(dealt)
+        assert len(batches) == len(dealt) == len(copied)  # a schedule of as many steps
         assert sorted(np.concatenate(batches).tolist()) == readings.tolist()
+        sizes = {len(batch) for batch in batches}
+        assert max(sizes) <= batch_size and max(sizes) - min(sizes) <= 1
         for batch in batches:
-            assert 0 < len(batch) <= batch_size and len(set(images[batch].tolist())) == len(batch)
-        if batch_size > 1:
-            # A window is at most twice what was asked for, and a shard more.
+            assert len(set(images[batch].tolist())) == len(batch)
+        if repeats == 1:
+            # Twice a window, the batch between two, and the shards that its edges cut.
             held = max(open_at_each(batches, shard_of))
-            assert held <= 2 * allowed + max(shards)
+            assert held <= 2 * window + 2 * max(shards) + batch_size
 
 
 def test_windows_are_of_other_shards_in_each_epoch_and_epochs_repeat_themselves() -> None:
@@ -108,12 +115,41 @@ def test_streamed_images_are_the_copys_and_each_shard_is_read_once(
     assert most < len(read)  # else nothing was shown
 
 
-def test_a_shard_that_was_written_anew_meanwhile_is_told(many: Path, tmp_path: Path) -> None:
+def test_of_several_processes_each_holds_its_own_window_alone(many: Path, tmp_path: Path) -> None:
+    """Of a shard that nobody asks all readings of, the rest would stay for ever."""
+    cache = open_cache(many, tmp_path, images=False)
+    images: Any = cache.images
+    batches = Batches(np.arange(len(cache)), cache.image_number, 4, 0, cache.shard_of, 8).of(0)
+    for rank in (0, 1):
+        loader = BatchLoader(cache, words, cache.has_grid, rank=rank, world=2)
+        own = [loader.share(one) for one in batches]
+        assert np.concatenate([*own]).size < len(cache)
+        with images.in_order(own) as ordered:
+            for batch, share in zip(batches, own, strict=True):
+                taken = replace(loader, images=ordered).load(batch).parts[0].images
+                np.testing.assert_array_equal(taken, images.take(share))
+            assert not ordered._read
+
+
+def words(texts: list[str], **_: Any) -> dict[str, torch.Tensor]:
+    return {name: torch.ones(len(texts), 1) for name in ("input_ids", "attention_mask")}
+
+
+def test_a_shard_that_was_written_anew_or_is_gone_meanwhile_is_told(
+    many: Path, tmp_path: Path
+) -> None:
+    """The same readings with other pictures, as another run into the folder makes them."""
     shutil.copytree(many / "shards", tmp_path / "shards")
     images: Any = open_cache(tmp_path / "shards", tmp_path / "cache", images=False).images
-    one, other = sorted((tmp_path / "shards").glob("part-*"))[:2]
-    shutil.copyfile(other, one)
-    with pytest.raises(BadUsageError, match="was written anew since this run began; repeat"):
+    one = min((tmp_path / "shards").glob("part-*"))
+    table = pq.read_table(one)
+    dark = pa.array([bytes(224 * 224)] * len(table), table.schema.field("image").type)
+    at = table.schema.get_field_index("image")
+    pq.write_table(table.set_column(at, table.schema.field("image"), dark), one)
+    with pytest.raises(BadUsageError, match="was written anew since this run began: its readings"):
+        images.take(np.array([0]))
+    one.unlink()
+    with pytest.raises(BadUsageError, match=r"cannot be read \(No such file .* put it back"):
         images.take(np.array([0]))
 
 

@@ -397,7 +397,7 @@ def _open(place: Path, key: str, source: str) -> ReadingCache:
             fingerprint=key,
             images=mapped("images", np.uint8, n, *frame)
             if (place / "images").exists()
-            else ShardImages(source, index["shard_of"], index["reading_id"]),
+            else ShardImages(source, index["shard_of"]),
             grids=mapped("grids", np.dtype("<f4"), m, _CELLS),
             maps=mapped("maps", np.uint8, m, *frame) if (place / "maps").exists() else None,
             _text=mapped("text", np.uint8, int(text_offsets[-1])),

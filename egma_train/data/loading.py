@@ -170,6 +170,10 @@ class BatchLoader:
     few_shapes: bool = False
     padding_counts: bool = True
 
+    def share(self, readings: Numbers) -> Numbers:
+        """Take this process's share of a global batch."""
+        return np.array_split(readings, self.world)[self.rank]
+
     def load(self, readings: Numbers) -> Batch:
         """Load a global batch; images and tokens of this rank only."""
         sentences, counts = self.cache.sentences_of(readings)
@@ -280,7 +284,8 @@ def iterate(
     tokenized(loader.tokenizer, ["."], loader.max_tokens)
     with ExitStack() as stack:
         if isinstance(loader.cache.images, ShardImages):
-            images = stack.enter_context(loader.cache.images.in_order(batches))
+            own = [loader.share(one) for one in batches]
+            images = stack.enter_context(loader.cache.images.in_order(own))
             loader = replace(loader, images=images)
 
         def load(readings: Numbers) -> Batch:

@@ -106,25 +106,12 @@ class Batches:
     window: int = 0
 
     @cached_property
-    def _most_of_an_image(self) -> int:
-        counts = np.unique(self.image_number[self.readings], return_counts=True)[1]
-        return int(counts.max())
-
-    @cached_property
-    def _windows(self) -> tuple[int, int]:
-        """Count the windows, and the batches of each: the same in all epochs, as the steps are."""
-        n, most = len(self.readings), self._most_of_an_image
-        if self.shard_of is None or self.batch_size == 1:
-            return 1, max(-(-n // self.batch_size), most)
-        largest = int(np.bincount(self.shard_of[self.readings]).max())
-        windows = max(1, n // max(self.window, 4 * largest, 4 * most))
-        # A window ends with a shard: it may be a shard larger than its share, or smaller.
-        spare = largest if windows > 1 else 0
-        return windows, max(-(-(-(-n // windows) + spare) // self.batch_size), most)
+    def _number(self) -> int:
+        most_of_an_image = np.unique(self.image_number[self.readings], return_counts=True)[1].max()
+        return max(-(-len(self.readings) // self.batch_size), int(most_of_an_image))
 
     def __len__(self) -> int:
-        windows, batches = self._windows
-        return windows * batches
+        return self._number
 
     def of(self, epoch: int) -> list[Numbers]:
         """Deal an epoch's readings: each once, no two of one image in a batch.
@@ -132,15 +119,15 @@ class Batches:
         Returns
         -------
         list of ndarray
-            Batches of at most `batch_size` whose sizes differ by at most one (in a window), so that
-            no small last batch makes an easier task.
+            Batches of at most `batch_size` whose sizes differ by at most one, so that no small last
+            batch makes an easier task.
         """
         rng = np.random.default_rng((self.seed, _ORDER, epoch))
-        windows, batches = self._windows
-        if windows == 1:
-            return _dealt(self.readings, self.image_number, batches, rng)
-        cut = self._cut(windows, rng)
-        return [one for own in cut for one in _dealt(own, self.image_number, batches, rng)]
+        windows = 1 if self.shard_of is None else round(len(self.readings) / self.window)
+        if windows <= 1:
+            return _dealt(self.readings, self.image_number, self._number, rng)
+        order = np.concatenate([rng.permutation(own) for own in self._cut(windows, rng)])
+        return _apart(np.array_split(order, self._number), self.image_number, rng)
 
     def _cut(self, windows: int, rng: np.random.Generator) -> list[Numbers]:
         """Cut the readings into windows of whole shards, the shards in random order."""
@@ -163,6 +150,38 @@ def _dealt(
     order = order[together]  # readings of an image side by side, images in random order
     dealt = [order[i::n_batches] for i in range(n_batches)]
     return [rng.permutation(dealt[i]) for i in rng.permutation(n_batches)]
+
+
+def _apart(
+    batches: list[Numbers], image_number: Numbers, rng: np.random.Generator
+) -> list[Numbers]:
+    """Exchange second readings of an image in a batch for the nearest batch's that fit."""
+    images = [set(image_number[one].tolist()) for one in batches]
+    for i, batch in enumerate(batches):
+        if len(images[i]) == len(batch):
+            continue
+        _, first = np.unique(image_number[batch], return_index=True)
+        for place in np.setdiff1d(np.arange(len(batch)), first).tolist():
+            image = int(image_number[batch[place]])
+            nearest = sorted(range(len(batches)), key=lambda k: (abs(k - i), k < i))
+            found = next(
+                (
+                    (k, at)
+                    for k in nearest
+                    if image not in images[k]
+                    for at, one in enumerate(image_number[batches[k]].tolist())
+                    if one not in images[i]
+                    and np.count_nonzero(image_number[batches[k]] == one) == 1
+                ),
+                None,
+            )
+            if found is None:  # a window or two of nearly one image
+                return _dealt(np.concatenate(batches), image_number, len(batches), rng)
+            there, other = found
+            images[there] ^= {image, int(image_number[batches[there][other]])}
+            images[i].add(int(image_number[batches[there][other]]))
+            batch[place], batches[there][other] = batches[there][other], batch[place]
+    return batches
 
 
 def batches_of(cache: ReadingCache, readings: Numbers, options: Options) -> Batches:

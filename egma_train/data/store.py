@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from upath import UPath
 
@@ -39,8 +39,7 @@ def stamp_of_shards(url: str) -> str:
         files = find_shards(_place(url))
         fs = UPath(files[0]).fs
         listed = fs.ls(UPath(files[0].parent).path, detail=True, refresh=True)
-        facts = ("name", "size", "ETag", "etag", "mtime", "created")
-        told = sorted([str(one.get(name)) for name in facts] for one in listed)
+        told = sorted(_told_of(one) for one in listed)
         return hashlib.sha256(json.dumps([url, told]).encode()).hexdigest()
 
 
@@ -49,6 +48,30 @@ def copy_shards(url: str, folder: Path) -> None:
     with _in_one_line(url):
         for path in find_shards(_place(url)):
             local_copy(path, folder)
+
+
+def _told_of(listed: dict[str, Any]) -> list[str]:
+    facts = ("name", "size", "ETag", "etag", "mtime", "created")
+    return [str(listed.get(name)) for name in facts]
+
+
+def stamp_of_shard(path: Path) -> list[str]:
+    """Tell what changes where a shard is written anew.
+
+    Raises
+    ------
+    BadUsageError
+        If it is not there, or the store does not answer.
+    """
+    if is_url(str(path)):
+        with _in_one_line(str(path)):
+            stored = UPath(path)
+            return _told_of(stored.fs.info(stored.path, refresh=True))
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise BadUsageError(f"{path} cannot be read ({error.strerror}); put it back") from None
+    return [str(found.st_size), str(found.st_mtime_ns)]
 
 
 def is_url(shards: str) -> bool:

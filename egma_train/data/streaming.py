@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egma_train.data.shards import FRAME_PX, find_shards, read_shard
-from egma_train.data.store import is_url, local_copy, shards_of
+from egma_train.data.store import is_url, local_copy, shards_of, stamp_of_shard
 from egma_train.errors import BadUsageError
 
 Frames = NDArray[np.uint8]
@@ -31,13 +31,12 @@ class ShardImages:
         Folder or URL.
     shard_of : ndarray
         ``(N,)``: which of its shards holds each reading; they lie there in order.
-    reading_id : ndarray
-        ``(N,)``, by which a shard that was written anew is told.
     """
 
-    def __init__(self, shards: str, shard_of: Numbers, reading_id: NDArray[np.str_]) -> None:
-        self._shards, self.shard_of, self._reading_id = shards, shard_of, reading_id
+    def __init__(self, shards: str, shard_of: Numbers) -> None:
+        self.shard_of = shard_of
         self._files = shards_of(shards) if is_url(shards) else find_shards(Path(shards))
+        self._stamps = [stamp_of_shard(one) for one in self._files]
         self._first = np.searchsorted(shard_of, np.arange(len(self._files) + 1))
 
     def __len__(self) -> int:
@@ -61,16 +60,17 @@ class ShardImages:
         BadUsageError
             If it cannot be read, or is not the shard that the readings were listed of.
         """
-        known = self._reading_id[self._first[shard] : self._first[shard + 1]].tolist()
-        with TemporaryDirectory() as folder:
-            path = local_copy(self._files[shard], Path(folder))
-            found = [(one.reading_id, one.image) for one in read_shard(path) if one.texts]
-        if [name for name, _ in found] != known:
+        file, stamp = self._files[shard], self._stamps[shard]
+        if before := stamp_of_shard(file) == stamp:
+            with TemporaryDirectory() as folder:
+                path = local_copy(file, Path(folder))
+                found = [one.image for one in read_shard(path) if one.texts]
+        if not before or stamp_of_shard(file) != stamp:
             raise BadUsageError(
-                f"{self._files[shard]} was written anew since this run began; repeat the command"
+                f"{file} was written anew since this run began: its readings may be others;"
+                " start anew by --name"
             )
-        frames = np.frombuffer(b"".join(image for _, image in found), np.uint8)
-        return frames.reshape(-1, FRAME_PX, FRAME_PX)
+        return np.frombuffer(b"".join(found), np.uint8).reshape(-1, FRAME_PX, FRAME_PX)
 
     def take(self, readings: Numbers, axis: int = 0) -> Frames:
         """Take the images of some readings ``(k, 224, 224)``; many are taken `in_order`."""

@@ -4,6 +4,7 @@ import math
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -77,7 +78,8 @@ def train(
     loader = _loader(model, tokenizer, cache, readings, options, processes, device)
     validation = Validation.of_split(loader, readings, options)
     with ExitStack() as stack:
-        stack.enter_context(repeatable(execution.deterministic))
+        stack.enter_context(repeatable(execution.deterministic, device))
+        stack.enter_context(_no_warnings_of_the_compiler())
         compiled = compiler(execution, device, steps, say)
         trainer = make_trainer(model, options, processes, device, compiled)
         at = trainer.restore(run)
@@ -99,16 +101,24 @@ def train(
             for rows in _steps(trainer, moved, at, len(batches), stop):
                 telling.add(rows)
                 stopped = any_process(bool(stop), processes)
-                ended = at.batch == 0
+                ended, last = at.batch == 0, at.epoch == options.train.epochs
                 if ended:
                     telling.end_epoch(at.epoch, options.train.epochs)
-                if ended and validation and at.epoch % execution.validation_epochs == 0:
+                looks = last or at.epoch % execution.validation_epochs == 0
+                if ended and validation and looks:
                     in_first(processes, partial(_validate, files, validation, trainer, at, telling))
-                save = stopped or at.epoch == options.train.epochs
+                save = stopped or last
                 in_first(processes, partial(_write, files, rows, trainer, at, save))
                 if stopped:
                     return False
     return True
+
+
+@contextmanager
+def _no_warnings_of_the_compiler() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"torch\._inductor")
+        yield
 
 
 def _loader(

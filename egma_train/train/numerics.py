@@ -43,9 +43,9 @@ def products(device: torch.device, tf32: bool) -> Iterator[None]:
 
 
 @contextmanager
-def repeatable(wanted: bool) -> Iterator[None]:
+def repeatable(wanted: bool, device: torch.device) -> Iterator[None]:
     """Take only algorithms that give the same bits each time, as torch knows them."""
-    if not wanted:
+    if not wanted or device.type == "cpu":
         yield
         return
     # cuBLAS reads it when it is first used, and adds up in one order with it.
@@ -83,7 +83,7 @@ def compiler(
         if find_spec("triton") is None:
             say("not compiled: there is no Triton here (pip install triton), which takes longer")
             return None
-    say("compiling towers and loss: the first steps take a minute or two")
+    say("compiling towers and loss: the first steps take minutes")
     # Recorded kernels are launched at once; parts of a batch would each need their own record.
     mode = "reduce-overhead" if device.type == "cuda" and not options.readings_at_once else None
 

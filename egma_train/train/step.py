@@ -185,8 +185,8 @@ class Trainer:
         place = run.last_checkpoint()
         if place is None:
             return Progress()
-        self.model.load_state_dict(open_model(place).state_dict())
         try:
+            self.model.load_state_dict(open_model(place).state_dict())
             stored = torch.load(place / "training.pt", self.device, weights_only=True)
             for group in stored["optimizer"]["param_groups"]:
                 # It may have been written on another device.
@@ -195,11 +195,10 @@ class Trainer:
             self.scaler.load_state_dict(stored["scaler"])
             progress = Progress(**stored["progress"])
         except Exception as error:
-            raise BadUsageError(
-                f"{place} is damaged ({first_line(error)}); delete it to begin anew with --resume"
-            ) from None
+            why = first_line(error).partition(". ")[0]  # torch tells a paragraph
+            raise BadUsageError(f"{place} is damaged ({why}); {run.without(place)}") from None
         if stored.get("run") not in (None, run.identity()):  # earlier versions did not say
-            raise BadUsageError(f"{place} is of another run; delete it to begin anew with --resume")
+            raise BadUsageError(f"{place} is of another run; {run.without(place)}")
         return progress
 
     def encoded(self, i: int, batch: Batch, step: int) -> Encoded:

@@ -32,8 +32,9 @@ class Telling:
     def __init__(self, steps: int, done: int, device: torch.device, say: Say) -> None:
         self._steps, self._at, self._device, self._say = steps, done, device, say
         self._bar = tqdm(
-            total=steps, initial=done, unit="step", disable=None, file=sys.stderr, leave=False
-        )
+            total=steps, initial=done, disable=None, file=sys.stderr, leave=False,
+            dynamic_ncols=True, bar_format="{percentage:3.0f}%|{bar}| {n}/{total}{postfix}",
+        )  # fmt: skip
         self._first = done
         self._began = self._since = self._line = time.monotonic()
         self._rows: list[dict[str, float]] = []
@@ -56,12 +57,15 @@ class Telling:
         """Count steps that are done."""
         self._rows += rows
         self._at += len(rows)
-        self._bar.set_postfix_str(self._rate_and_loss(rows), refresh=False)
+        terms = " + ".join(f"{one:.3g}" for one in _terms(rows).values())
+        loss = f"loss {_mean(rows, 'loss'):.4g}{f' = {terms}' if ' ' in terms else ''}"
+        self._bar.set_postfix_str(f"{self._rate()}, {self._left()}, {loss}", refresh=False)
         self._bar.update(len(rows))
         silent = self._bar.disable and time.monotonic() - self._line > _SECONDS_BETWEEN_LINES
         if silent:
             self._line = time.monotonic()
-            self.say(f"step {self._at}/{self._steps}: {self._rate_and_loss(rows)}, {self._left()}")
+            told = f"{_means(rows)}, {self._rate()}, {self._left()}"
+            self.say(f"step {self._at}/{self._steps}: {told}")
 
     def begin_epoch(self) -> None:
         """Count anew."""
@@ -78,7 +82,7 @@ class Telling:
         steps = f"{len(self._rows)} steps in {taken:.1f} s"
         self.say(
             f"epoch {done}/{epochs}: {_means(self._rows)}; {steps},"
-            f" {self._samples() / taken:.0f} samples/s, {self._waited / taken:.0%} of it"
+            f" {self._rate()}, {self._waited / taken:.0%} of it"
             f" waiting for data{memory}{', ' + self._left() if done < epochs else ''}"
         )
 
@@ -94,12 +98,10 @@ class Telling:
     def __exit__(self, *_: object) -> None:
         self._bar.close()
 
-    def _samples(self) -> float:
-        return sum(row["samples"] for row in self._rows)
-
-    def _rate_and_loss(self, rows: list[dict[str, float]]) -> str:
+    def _rate(self) -> str:
         taken = max(time.monotonic() - self._since, 1e-9)
-        return f"{_means(rows)}, {self._samples() / taken:.0f} samples/s"
+        rate = sum(row["samples"] for row in self._rows) / taken
+        return f"{rate:.{1 if rate < 10 else 0}f} samples/s"
 
     def _left(self) -> str:
         done = self._at - self._first
@@ -110,6 +112,15 @@ class Telling:
 
 
 def _means(rows: list[dict[str, float]]) -> str:
-    means = {name: sum(row[name] for row in rows) / len(rows) for name in ("loss", *TERMS)}
-    terms = ", ".join(f"{name} {means[name]:.4f}" for name in TERMS if means[name])
-    return f"loss {means['loss']:.4f}" + (f" ({terms})" if terms else "")
+    terms = ", ".join(f"{name} {mean:.4f}" for name, mean in _terms(rows).items())
+    return f"loss {_mean(rows, 'loss'):.4f}" + (f" ({terms})" if terms else "")
+
+
+def _terms(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Average the terms that are part of the loss."""
+    means = {name: _mean(rows, name) for name in TERMS}
+    return {name: mean for name, mean in means.items() if mean}
+
+
+def _mean(rows: list[dict[str, float]], name: str) -> float:
+    return sum(row[name] for row in rows) / len(rows)
