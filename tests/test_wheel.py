@@ -14,6 +14,7 @@ from evaluation import picture, save_tiny_model, write_picture
 ROOT = Path(__file__).parent.parent
 EVALUATION = ROOT / "data_manifests" / "evaluation"
 TEMPLATES = ROOT / "egma_prep" / "look" / "report" / "templates"
+PAGES = ROOT / "egma_train" / "evaluate" / "templates"
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +69,7 @@ COMMAND = "from egma_prep.cli import main; main()"
         ),
         *(f"egma_train/evaluate/data/{path.name}" for path in EVALUATION.iterdir()),
         *(f"egma_prep/look/report/templates/{path.name}" for path in TEMPLATES.iterdir()),
+        *(f"egma_train/evaluate/templates/{path.name}" for path in PAGES.iterdir()),
         *(f"egma_prep/pipelines/{path.name}" for path in (ROOT / "pipelines").iterdir()),
     ],
 )

@@ -239,6 +239,78 @@ def grounding(
     _measure(f"grounding-{against}", measure, **given)
 
 
+@main.command("show")
+@_path("--shards", "Shards with the readings.  [default: OUT]")
+@click.option("--reading", metavar="ID", help="One reading's sentences, as a PNG.")
+@_path("--image", "An image file, with --text, as a PNG.")
+@click.option("--text", "texts", multiple=True, help="A sentence about --image; may be repeated.")
+@click.option("--split", "splits", multiple=True, help="Of the readings on the page, such as test.")
+@click.option(
+    "--most",
+    default=400,
+    show_default=True,
+    type=click.IntRange(2, 5000),
+    help="Sentences on the page: half the best, half the worst.",
+)
+@_model_options
+@click.argument("checkpoint", type=_PLACE)
+@_reports_errors
+def show(
+    shards: Path | None,
+    reading: str | None,
+    image: Path | None,
+    texts: tuple[str, ...],
+    splits: tuple[str, ...],
+    most: int,
+    out: Path,
+    batch_size: int,
+    checkpoint: Path,
+    changes: Changes,
+    **_: Any,
+) -> None:
+    """Draw where each sentence is similar to its image, beside where its reader looked.
+
+    \b
+    Example:
+      egma-eval show --split test out/runs/RUN                  (a page of the best and the worst)
+      egma-eval show --reading P300R000001 out/runs/RUN
+      egma-eval show --image chest.png --text "right pleural effusion" out/runs/RUN
+    """
+    from egma_train.errors import BadUsageError
+    from egma_train.evaluate import sight
+    from egma_train.evaluate.checkpoints import load_encoder
+    from egma_train.evaluate.reports import own_turn, short_hash
+    from egma_train.evaluate.sight_page import write_sight_page
+
+    if bool(image) != bool(texts) or (image and reading):
+        raise BadUsageError("give --image with --text, or --reading, or neither for a page")
+    encoder = load_encoder(checkpoint, changes)
+    folder, shards = out / "evaluation" / "show", shards or out
+    what = reading or (image.name if image else "-".join(splits) or "all")
+    stem = f"{encoder.name}-{short_hash(encoder.sha256, what, texts)}"
+    target = folder / f"{stem}.{'png' if reading or image else 'html'}"
+    with own_turn(folder):
+        if image:
+            views = sight.views_of_file(image, texts, encoder)
+        elif reading:
+            views = sight.views_of_reading(shards, encoder, reading)
+        else:
+            every = sight.views_of_split(shards, encoder, splits, batch_size)
+            views, seen = sight.best_and_worst(every, most)
+            if not views:
+                raise BadUsageError(f"no sentence in {shards} has gaze to compare with")
+            facts = [("model", encoder.name), ("its SHA-256", encoder.sha256)]
+            facts += [("shards", str(shards)), ("splits", ", ".join(splits) or "all")]
+            write_sight_page(target, views, seen, facts)
+            tell(
+                f"{encoder.name}: points right for {seen['pointing']:.1%} of {seen['sentences']}"
+                f" sentences, AUROC {100 * seen['auroc']:.1f}"
+            )
+        if reading or image:
+            sight.draw_views(views, f"{what}, as {encoder.name} sees it", target)
+    tell(target)
+
+
 @main.command("embed")
 @click.option("--task", required=True, help="As zero-shot takes, or chexpert8x200.")
 @_options(_images, _labels, _list, _split, _model_options)

@@ -43,7 +43,7 @@ KEY = ("dataset", "reading_id", "dicom_id", "sentence")
 CONTROLS = ("prior", "swapped")
 TOLERANCE_PX = 15
 """A point this near counts as a hit, as in the pointing game of Zhang et al. (2016)."""
-_SHARE_OF_PEAK = 0.25
+SHARE_OF_PEAK = 0.25
 _BIOVIL_SIGMA_PATCHES = 1.5
 _BIOVIL_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)
 _DENIALS = {"no", "not", "without", "negative", "resolved"}
@@ -248,10 +248,8 @@ def measured(cosines: Floats, mask: Mask, seen: Sequence[float] = (1, 1)) -> dic
     size, share = int(mask.sum()), float(mask.mean())
     if not 0 < share < 1 or np.isnan(cosines).any():
         return dict.fromkeys(("pointing", "iou", "cnr", "auroc"), np.nan)
-    grid = _squared(cosines)
-    cells = len(grid)
-    spread = _spread(grid, seen)
-    flat, inside = np.asarray(spread, np.float64).ravel(), mask.ravel()
+    cells = math.isqrt(len(cosines))
+    flat, inside = spread(cosines, seen).ravel(), mask.ravel()
     near = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5) <= TOLERANCE_PX
     x, y = (FRAME_PX * (0.5 + one * ((np.arange(cells) + 0.5) / cells - 0.5)) for one in seen)
     columns, rows = x.astype(np.int64), y.astype(np.int64)
@@ -308,8 +306,12 @@ def _places(cells: int, share: float) -> Floats:
     return np.asarray(((along - 0.5) / share + 0.5) * cells, np.float64)
 
 
-def _spread(grid: Floats, share: Sequence[float]) -> Floats:
-    """Interpolate a grid over the frame's middle to pixels; what lies outside has its least."""
+def spread(cosines: Floats, share: Sequence[float] = (1, 1)) -> Floats:
+    """Interpolate a square grid ``(n,)`` over the frame's middle to its pixels ``(224, 224)``.
+
+    What a system does not see, outside its `share`, has the grid's least.
+    """
+    grid = _squared(cosines)
     if tuple(share) == (1, 1):
         whole = (FRAME_PX, FRAME_PX)
         return np.asarray(cv2.resize(grid, whole, interpolation=cv2.INTER_LINEAR), np.float64)
@@ -321,8 +323,8 @@ def _spread(grid: Floats, share: Sequence[float]) -> Floats:
         lines.append(np.maximum(0, 1 - np.abs(near[:, None] - np.arange(cells))))
     across, down = lines
     seen = [(at >= 0) & (at <= cells) for at in places]
-    spread = down @ grid @ across.T
-    return np.where(seen[1][:, None] & seen[0], spread, grid.min())
+    wide = down @ grid @ across.T
+    return np.where(seen[1][:, None] & seen[0], wide, grid.min())
 
 
 def _squared(cosines: Floats) -> Floats:
@@ -366,7 +368,8 @@ def names(text: str, region: Mapping[str, Any]) -> bool:
     return any(set(one.split()) - _GENERIC <= words for one in alternatives)
 
 
-def _as_frame(stored: bytes) -> NDArray[np.uint8]:
+def as_frame(stored: bytes) -> NDArray[np.uint8]:
+    """Take a stored image or map as ``(224, 224)``."""
     return np.frombuffer(stored, np.uint8).reshape(FRAME_PX, FRAME_PX)
 
 
@@ -381,7 +384,7 @@ def _pointing(reading: ShardReading, against: str) -> Iterator[tuple[int, str, M
     for number, (text, heatmap) in enumerate(texts):
         if against == "gaze":
             if heatmap is not None:
-                yield number, text, _as_frame(heatmap) > 255 * _SHARE_OF_PEAK
+                yield number, text, as_frame(heatmap) > 255 * SHARE_OF_PEAK
         elif named := [region_mask(one) for one in reading.regions if names(text, one)]:
             yield number, text, np.any(named, axis=0)
 
@@ -396,7 +399,7 @@ def _others(files: Iterable[Path], against: str, cells: int) -> Others:
         patient = _patient(reading)
         for number, text, mask in _pointing(reading, against):
             heatmap = reading.maps[number] if against == "gaze" else None
-            target = mask.astype(np.uint8) * 255 if heatmap is None else _as_frame(heatmap)
+            target = mask.astype(np.uint8) * 255 if heatmap is None else as_frame(heatmap)
             grid = on_grid(target, weights)
             sums[patient] += np.asarray(grid, np.float64)
             counts[patient] += 1
@@ -412,7 +415,7 @@ def _cases(
         if splits and (reading.split or "unknown") not in splits:
             continue
         if pointing := list(_pointing(reading, against)):
-            image = _as_frame(reading.image)
+            image = as_frame(reading.image)
             columns = map(list, zip(*pointing, strict=True))
             yield Case(reading, image, *columns)
 
