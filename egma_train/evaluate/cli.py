@@ -239,6 +239,34 @@ def grounding(
     _measure(f"grounding-{against}", measure, **given)
 
 
+@main.command("report-retrieval")
+@_path("--shards", "Shards with readings to test on.  [default: OUT]")
+@click.option("--split", "splits", multiple=True, help="Of the readings, such as test.")
+@click.option(
+    "--score",
+    default="pooled",
+    show_default=True,
+    help="pooled (CLIP), or matches: best matches of patches and sentences (EGMA's Eq. 6).",
+)
+@_model_options
+@_checkpoints
+@_reports_errors
+def report_retrieval(
+    shards: Path | None, splits: tuple[str, ...], score: str, **given: Any
+) -> None:
+    """Find each image's own report among all held-out ones, and the other way round.
+
+    \b
+    Example:
+      egma-eval report-retrieval --shards out --split test out/runs/RUN
+    """
+    from egma_train.evaluate.report_retrieval import report_retrieval as rank
+
+    shards = shards or given["out"]
+    measure = functools.partial(rank, shards, splits=splits, score=score)
+    _measure("report-retrieval", measure, **given)
+
+
 @main.command("show")
 @_path("--shards", "Shards with the readings.  [default: OUT]")
 @click.option("--reading", metavar="ID", help="One reading's sentences, as a PNG.")

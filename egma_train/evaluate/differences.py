@@ -10,6 +10,7 @@ from egma_train.evaluate.datasets.image_lists import patients
 from egma_train.evaluate.grounding import KEY, MEASURES
 from egma_train.evaluate.intervals import Floats, paired_answers, paired_means
 from egma_train.evaluate.metrics import paired_classification
+from egma_train.evaluate.report_retrieval import RECALLS, WAYS
 from egma_train.evaluate.retrieval import RANKS
 from egma_train.evaluate.zero_shot import log_shares
 
@@ -96,6 +97,17 @@ def _grounding(reports: Sequence[Report], rows: Sequence[Sequence[Row]]) -> Figu
     }
 
 
+def _report_retrieval(reports: Sequence[Report], rows: Sequence[Sequence[Row]]) -> Figures:
+    groups = np.unique([row["subject_id"] for row in rows[0]], return_inverse=True)[1]
+    found: Figures = {}
+    for way in WAYS:
+        ranks = [_column(own, f"{way} rank") for own in rows]
+        for k in RECALLS:
+            one, two = ((own <= k).astype(np.float64) for own in ranks)
+            found[f"{way} recall@{k}"] = paired_means(one, two, _seed(reports), groups)._asdict()
+    return found
+
+
 def _column(rows: Sequence[Row], name: str) -> Floats:
     return np.array([float(row[name]) for row in rows])
 
@@ -109,4 +121,5 @@ _TASKS: dict[str, tuple[_Compare, tuple[str, ...]]] = {
     "zero-shot": (_zero_shot, ("path", "label")),
     "retrieval": (_retrieval, ("way", "query")),
     "grounding": (_grounding, KEY),
+    "report-retrieval": (_report_retrieval, ("dataset", "reading_id")),
 }

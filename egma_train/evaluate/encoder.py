@@ -137,22 +137,23 @@ class Encoder:
 
     def of_shards(
         self, frames: NDArray[np.uint8], sizes: NDArray[np.int64]
-    ) -> tuple[Tensor, NDArray[np.float64]]:
+    ) -> tuple[Tensor, Tensor, NDArray[np.float64]]:
         """Encode the shards' frames ``(b, 224, 224)`` of pictures of some sizes ``(b, 2)``.
 
         Returns
         -------
         tuple
-            Patches ``[b, n, d]`` of length 1, and the share of each frame's width and height that
-            they cover, ``(b, 2)``.
+            Pooled ``[b, d]`` and patches ``[b, n, d]`` of length 1, and the share of each frame's
+            width and height that they cover, ``(b, 2)``.
         """
         geometry, _ = self.preparation
         shares = geometry.shares(sizes)
         if geometry.fit == "frame":
-            return self.images(frames)[1], shares
+            return *self.images(frames), shares
         with torch.inference_mode():
             covered = torch.from_numpy(shares).float().to(self.device)
-            return self._unit(self._seen(frames, covered)[0]), shares
+            patches, pooled = self._seen(frames, covered)
+            return self._unit(pooled), self._unit(patches), shares
 
     @torch.inference_mode()
     def images(self, frames: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:

@@ -165,7 +165,7 @@ def grounding(
         "sentences": len(found),
         "images": len({one["dicom_id"] for one in found}),
         "patients": patients,
-        "trained_on": _trained_on(encoder, digest, splits),
+        "trained_on": trained_on(encoder, digest, splits),
         "cautions": _cautions(patients, len(others.counts)),
         "metrics": _summary(found, definition, seed),
         "rows": [
@@ -193,7 +193,7 @@ def _of_each_sentence(
     measure = DEFINITIONS[definition]
     while batch := list(islice(cases, batch_size)):
         sizes = np.array([(case.reading.width, case.reading.height) for case in batch])
-        seen, shares = encoder.of_shards(np.stack([case.image for case in batch]), sizes)
+        _, seen, shares = encoder.of_shards(np.stack([case.image for case in batch]), sizes)
         for case, own, share in zip(batch, seen, shares, strict=True):
             reading = case.reading
             keys = [
@@ -447,7 +447,7 @@ def averaged(name: str, values: Floats, patient_of: Labels) -> dict[str, float]:
     return mean(values, patient_of)._asdict()
 
 
-def _trained_on(encoder: Encoder, shards: str, splits: Sequence[str]) -> bool | None:
+def trained_on(encoder: Encoder, shards: str, splits: Sequence[str]) -> bool | None:
     """Tell whether the model has seen these readings; None where nothing is known of it."""
     facts = encoder.facts
     if facts.get("objective") == "untrained":

@@ -78,6 +78,8 @@ def told(report: Report) -> Iterable[str]:
             yield f"  and {len(report['unreadable']) - 3} more, all in the report"
     if "sentences" in report:
         yield f"  {report['sentences']} sentences about {report['images']} images"
+    elif "different_reports" in report:
+        yield f"  {report['images']} images of {report['patients']} patients and their reports"
     yield from (f"  {caution}" for caution in report["cautions"])
     if report.get("trained_on"):
         yield "  THE MODEL WAS TRAINED ON THESE READINGS: name a --split that it has not seen"
@@ -101,6 +103,9 @@ def told(report: Report) -> Iterable[str]:
             f"  chance of accuracy {100 * report['chance']:.2f}, always answering"
             f" {always['class']} {100 * always['accuracy']:.2f}"
         )
+    if "median_rank" in report:
+        ranks = (f"{way} {rank:g}" for way, rank in report["median_rank"].items())
+        yield f"  median rank {', '.join(ranks)}, of {report['different_reports']} reports"
     if "recall" in report:
         shares = (f"{name} {100 * share:.2f}" for name, share in report["recall"].items())
         yield f"  recall {', '.join(shares)}"

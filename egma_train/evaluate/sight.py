@@ -131,7 +131,7 @@ def views_of_file(path: Path, texts: Sequence[str], encoder: Encoder) -> list[Vi
 def _views(readings: Sequence[ShardReading], encoder: Encoder) -> Iterator[View]:
     frames = np.stack([as_frame(one.image) for one in readings])
     sizes = np.array([(one.width, one.height) for one in readings])
-    seen, shares = encoder.of_shards(frames, sizes)
+    _, seen, shares = encoder.of_shards(frames, sizes)
     for reading, frame, patches, share in zip(readings, frames, seen, shares, strict=True):
         cosines = _cosines(encoder, reading.texts, patches)
         columns = zip(reading.texts, reading.maps, cosines, strict=True)
