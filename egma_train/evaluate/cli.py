@@ -517,12 +517,15 @@ def export(kind: str, checkpoint: Path, dest: Path, changes: Changes, **_: Any) 
 def _tabulate(
     checkpoints: Sequence[Path], tests: Sequence[Mapping[str, str]], out: Path, **given: Any
 ) -> int:
+    from egma_train.evaluate.overview import write_overview
     from egma_train.evaluate.table import run_tests, write_tables
 
     reports = run_tests(checkpoints, tests, out=out, say=tell, **given)
     markdown, *others = write_tables(out / "evaluation", reports)
     tell(markdown.read_text())
-    tell(f"also in {', '.join(map(str, others))}")
+    tell(
+        f"also in {', '.join(map(str, others))}; all reports: {write_overview(out / 'evaluation')}"
+    )
     return _code(reports)
 
 
@@ -562,7 +565,9 @@ def _measure(
 ) -> list[dict[str, Any]]:
     """Measure each checkpoint; write and say what was found, and the difference to the first."""
     from egma_train.evaluate.checkpoints import load_encoder
+    from egma_train.evaluate.curves import answers_of, draw_curves
     from egma_train.evaluate.differences import difference
+    from egma_train.evaluate.overview import write_overview
     from egma_train.evaluate.reports import told, write_report
 
     reports: list[dict[str, Any]] = []
@@ -574,6 +579,10 @@ def _measure(
         if reports and (to_first := difference(reports[0], report)):
             report["difference"] = to_first
         place = write_report(out / "evaluation" / name, report)
+        if report["task"] == "zero-shot":
+            answers = answers_of(report, report["rows"])
+            draw_curves(answers, f"{encoder.name}: {name}", place.with_suffix(".svg"))
         tell("\n".join([*told(report), f"  report {place}"]))
         reports.append(report)
+    tell(f"all reports: {write_overview(out / 'evaluation')}")
     return reports

@@ -63,7 +63,7 @@ def short_hash(*parts: Any) -> str:
 
 def told(report: Report) -> Iterable[str]:
     """Say the figures in a screen."""
-    yield f"{report['checkpoint']['name']}: {report['task']}, {_protocol(report)}"
+    yield f"{report['checkpoint']['name']}: {report['task']}, {protocol_of(report)}"
     if "list" in report:
         listed, seen = report["list"], report["evaluated"]
         yield f"  {listed['name']}: {seen['images']} of {listed['given']['images']} images"
@@ -86,16 +86,16 @@ def told(report: Report) -> Iterable[str]:
     elif report.get("trained_on", False) is None:
         yield "  whether the model was trained on these readings is not known"
     for name, figure in report["metrics"].items():
-        shown = _shown(name)
+        write = shown(name)
         known = {
-            part: shown(one).rstrip("%")
+            part: write(one).rstrip("%")
             for part, one in figure.items()
             if not isinstance(one, Mapping)
         }
         yield f"  {name:<28}{known['value']:>7} [{known['low']}, {known['high']}]{_frame(known)}"
         for control, said in _CONTROLS.items():
             if control in figure:
-                over = _difference(shown, figure[f"over {control}"])
+                over = _difference(write, figure[f"over {control}"])
                 yield f"    {said:<26}{known[control]:>7}  difference {over}"
     if "chance" in report:
         always = report["majority"]
@@ -119,22 +119,23 @@ def told(report: Report) -> Iterable[str]:
         own = report["difference"]
         yield f"  difference to {own['to']['name']}, over {own['rows']} rows that both have:"
         for name, figure in own["metrics"].items():
-            yield f"    {name:<26}{_difference(_shown(name), figure)}"
+            yield f"    {name:<26}{_difference(shown(name), figure)}"
 
 
-def _shown(name: str) -> Callable[[float], str]:
+def shown(name: str) -> Callable[[float], str]:
     """Choose how a figure is written: a contrast as a number, all else in per cent."""
     return (_AS_NUMBER if name == "cnr" else _AS_PERCENT).format
 
 
-def _difference(shown: Callable[[float], str], figure: Mapping[str, float]) -> str:
-    value, low, high = (shown(figure[part]).rstrip("%") for part in ("value", "low", "high"))
+def _difference(write: Callable[[float], str], figure: Mapping[str, float]) -> str:
+    value, low, high = (write(figure[part]).rstrip("%") for part in ("value", "low", "high"))
     sign = "+" if figure["value"] > 0 else ""
     interval = f"[{low}, {high}]" if figure["low"] == figure["low"] else "(too few: no interval)"
     return f"{sign}{value} {interval}, p {figure['p']:.3g}"
 
 
-def _protocol(report: Report) -> str:
+def protocol_of(report: Report) -> str:
+    """Say by which protocol, in words."""
     protocol = {key: value for key, value in report["protocol"].items() if key != "is"}
     named = {"protocol": protocol.pop("name")} if "name" in protocol else {}
     return ", ".join(f"{key} {value}" for key, value in (named | protocol).items())

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import jinja2
 import numpy as np
 
+from egma_train.evaluate.page import page
 from egma_train.evaluate.sight import Pixels, View, overlaid, told_of
 from egma_train.storage.atomic import write_whole
 
-_TEMPLATES = Path(__file__).parent / "templates"
 _PICTURE_PX, _JPEG_QUALITY = 160, 80
 
 
@@ -30,10 +29,6 @@ def write_sight_page(
     facts : sequence of tuple
         Names and values about model and data.
     """
-    loader = jinja2.FileSystemLoader(_TEMPLATES)
-    page = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True).get_template(
-        "sight.html"
-    )
     cards = [
         {
             "view": view,
@@ -47,7 +42,8 @@ def write_sight_page(
         }
         for view in views
     ]
-    write_whole(path, page.render(cards=cards, seen=seen, facts=facts))
+    told = {"cards": cards, "seen": seen, "facts": facts}
+    write_whole(path, page("sight.html", title="What a model sees", **told))
 
 
 def _of(view: View) -> Any:

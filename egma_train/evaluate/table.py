@@ -2,7 +2,6 @@
 
 import contextlib
 import glob
-import html
 import json
 import re
 from collections import defaultdict
@@ -15,9 +14,11 @@ import numpy as np
 
 from egma_train.errors import BadUsageError
 from egma_train.evaluate.checkpoints import checkpoint_name, load_encoder, model_hash
+from egma_train.evaluate.curves import answers_of, draw_curves
 from egma_train.evaluate.datasets.shipped import shipped_toml
 from egma_train.evaluate.datasets.tasks import read_test
 from egma_train.evaluate.differences import difference
+from egma_train.evaluate.page import page
 from egma_train.evaluate.reports import own_turn, read_rows, short_hash, write_report
 from egma_train.evaluate.retrieval import retrieval
 from egma_train.evaluate.zero_shot import majority, zero_shot
@@ -104,7 +105,10 @@ def run_tests(
                     say(f"{checkpoint_name(place)}: {line}")
                 report = measure(encoder, seed=seed, batch_size=batch_size)
                 report |= {"checkpoint": encoder.told(), "key": own, "test": name}
-                write_report(folder, report)
+                drawn = write_report(folder, report).with_suffix(".svg")
+                if report["task"] == "zero-shot":
+                    answers = answers_of(report, report["rows"])
+                    draw_curves(answers, f"{encoder.name}: {name}", drawn)
             if report["unreadable"]:
                 lost = f"{len(report['unreadable'])} of {report['list']['given']['images']}"
                 say(f"{checkpoint_name(place)}: {name}: {lost} images could not be read")
@@ -215,7 +219,8 @@ def write_tables(folder: Path, reports: Sequence[Report]) -> list[Path]:
     """Write ``tables.md``, ``tables.csv`` and ``tables.html``."""
     made = [*tables(reports), *differences(reports)]
     notes = [*shipped_toml("paper-tables")["notes"], *sorted({_note(one) for one in reports})]
-    texts = {"tables.md": _markdown(made, notes), "tables.html": _html(made, notes)}
+    html = page("tables.html", title="Evaluation", tables=made, notes=notes)
+    texts = {"tables.md": _markdown(made, notes), "tables.html": html}
     lines = [[title, *row] for title, rows in made for row in rows]
     texts["tables.csv"] = csv_text([*lines, *([note] for note in notes)])
     with own_turn(folder):
@@ -314,14 +319,3 @@ def _markdown(made: Iterable[tuple[str, Rows]], notes: Iterable[str]) -> str:
 def _shown(row: Iterable[str]) -> list[str]:
     """Escape what others named; a cell of figures alone stays easy to read."""
     return [one if re.fullmatch(r"[\d .,±+()\[\]-]*", one) else markdown(one) for one in row]
-
-
-def _html(made: Iterable[tuple[str, Rows]], notes: Iterable[str]) -> str:
-    def line(row: Iterable[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) + "</tr>"
-
-    parts = ["<!doctype html><meta charset='utf-8'><title>Evaluation</title>"]
-    for title, (header, *rows) in made:
-        cells = [line(header, "th"), *(line(row, "td") for row in rows)]
-        parts.append(f"<h2>{html.escape(title)}</h2><table border='1'>{''.join(cells)}</table>")
-    return "\n".join([*parts, *(f"<p>{html.escape(note)}</p>" for note in notes), ""])

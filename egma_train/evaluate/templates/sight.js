@@ -1,12 +1,3 @@
-"use strict";
-document.getElementById("theme").addEventListener("click", () => {
-  const root = document.documentElement;
-  const dark = root.dataset.theme
-    ? root.dataset.theme === "dark"
-    : matchMedia("(prefers-color-scheme: dark)").matches;
-  root.dataset.theme = dark ? "light" : "dark";
-});
-
 const search = document.getElementById("search");
 const kind = document.getElementById("kind");
 const order = document.getElementById("order");
