@@ -239,6 +239,63 @@ def grounding(
     _measure(f"grounding-{against}", measure, **given)
 
 
+@main.command("probe")
+@click.option("--task", required=True, help=f"{_ZERO_SHOT_TASKS} (columns path, label).")
+@_options(_images, _labels, _list)
+@_path("--train-labels", "Table of the images to learn from.  [default: --labels]")
+@_path("--train-list", "Names the images to learn from: an id a line.")
+@click.option(
+    "--fraction",
+    "fractions",
+    multiple=True,
+    default=(0.01, 0.1, 1.0),
+    show_default=True,
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Share of each class's images to learn from.",
+)
+@_model_options
+@_checkpoints
+@_reports_errors
+def probe(
+    task: str,
+    images: Path,
+    labels: Path,
+    list: Path | None,
+    train_labels: Path | None,
+    train_list: Path | None,
+    fractions: tuple[float, ...],
+    **given: Any,
+) -> int:
+    """Learn a linear classifier on pooled features, and test it on other images.
+
+    \b
+    Example:
+      egma-eval probe --task csv --images chests --labels test.csv --train-labels train.csv RUN
+    """
+    from egma_train.errors import BadUsageError
+    from egma_train.evaluate.datasets.tasks import read_test
+    from egma_train.evaluate.probe import Labelled, check_apart, encoded_both
+    from egma_train.evaluate.probe import probe as learn
+
+    if not (train_labels or train_list):
+        raise BadUsageError("give --train-labels or --train-list: what to learn from")
+    seed, batch_size = given["seed"], given.pop("batch_size")
+    sides = ((train_labels or labels, train_list), (labels, list))
+    train, test = (Labelled(*read_test(task, images, *side, seed=seed)[:2]) for side in sides)
+    check_apart(train.images, test.images)
+    both: dict[str, Any] = {}  # encoded once, whatever share is learnt from
+    reports = []
+    for fraction in fractions:
+
+        def measure(encoder: Any, seed: int, fraction: float = fraction) -> dict[str, Any]:
+            if encoder.sha256 not in both:
+                both[encoder.sha256] = encoded_both(train, test, encoder, batch_size)
+            return learn(*both[encoder.sha256], fraction=fraction, seed=seed)
+
+        reports += _measure(f"probe-{task}", measure, **given)
+    return _code(reports)
+
+
 @main.command("report-retrieval")
 @_path("--shards", "Shards with readings to test on.  [default: OUT]")
 @click.option("--split", "splits", multiple=True, help="Of the readings, such as test.")
@@ -579,7 +636,7 @@ def _measure(
         if reports and (to_first := difference(reports[0], report)):
             report["difference"] = to_first
         place = write_report(out / "evaluation" / name, report)
-        if report["task"] == "zero-shot":
+        if "confusion" in report:
             answers = answers_of(report, report["rows"])
             draw_curves(answers, f"{encoder.name}: {name}", place.with_suffix(".svg"))
         tell("\n".join([*told(report), f"  report {place}"]))

@@ -119,6 +119,7 @@ def _seed(reports: Sequence[Report]) -> int:
 _Compare = Callable[[Sequence[Report], Sequence[Sequence[Row]]], Figures]
 _TASKS: dict[str, tuple[_Compare, tuple[str, ...]]] = {
     "zero-shot": (_zero_shot, ("path", "label")),
+    "probe": (_zero_shot, ("path", "label")),
     "retrieval": (_retrieval, ("way", "query")),
     "grounding": (_grounding, KEY),
     "report-retrieval": (_report_retrieval, ("dataset", "reading_id")),

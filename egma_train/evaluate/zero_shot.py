@@ -91,7 +91,7 @@ def zero_shot(
     seen = compare(images, paths, torch.cat(vectors), encoder, score, batch_size, said)
     scores = class_scores(seen.values, [*map(len, vectors)], protocol)
     scale = 1.0 if protocol == "gloria-z" else encoder.scale  # deviations are no cosines
-    figures = _figures(seen.images, scores, scale)
+    figures = classification_figures(seen.images, scores, scale)
     return {
         "task": "zero-shot",
         "protocol": {"name": protocol, "is": PROTOCOLS[protocol], "score": score, "seed": seed},
@@ -136,7 +136,8 @@ def log_shares(logits: Floats) -> Floats:
     return below - np.log1p((np.exp(below) * (1 - best)).sum(1, keepdims=True))
 
 
-def _figures(images: ImageList, scores: Floats, scale: float) -> dict[str, Any]:
+def classification_figures(images: ImageList, scores: Floats, scale: float) -> dict[str, Any]:
+    """Make what a report says of scores ``(N, classes)``; shares are the softmax of scaled ones."""
     by_name = np.argsort(images.classes)  # so that no order of the prompts breaks a tie
     predicted = by_name[scores[:, by_name].argmax(1)]
     counts = confusion_matrix(images.labels, predicted, len(images.classes))
