@@ -239,6 +239,35 @@ def grounding(
     _measure(f"grounding-{against}", measure, **given)
 
 
+@main.command("multi-label")
+@_options(_images, _labels)
+@_path("--prompts", "Other queries: TOML with a list for each finding and for 'no FINDING'.")
+@_model_options
+@_checkpoints
+@_reports_errors
+def multi_label(images: Path, labels: Path, prompts: Path | None, **given: Any) -> int:
+    """Tell findings that an image may have several of, each against its denial.
+
+    \b
+    Example:
+      egma-eval multi-label --images CheXpert-v1.0-small --labels valid.csv out/runs/RUN
+    """
+    from egma_train.errors import BadUsageError
+    from egma_train.evaluate.datasets.image_files import locate, told_absent
+    from egma_train.evaluate.datasets.label_tables import read_label_table
+    from egma_train.evaluate.datasets.prompts import read_prompts
+    from egma_train.evaluate.multi_label import multi_label as tell_apart
+    from egma_train.evaluate.multi_label import prompts_of
+
+    table = read_label_table(labels)
+    queries = prompts_of(table.findings, read_prompts(prompts) if prompts else None)
+    paths = locate(images, table.ids)
+    if not any(paths):
+        raise BadUsageError(told_absent(images, table.ids))
+    measure = functools.partial(tell_apart, table, paths, queries)
+    return _code(_measure("multi-label", measure, **given))
+
+
 @main.command("probe")
 @click.option("--task", required=True, help=f"{_ZERO_SHOT_TASKS} (columns path, label).")
 @_options(_images, _labels, _list)

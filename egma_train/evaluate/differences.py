@@ -33,8 +33,10 @@ def difference(first: Report, other: Report) -> dict[str, Any] | None:
     -------
     dict or None
         ``to`` (the first checkpoint), ``rows`` (how many are shared) and ``metrics``: by name
-        value, low, high and p; None where nothing is shared.
+        value, low, high and p; None where nothing is shared, or a task has no such test.
     """
+    if first["task"] not in _TASKS:
+        return None
     compare, key = _TASKS[first["task"]]
     before, after = (_by_key(report["rows"], key) for report in (first, other))
     shared = [one for one in before if one in after]

@@ -80,7 +80,7 @@ def zero_shot(
     if protocol == "official-code":
         used = used.sampled(seed)
     if protocol == "pos-neg":
-        used = Prompts("each class and its denial", {one: _and_denied(one) for one in used.queries})
+        used = Prompts("each class and its denial", {one: and_denied(one) for one in used.queries})
     encode = encoder.sentences if score == "best-patch" else encoder.texts
     if protocol == "biovil":
         encode = partial(encoder.texts, unit=False)
@@ -122,7 +122,7 @@ def class_scores(cosines: Floats, counts: Sequence[int], protocol: str) -> Float
     return best
 
 
-def _and_denied(name: str) -> tuple[str, str]:
+def and_denied(name: str) -> tuple[str, str]:
     """Write CheXzero's two prompts of a finding; of a class that denies, the other way round."""
     plain = name.lower()
     return (plain, plain[3:]) if plain.startswith("no ") else (plain, f"no {plain}")

@@ -1,0 +1,114 @@
+"""Findings that an image may have several of, each against its denial."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812, as everyone calls it
+
+from egma_train.errors import BadUsageError
+from egma_train.evaluate.compare import of_each
+from egma_train.evaluate.datasets.image_lists import ImageList, patients
+from egma_train.evaluate.datasets.label_tables import LabelTable
+from egma_train.evaluate.datasets.prompts import Prompts
+from egma_train.evaluate.encoder import Encoder
+from egma_train.evaluate.intervals import Interval, auroc_interval, few_groups
+from egma_train.evaluate.zero_shot import and_denied
+
+
+def prompts_of(findings: Sequence[str], given: Prompts | None) -> Prompts:
+    """Take two queries of each finding, under its name and ``no NAME``: CheXzero's by default.
+
+    Raises
+    ------
+    BadUsageError
+        If given prompts lack one.
+    """
+    if given is not None:
+        return given.of([name for one in findings for name in (one, f"no {one}")])
+    pairs = {one: and_denied(one) for one in findings}
+    queries: dict[str, tuple[str, ...]] = {
+        name: (text,)
+        for one, (plain, denied) in pairs.items()
+        for name, text in ((one, plain), (f"no {one}", denied))
+    }
+    return Prompts("each finding and its denial", queries)
+
+
+def multi_label(
+    table: LabelTable,
+    paths: Sequence[Path | None],
+    prompts: Prompts,
+    encoder: Encoder,
+    *,
+    seed: int = 0,
+    batch_size: int = 32,
+) -> dict[str, Any]:
+    """Score each finding by its cosine above its denial's, and measure AUROC.
+
+    Parameters
+    ----------
+    paths : sequence of Path or None
+        Of the table's images, in order.
+    prompts : Prompts
+        As `prompts_of` makes them; of several texts the mean embedding is compared.
+
+    Returns
+    -------
+    dict
+        The report: AUROC of each finding and their mean, with intervals by patients; in ``rows``
+        one an image.
+
+    Raises
+    ------
+    BadUsageError
+        If no image can be read, or none of those that can has a finding or has not.
+    """
+    listed = ImageList("images with labels", ("image",), table.ids, np.zeros(len(table.ids), int))
+    vectors = torch.cat(
+        [F.normalize(encoder.texts(own).mean(0, keepdim=True)) for own in prompts.queries.values()]
+    )
+    seen = of_each(listed, paths, encoder, batch_size, lambda one: one.pooled @ vectors.T)
+    place = {one: i for i, one in enumerate(table.ids)}
+    truth = table.truth[[place[one] for one in seen.images.ids]]
+    scores = seen.values[:, 0::2] - seen.values[:, 1::2]
+    of = patients(seen.images.ids)
+    each = {}
+    for i, name in enumerate(table.findings):
+        known = ~np.isnan(truth[:, i])
+        positive = truth[known, i, None] == 1
+        each[name] = auroc_interval(positive, scores[known, i, None], of[known])
+    measured = {name: one for name, one in each.items() if one.value == one.value}
+    if not measured:
+        raise BadUsageError("no finding tells apart the images that can be read")
+    mean = Interval(float(np.mean([one.value for one in measured.values()])), np.nan, np.nan)
+    if not np.isnan(truth).any() and len(measured) == len(each):
+        mean = auroc_interval(truth == 1, scores, of)
+    rows = zip(seen.images.ids, truth.tolist(), scores.tolist(), strict=True)
+    return {
+        "task": "multi-label",
+        "protocol": {"name": "pos-neg", "is": "cosine above the denial's (CheXzero)", "seed": seed},
+        "prompts": prompts.told(),
+        **seen.report,
+        "findings": {
+            name: {"positive": int((own == 1).sum()), "negative": int((own == 0).sum())}
+            for name, own in zip(table.findings, truth.T, strict=True)
+        },
+        "cautions": [
+            *seen.report["cautions"],
+            *table.notes,
+            *few_groups(len(np.unique(of)), "patients"),
+        ],
+        "metrics": {
+            "mean auroc": mean._asdict() | {"chance": 0.5},
+            **{f"auroc {name}": one._asdict() for name, one in measured.items()},
+        },
+        "rows": [
+            {"path": one}
+            | {f"truth {name}": own[i] for i, name in enumerate(table.findings)}
+            | {f"score {name}": values[i] for i, name in enumerate(table.findings)}
+            for one, own, values in rows
+        ],
+    }
