@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from egma_train.data.augment import draw
 from egma_train.data.cache import ReadingCache, open_cache
 from egma_train.data.loading import Batch, BatchLoader
+from egma_train.errors import BadUsageError
 from egma_train.losses import egma_loss
 from egma_train.model.egma import EgmaModel, new_configs
 from egma_train.model.tokenizer import make_tokenizer
@@ -80,6 +81,12 @@ class HostTensors(TorchDispatchMode):
         return made
 
 
+needs_transformers_5 = pytest.mark.skipif(
+    not numerics.COMPILES, reason="transformers before 5 waits for the card, and does not compile"
+)
+
+
+@needs_transformers_5
 @pytest.mark.parametrize("at_once", [0, 2], ids=["the whole batch", "parts"])
 @pytest.mark.parametrize("objective", ["egma", "clip"])
 @pytest.mark.parametrize("preset", ["paper", "official-code"])
@@ -218,6 +225,7 @@ def test_parts_draw_the_same_dropout_in_both_passes(
 # -- compiling -------------------------------------------------------------------------------------
 
 
+@needs_transformers_5
 def test_towers_and_loss_compile_whole_and_not_anew_for_each_shape(
     cache: ReadingCache, tokenizer: Any
 ) -> None:
@@ -260,11 +268,21 @@ def test_what_is_compiled_is_said(
     monkeypatch: pytest.MonkeyPatch, asked: str, device: str, steps: int, triton: bool, said: Any
 ) -> None:
     monkeypatch.setattr(numerics, "find_spec", lambda name: name if triton else None)
+    monkeypatch.setattr(numerics, "COMPILES", True)
     lines: list[str] = []
     options = ExecutionOptions(compile=asked)
     made = compiler(options, torch.device(device), steps, lines.append)
     assert (made is not None) == bool(said and said.startswith("compiling"))
     assert (not lines) if said is None else lines[0].startswith(said)
+
+
+def test_what_cannot_be_compiled_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numerics, "COMPILES", False)
+    lines: list[str] = []
+    assert compiler(ExecutionOptions(), torch.device("cuda"), 10**6, lines.append) is None
+    assert lines == ["not compiled: transformers 5 or later is needed"]
+    with pytest.raises(BadUsageError, match="needs transformers 5 or later"):
+        compiler(ExecutionOptions(compile="on"), CPU, 1, lines.append)
 
 
 # -- numbers ---------------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ class CheckpointWriter:
             If the one before could not be written; it is waited for.
         """
         self.finish()
-        self._begun = time.monotonic()
+        self._begun, step = time.monotonic(), at.step
         training = trainer.state() | {"progress": dict(vars(at)), "run": self._identity}
         copied: Any = _on_host({"model": trainer.model.state_dict(), "training": training})
         ready = None
@@ -62,11 +62,10 @@ class CheckpointWriter:
                 ready.synchronize()
             own = (trainer.model, self._tokenizer, copied["training"], copied["model"])
             try:
-                self._run.save_checkpoint(at_step, *own)
+                self._run.save_checkpoint(step, *own)
             except CannotWriteError as error:
                 self._failure = error
 
-        at_step = at.step
         self._thread = threading.Thread(target=write, name="checkpoint", daemon=True)
         self._thread.start()
 

@@ -3,14 +3,18 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from egma_train.errors import BadUsageError
 from egma_train.options import ExecutionOptions
 
+COMPILES = int(version("transformers").partition(".")[0]) >= 5
+"""Before, its Swin asks for values while it is compiled, and its BERT whether a mask hides any."""
 _WORTH_COMPILING_STEPS = 1000
 """Compiling takes a minute or two, and saves some 0.1 s a step of the paper's on an H200."""
 
@@ -73,8 +77,18 @@ def compiler(
     ----------
     steps : int
         Of the run.
+
+    Raises
+    ------
+    BadUsageError
+        If it is asked for where it cannot be.
     """
     if options.compile == "off" or (options.compile == "auto" and device.type != "cuda"):
+        return None
+    if not COMPILES:
+        if options.compile == "on":
+            raise BadUsageError("execution.compile=on needs transformers 5 or later; leave it out")
+        say("not compiled: transformers 5 or later is needed")
         return None
     if options.compile == "auto":
         if steps < _WORTH_COMPILING_STEPS:

@@ -163,7 +163,12 @@ class Trainer:
                     stack.enter_context(self.parallel.no_sync())  # the last part's has them all
                 stack.enter_context(products(self.device, self.options.execution.tf32))
                 made = self.encoded(i, batch, step) if several else encoded[0]
-                torch.autograd.backward(made, [*(own[i] for own in shared), scale_once])
+                gradients = [*(own[i] for own in shared), scale_once]
+                # A tower whose weights are frozen has none to hand on.
+                handed = [at for at, one in enumerate(made) if one.requires_grad]
+                torch.autograd.backward(
+                    [made[at] for at in handed], [gradients[at] for at in handed]
+                )
         return loss, leaves.scale
 
     def update(self) -> Tensor:
@@ -194,6 +199,8 @@ class Trainer:
             self.optimizer.load_state_dict(stored["optimizer"])
             self.scaler.load_state_dict(stored["scaler"])
             progress = Progress(**stored["progress"])
+        except ImportError:
+            raise
         except Exception as error:
             why = first_line(error).partition(". ")[0]  # torch tells a paragraph
             raise BadUsageError(f"{place} is damaged ({why}); {run.without(place)}") from None
