@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import run_etl
+from conftest import egma_prep, run_etl
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from test_train import SMALL, assert_same_run, begun_like, command, egma_train, 
 from egma_train.data.cache import open_cache
 from egma_train.data.loading import BatchLoader
 from egma_train.data.sampling import Batches
+from egma_train.data.shards import find_shards, read_images, read_shard
 from egma_train.data.streaming import ShardImages
 from egma_train.errors import BadUsageError
 
@@ -210,3 +211,18 @@ def test_other_grids_are_not_streamed(shards: Path, tmp_path: Path) -> None:
     result = egma_train(*words, "--set", "model.patch_grid=14")
     assert result.exit_code == 2
     assert "data.stream=true is for 7 x 7 patches on the frame" in result.stderr
+
+
+@pytest.mark.parametrize("kind", ["parquet", "npz"])
+def test_images_alone_are_those_of_whole_readings(many: Path, tmp_path: Path, kind: str) -> None:
+    source = many / "shards"
+    if kind == "npz":
+        source = tmp_path / "npz"
+        assert egma_prep("export", source, "--to", "npz", "--out", many).exit_code == 0
+    for path in find_shards(source):
+        whole = [one.image for one in read_shard(path) if one.texts]
+        assert read_images(path).tobytes() == b"".join(whole)
+    cut = tmp_path / f"part-00000.{kind}"
+    cut.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(BadUsageError, match="is damaged"):
+        read_images(cut)

@@ -10,18 +10,23 @@ import math
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from egma_train.data.parquet_pages import pages_of
 from egma_train.errors import BadUsageError, first_line
 from egma_train.storage.safe_text import is_plain_name
+
+Frames = NDArray[np.uint8]
 
 SCHEMA_VERSION = "1"
 FRAME_PX = 224
@@ -173,8 +178,26 @@ def read_shard(path: Path, *, maps: bool = False) -> Iterator[ShardReading]:
     BadUsageError
         If it is damaged or of another schema version.
     """
-    try:
+    with _damage_told(path):
         yield from _READERS[path.suffix](path, maps)
+
+
+def read_images(path: Path) -> Frames:
+    """Read the images of a shard's readings that have a sentence ``(k, 224, 224)``, nothing else.
+
+    Raises
+    ------
+    BadUsageError
+        As `read_shard`.
+    """
+    with _damage_told(path):
+        return (_images_of_parquet if path.suffix == ".parquet" else _images_of_npz)(path)
+
+
+@contextmanager
+def _damage_told(path: Path) -> Iterator[None]:
+    try:
+        yield
     except BadUsageError:
         raise
     except Exception as error:  # each library has its own for damage
@@ -228,24 +251,58 @@ def _check_version(path: Path, metadata: dict[str, str]) -> None:
         )
 
 
-def _from_parquet(path: Path, maps: bool) -> Iterator[ShardReading]:
-    wanted = (*_SENTENCE, "heatmap") if maps else _SENTENCE
+@contextmanager
+def _parquet(path: Path, wanted: Callable[[str], bool]) -> Iterator[Iterator[Any]]:
+    """Open a shard, and yield batches of rows of the `wanted` columns, by their leaves."""
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
         # Polars saves metadata beside the Arrow schema, where schema_arrow does not look.
         raw = {**(file.schema_arrow.metadata or {}), **(file.metadata.metadata or {})}
         texts = {name.decode(errors="replace"): raw[name].decode(errors="replace") for name in raw}
         _check_version(path, texts)
         leaves = [file.schema.column(i).path for i in range(len(file.schema))]
-        columns = {
-            leaf: i
-            for i, leaf in enumerate(leaves)
-            if leaf in (*_FACTS, *_SIZE, "image", "heatmap")
-            or (leaf.startswith("sentences.") and leaf.split(".")[3] in wanted)
-            or (leaf.startswith("regions.") and leaf.split(".")[3] in _REGION and maps)
-        }
+        columns = {leaf: i for i, leaf in enumerate(leaves) if wanted(leaf)}
         with path.open("rb") as raw_file, mmap(raw_file.fileno(), 0, access=ACCESS_READ) as data:
             _refuse_parquet_bomb(file.metadata, columns, data)
-        for batch in file.iter_batches(batch_size=64, columns=list(columns)):
+        yield file.iter_batches(batch_size=64, columns=list(columns))
+
+
+def _images_of_parquet(path: Path) -> Frames:
+    def wanted(leaf: str) -> bool:
+        return leaf == "image" or (leaf.startswith("sentences.") and leaf.endswith(".text"))
+
+    parts = []
+    with _parquet(path, wanted) as batches:
+        for batch in batches:
+            said = pc.fill_null(pc.list_value_length(batch["sentences"]), 0).to_numpy() > 0
+            images = batch["image"]
+            lengths = pc.fill_null(pc.binary_length(images), 0).to_numpy()
+            if (lengths[said] != _FRAME_BYTES).any():
+                raise ValueError("an image that is not 224 x 224")
+            parts += [one.as_buffer() for one in images.filter(pa.array(said))]
+    return np.frombuffer(b"".join(parts), np.uint8).reshape(-1, FRAME_PX, FRAME_PX)
+
+
+def _images_of_npz(path: Path) -> Frames:
+    with zipfile.ZipFile(path) as archive:
+        shard = Npz(archive)
+        n = len(shard.array("dataset", "U"))
+        images = shard.array("image", "u1", n, FRAME_PX, FRAME_PX)
+        counts = np.diff(shard.array("sentence_offsets", "i8", n + 1))
+        return images[counts > 0]
+
+
+def _from_parquet(path: Path, maps: bool) -> Iterator[ShardReading]:
+    in_sentence = (*_SENTENCE, "heatmap") if maps else _SENTENCE
+
+    def wanted(leaf: str) -> bool:
+        return (
+            leaf in (*_FACTS, *_SIZE, "image", "heatmap")
+            or (leaf.startswith("sentences.") and leaf.split(".")[3] in in_sentence)
+            or (leaf.startswith("regions.") and leaf.split(".")[3] in _REGION and maps)
+        )
+
+    with _parquet(path, wanted) as batches:
+        for batch in batches:
             for row in batch.to_pylist():
                 sentences = row["sentences"]
                 facts = {name: row[name] for name in (*_FACTS, *_SIZE, "image", "heatmap")}

@@ -11,11 +11,10 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from numpy.typing import NDArray
 
-from egma_train.data.shards import FRAME_PX, find_shards, read_shard
+from egma_train.data.shards import FRAME_PX, Frames, find_shards, read_images
 from egma_train.data.store import is_url, local_copy, shards_of, stamp_of_shard
 from egma_train.errors import BadUsageError
 
-Frames = NDArray[np.uint8]
 Numbers = NDArray[np.int64]
 
 _READERS = 2
@@ -64,13 +63,13 @@ class ShardImages:
         if before := stamp_of_shard(file) == stamp:
             with TemporaryDirectory() as folder:
                 path = local_copy(file, Path(folder))
-                found = [one.image for one in read_shard(path) if one.texts]
+                frames = read_images(path)
         if not before or stamp_of_shard(file) != stamp:
             raise BadUsageError(
                 f"{file} was written anew since this run began: its readings may be others;"
                 " start anew by --name"
             )
-        return np.frombuffer(b"".join(found), np.uint8).reshape(-1, FRAME_PX, FRAME_PX)
+        return frames
 
     def take(self, readings: Numbers, axis: int = 0) -> Frames:
         """Take the images of some readings ``(k, 224, 224)``; many are taken `in_order`."""
