@@ -198,6 +198,18 @@ def gradients_of(trainer: Trainer, batch: Batch) -> tuple[float, dict[str, Tenso
     }
 
 
+def test_a_tower_that_is_frozen_stays_and_the_other_learns(
+    cache: ReadingCache, tokenizer: Any
+) -> None:
+    trainer = trainer_of(CPU)
+    model: Any = trainer.model
+    model.vision_model.requires_grad_(False)
+    before = {name: one.clone() for name, one in trainer.model.state_dict().items()}
+    trainer.step(loaded(cache, tokenizer, trainer.options, 8), Progress(), 1e-2)
+    moved = {n for n, one in trainer.model.state_dict().items() if not one.equal(before[n])}
+    assert moved and not any(name.startswith("vision_model") for name in moved)
+
+
 def test_parts_draw_the_same_dropout_in_both_passes(
     monkeypatch: pytest.MonkeyPatch, cache: ReadingCache, tokenizer: Any
 ) -> None:
