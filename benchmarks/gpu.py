@@ -25,6 +25,7 @@ from egma_train.data.augment import draw
 from egma_train.data.cache import ReadingCache
 from egma_train.data.loading import Batch, BatchLoader, iterate, on_device
 from egma_train.data.sampling import Batches
+from egma_train.errors import first_line
 from egma_train.evaluate.encoder import Encoder
 from egma_train.losses import egma_loss
 from egma_train.model.egma import EgmaModel, new_configs
@@ -149,8 +150,12 @@ def table(setting: Setting) -> None:
         options = setting.with_execution(precision=precision, compile=compile_)
         how = "compiled" if compile_ == "on" else "as it is"
         compiled = compiler(options.execution, setting.device, 10**6, lambda _: None)
-        took, kernels = trained(setting, options, compiled)
-        bare, _ = bare_towers(setting, options, compiled)
+        try:
+            took, kernels = trained(setting, options, compiled)
+            bare, _ = bare_towers(setting, options, compiled)
+        except Exception as error:  # such as of a compiler that is not there
+            print(f"({precision}, {how}: {first_line(error)})")
+            continue
         rows.append((f"trainer, {precision}, {how}", took, bare / took, kernels))
     clip, kernels = open_clip_step(setting)
     rows.append(("open_clip's step, bfloat16, one text of 77 tokens", clip, None, kernels))
@@ -393,15 +398,13 @@ def embedding(setting: Setting) -> None:
     """Encode frames as egma-eval does."""
     trainer = setting.trainer(setting.options)
     size = setting.batch_size
-    encoder = Encoder("", "", trainer.model.eval(), setting.tokenizer, setting.device)
+    precision = precision_of("auto", setting.device)
+    own = (trainer.model.eval(), setting.tokenizer, setting.device)
+    encoder = Encoder("", "", *own, precision=precision)
     frames = np.asarray(setting.cache.images[:size])
     seconds, _ = timed(setting, lambda number: [encoder.images(frames) for _ in range(number)])  # type: ignore[arg-type,return-value]
-    print(f"Encoding frames: {size / seconds:,.0f} images/s in {encoder_precision(encoder)}.")
-
-
-def encoder_precision(encoder: Any) -> str:
-    """Name what the towers compute in."""
-    return str(getattr(encoder, "precision", torch.float32)).removeprefix("torch.")
+    told = str(precision).removeprefix("torch.")
+    print(f"Encoding frames: {size / seconds:,.0f} images/s in {told}.")
 
 
 if __name__ == "__main__":
