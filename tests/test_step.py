@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from egma_train.data.augment import draw
 from egma_train.data.cache import ReadingCache, open_cache
-from egma_train.data.loading import Batch, BatchLoader
+from egma_train.data.loading import Batch, BatchLoader, on_device
 from egma_train.errors import BadUsageError
 from egma_train.losses import egma_loss
 from egma_train.model.egma import EgmaModel, new_configs
@@ -116,6 +116,25 @@ def test_a_step_never_makes_the_host_wait_for_the_card(
     with HostTensors() as seen:
         told = trainer.step(batch, Progress(), 1e-4)
     assert told.device == META and seen.found == []
+
+
+@pytest.mark.needs_gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("at_once", [0, 3], ids=["the whole batch", "parts"])
+def test_a_step_on_a_card_is_that_of_the_cpu(
+    cache: ReadingCache, tokenizer: Any, at_once: int
+) -> None:
+    card = torch.device("cuda")
+    exact = {"execution": {"precision": "float32", "tf32": False, "compile": "off"}}
+    told = []
+    for device in (CPU, card):
+        trainer = trainer_of(device, exact)
+        more = {"few_shapes": device == card, "padding_counts": False, "readings_at_once": at_once}
+        batch = loaded(cache, tokenizer, trainer.options, 8, **more)
+        moved = next(on_device(iter([batch.pinned() if device == card else batch]), device))
+        told.append([trainer.step(moved, Progress(step), 1e-3).cpu() for step in range(3)])
+    for one, other in zip(*told, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
 
 
 # -- few shapes ------------------------------------------------------------------------------------
