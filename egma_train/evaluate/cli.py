@@ -239,6 +239,35 @@ def grounding(
     _measure(f"grounding-{against}", measure, **given)
 
 
+@main.command("phrase-grounding")
+@_path("--images", "Folder that the images lie in, such as MIMIC-CXR-JPG.", required=True)
+@_path("--labels", "MS-CXR's table, a box a row.", required=True)
+@click.option(
+    "--definition",
+    default="biovil",
+    show_default=True,
+    help="biovil: absolute CNR and mIoU, as published on MS-CXR; own: as grounding.",
+)
+@click.option("--split", "splits", multiple=True, help="Where the table has the column.")
+@_model_options
+@_checkpoints
+@_reports_errors
+def phrase_grounding(
+    images: Path, labels: Path, definition: str, splits: tuple[str, ...], **given: Any
+) -> None:
+    """Compare where a phrase is most similar with the boxes drawn for it (MS-CXR).
+
+    \b
+    Example:
+      egma-eval phrase-grounding --images mimic-cxr-jpg \\
+          --labels MS_CXR_Local_Alignment_v1.0.0.csv out/runs/RUN
+    """
+    from egma_train.evaluate.phrase_grounding import phrase_grounding as ground
+
+    measure = functools.partial(ground, labels, images, definition=definition, splits=splits)
+    _measure("phrase-grounding", measure, **given)
+
+
 @main.command("multi-label")
 @_options(_images, _labels)
 @_path("--prompts", "Other queries: TOML with a list for each finding and for 'no FINDING'.")

@@ -150,7 +150,7 @@ def grounding(
     seen_splits = Counter[str]()
     others = _others(files, against, encoder.grid)
     cases = _cases(files, against, splits, seen_splits)
-    found = list(_of_each_sentence(cases, encoder, batch_size, others, definition, seed))
+    found = list(figures_of_each(cases, encoder, batch_size, others, definition, seed))
     if lacking := [name for name in splits if name not in seen_splits]:
         raise unknown_name("split", lacking[0], seen_splits)
     if not found:
@@ -167,7 +167,7 @@ def grounding(
         "patients": patients,
         "trained_on": trained_on(encoder, digest, splits),
         "cautions": _cautions(patients, len(others.counts)),
-        "metrics": _summary(found, definition, seed),
+        "metrics": summary(found, definition, seed),
         "rows": [
             {name: value for name, value in one.items() if not name.startswith("chance")}
             for one in found
@@ -182,7 +182,7 @@ def _cautions(patients: int, known: int) -> list[str]:
     return said
 
 
-def _of_each_sentence(
+def figures_of_each(
     cases: Iterator[Case],
     encoder: Encoder,
     batch_size: int,
@@ -190,6 +190,7 @@ def _of_each_sentence(
     definition: str,
     seed: int,
 ) -> Iterator[dict[str, Any]]:
+    """Measure every sentence of some cases, and both controls."""
     measure = DEFINITIONS[definition]
     while batch := list(islice(cases, batch_size)):
         sizes = np.array([(case.reading.width, case.reading.height) for case in batch])
@@ -420,7 +421,7 @@ def _cases(
             yield Case(reading, image, *columns)
 
 
-def _summary(found: list[dict[str, Any]], definition: str, seed: int) -> dict[str, Any]:
+def summary(found: list[dict[str, Any]], definition: str, seed: int) -> dict[str, Any]:
     """Average each measure and its controls, and take the paired differences to these."""
     patient_of = np.unique([one["subject_id"] for one in found], return_inverse=True)[1]
 
