@@ -104,7 +104,9 @@ def test_each_report_has_its_curves_of_its_own_answers(evaluated: Path) -> None:
 @pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver")
 def test_one_page_links_every_report_and_has_each_class(evaluated: Path) -> None:
     folder = evaluated / "evaluation"
-    (folder / "zero-shot-csv" / "strange.json").write_text('{"metrics": 3}')
+    strange = ['{"metrics": 3}', '{"metrics": []}', "[" * 10_000, "null"]
+    for i, text in enumerate(strange):
+        (folder / "zero-shot-csv" / f"strange{i}.json").write_text(text)
     page = write_overview(folder)
     with chromium() as driver:
         driver.get(page.as_uri())

@@ -56,11 +56,28 @@ def test_of_several_readers_most_count_and_a_finding_that_none_has_is_none(tmp_p
     assert read.notes[0] == "7 rows of 3 images: what most of them say counts"
 
 
+def test_what_is_left_out_of_a_table_is_said(tmp_path: Path) -> None:
+    even = "image_id,Edema,Even,Mass\na,1,1,0\na,1,0,0\n./b,0,1,1\nb,0,0,1\n,1,1,1\n"
+    read = read_label_table(table(tmp_path, even))
+    assert read.findings == ("Edema", "Mass") and read.ids == ("a", "b")
+    assert read.notes == (
+        "1 rows name no image and are left out",
+        "4 rows of 2 images: what most of them say counts",
+        "Even: the same for all images, left out",
+    )
+
+
+ROWS = "\n".join(f"{i}.png,{i % 2},0.5" for i in range(20))
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        (f"path,Edema,Score\n{ROWS}\n20.png,yes,0.5\n", "row 22: Edema is 'yes'; a finding is 1"),
+        (f"path,Edema,Edema\n{ROWS.replace('0.5', '1')}\n", "has the column Edema 2 times"),
+        (f"path,Edema\n{ROWS}\n", "row 2: 3 cells for 2 columns"),
         ("a,b\n1,0\n", "has no column that names images"),
-        ("path,Edema\nx.png,1\n", "no column of 1 and 0 is a finding that tells images apart"),
+        ("path,Edema\nx.png,1\n", "no column of 1 and 0 is a finding that some"),
         ("path,Age\nx.png,70\ny.png,1\n", "no column of 1 and 0"),
         ("", "has no column that names images"),
     ],
@@ -126,10 +143,16 @@ def test_the_command_says_each_finding(made: tuple[Path, Path], tmp_path: Path) 
     own = ("--images", root / "images", "--labels", root / "labels.csv", "--out", tmp_path)
     result = egma_eval("multi-label", *own, model, save_tiny_model(tmp_path / "two", 3))
     assert result.exit_code == 0, result.output
+    assert "mean auroc" in result.output and "(no interval)" in result.output
     for name in ("mean auroc", "auroc Edema", "auroc Pneumonia"):
         assert name in result.output
     report: Any = json.loads(written(tmp_path, "multi-label").read_text())
     assert report["metrics"]["mean auroc"]["low"] is None  # not all are known of every image
     assert "1 labels are uncertain" in result.output
+    swapped = (root / "labels.csv").read_text().replace("Edema,Pneumonia", "Pneumonia,Edema")
+    (tmp_path / "swapped.csv").write_text(swapped)
+    more = (*own[:2], "--labels", tmp_path / "swapped.csv", *own[4:])
+    assert egma_eval("multi-label", *more, model).exit_code == 0
+    assert len(list((tmp_path / "evaluation" / "multi-label").glob("untrained*.json"))) == 2
     page = (tmp_path / "evaluation" / "evaluation.html").read_text()
     assert "auroc Edema" in page and "multi-label" in page

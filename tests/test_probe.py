@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from egma_train.errors import BadUsageError
 from egma_train.evaluate.compare import Measured
 from egma_train.evaluate.datasets.image_lists import ImageList
-from egma_train.evaluate.probe import check_apart, probe, share_of_each_class
+from egma_train.evaluate.probe import Labelled, check_apart, probe, share_of_each_class
 
 
 def listed(prefix: str, labels: Any, classes: tuple[str, ...] = ("a", "b", "c")) -> ImageList:
@@ -54,6 +54,18 @@ def test_classes_are_matched_by_name_whatever_their_order() -> None:
     assert [row["predicted"] for row in one["rows"]] == [row["predicted"] for row in other["rows"]]
 
 
+def test_images_to_learn_from_that_cannot_be_read_are_told_and_a_lost_class_refused() -> None:
+    train, test = measured("train", 120, 0), measured("test", 60, 1)
+    lost = [{"id": "z.png", "reason": "not found"}]
+    found = probe(train._replace(report=train.report | {"unreadable": lost}), test)
+    assert found["unreadable"] == lost
+    assert "1 of 121 images to learn from cannot be read" in found["cautions"]
+    two = train.images.only(train.images.labels < 2)
+    less = train._replace(images=two, values=train.values[train.images.labels < 2])
+    with pytest.raises(BadUsageError, match="no image of c to learn from can be read"):
+        probe(less, test)
+
+
 def test_smaller_shares_are_in_larger_ones_and_hold_each_class() -> None:
     labels = np.repeat([0, 1, 2], [200, 30, 4])
     shares = [set(share_of_each_class(labels, f, 7).tolist()) for f in (0.01, 0.1, 0.5, 1)]
@@ -63,13 +75,15 @@ def test_smaller_shares_are_in_larger_ones_and_hold_each_class() -> None:
 
 
 def test_what_is_on_both_sides_is_refused_or_told() -> None:
+    one, other = listed("x", [0, 1, 2]), listed("y", [1])
+    spelled = [Path("a/x0.png"), Path("b/../a/X.png"), None]
     with pytest.raises(BadUsageError, match=r"1 images are to be learnt from and tested on, such"):
-        check_apart(listed("x", [0, 1]), listed("x", [1]))
+        check_apart(Labelled(one, spelled), Labelled(other, [Path("a/X.png")]))
     with pytest.raises(BadUsageError, match="no image of d to learn from"):
-        check_apart(listed("x", [0]), listed("y", [0], ("d", "b", "c")))
+        check_apart(Labelled(one, []), Labelled(listed("y", [0], ("d", "b", "c")), []))
 
-    def of(*ids: str) -> ImageList:
-        return ImageList("l", ("a",), ids, np.zeros(len(ids), np.int64))
+    def of(*ids: str) -> Labelled:
+        return Labelled(ImageList("l", ("a",), ids, np.zeros(len(ids), np.int64)), [])
 
     train = of("patient00001/study1/v.jpg", "patient00002/study1/v.jpg")
     test = of("patient00002/study2/v.jpg", "patient00003/study1/v.jpg")
@@ -99,5 +113,7 @@ def test_the_command_measures_each_share_and_draws_its_curves(tmp_path: Path) ->
     best = max(reports, key=lambda one: one["protocol"]["images"])
     assert best["metrics"]["accuracy"]["value"] == 1  # dark from bright, even untrained
     assert len([*folder.glob("*.svg")]) == 2
+    nan = egma_eval(*own, *learnt, "--fraction", "nan", model)
+    assert nan.exit_code == 2 and "--fraction is above 0 and at most 1" in nan.stderr
     same = egma_eval(*own, "--train-labels", tmp_path / "test.csv", model)
     assert same.exit_code == 2 and "12 images are to be learnt from and tested on" in same.stderr

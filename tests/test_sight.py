@@ -125,13 +125,24 @@ def test_the_command_draws_a_reading_and_a_file(
     assert result.exit_code == 0, result.output
     assert Image.open(result.output.splitlines()[-1]).size[1] < drawn.size[1]
     assert {one.suffix for one in (tmp_path / "evaluation" / "show").glob("un*")} == {".png"}
+    # CheXpert's views have one name: another patient's is another picture.
+    write_picture(tmp_path / "other" / "a.png", picture(2, 300, 200))
+    more = ("--image", tmp_path / "other" / "a.png", "--text", "pneumonia " * 500)
+    assert egma_eval("show", "--out", tmp_path, *more, model).exit_code == 0
+    assert len(list((tmp_path / "evaluation" / "show").glob("un*"))) == 3
+    many = [word for _ in range(101) for word in ("--text", "a")]
+    result = egma_eval("show", "--out", tmp_path, *asked[:2], *many, model)
+    assert result.exit_code == 2 and "101 sentences are too many for one picture" in result.stderr
 
 
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
         (("--reading", "P300R00"), "no reading 'P300R00' among "),
-        (("--image", "a.png"), "give --image with --text, or --reading, or neither"),
+        (("--image", "a.png"), "give --image with --text, or --reading ID, or neither"),
+        (("--reading", ""), "give --image with --text, or --reading ID"),
+        (("--image", "a.png", "--text", "a\udcff"), "is no line of UTF-8 text"),
+        (("--reading", "x", "--split", "test"), "give --image with --text"),
         (("--text", "a"), "give --image with --text"),
         (("--split", "tets"), "no split 'tets'; there are: "),
         (("--image", "nowhere.png", "--text", "a"), "No such file"),
@@ -200,7 +211,7 @@ def test_a_split_is_one_page_whose_pictures_are_the_models(
         "show", "--shards", clean_out, "--out", tmp_path, "--split", "train", "--most", 6, model
     )
     assert result.exit_code == 0, result.output
-    told, path = result.output.splitlines()
+    told, _, path = result.output.splitlines()
     assert "untrained: points right for " in told
     with chromium() as driver:
         driver.get(Path(path).as_uri())

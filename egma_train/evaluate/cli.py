@@ -151,6 +151,8 @@ def _reports_errors(command: Command) -> Command:
             from egma_train.options import parse_assignments
 
             _refuse_urls(given.values())
+            if "splits" in given:  # what is named twice is one
+                given["splits"] = tuple(dict.fromkeys(given["splits"]))
             code = command(changes=parse_assignments(assignments), **given)
         except Exception as error:
             known = isinstance(error, BadUsageError | OSError)
@@ -335,12 +337,14 @@ def probe(
     from egma_train.evaluate.probe import Labelled, check_apart, encoded_both
     from egma_train.evaluate.probe import probe as learn
 
+    if not all(0 < one <= 1 for one in fractions):  # NaN is neither
+        raise BadUsageError("--fraction is above 0 and at most 1")
     if not (train_labels or train_list):
         raise BadUsageError("give --train-labels or --train-list: what to learn from")
     seed, batch_size = given["seed"], given.pop("batch_size")
     sides = ((train_labels or labels, train_list), (labels, list))
     train, test = (Labelled(*read_test(task, images, *side, seed=seed)[:2]) for side in sides)
-    check_apart(train.images, test.images)
+    known = check_apart(train, test)
     both: dict[str, Any] = {}  # encoded once, whatever share is learnt from
     reports = []
     for fraction in fractions:
@@ -348,7 +352,7 @@ def probe(
         def measure(encoder: Any, seed: int, fraction: float = fraction) -> dict[str, Any]:
             if encoder.sha256 not in both:
                 both[encoder.sha256] = encoded_both(train, test, encoder, batch_size)
-            return learn(*both[encoder.sha256], fraction=fraction, seed=seed)
+            return learn(*both[encoder.sha256], fraction=fraction, seed=seed, known=known)
 
         reports += _measure(f"probe-{task}", measure, **given)
     return _code(reports)
@@ -419,38 +423,51 @@ def show(
       egma-eval show --reading P300R000001 out/runs/RUN
       egma-eval show --image chest.png --text "right pleural effusion" out/runs/RUN
     """
+    from egma_train.data.shards import find_shards, fingerprint
     from egma_train.errors import BadUsageError
     from egma_train.evaluate import sight
     from egma_train.evaluate.checkpoints import load_encoder
+    from egma_train.evaluate.grounding import trained_on
+    from egma_train.evaluate.overview import write_overview
     from egma_train.evaluate.reports import own_turn, short_hash
     from egma_train.evaluate.sight_page import write_sight_page
 
-    if bool(image) != bool(texts) or (image and reading):
-        raise BadUsageError("give --image with --text, or --reading, or neither for a page")
+    if bool(image) != bool(texts) or (reading is not None and (image or splits or not reading)):
+        raise BadUsageError("give --image with --text, or --reading ID, or neither for a page")
+    if unreadable := [one for one in texts if not one.isprintable()]:
+        raise BadUsageError(f"--text {unreadable[0]!r:.60} is no line of UTF-8 text")
     encoder = load_encoder(checkpoint, changes)
+    for line in encoder.said():
+        tell(f"{encoder.name}: {line}")
     folder, shards = out / "evaluation" / "show", shards or out
     what = reading or (image.name if image else "-".join(splits) or "all")
-    stem = f"{encoder.name}-{short_hash(encoder.sha256, what, texts)}"
+    place = image.resolve() if image else shards.resolve()
+    stem = f"{encoder.name}-{short_hash(encoder.sha256, what, texts, str(place), most)}"
     target = folder / f"{stem}.{'png' if reading or image else 'html'}"
-    with own_turn(folder):
-        if image:
-            views = sight.views_of_file(image, texts, encoder)
-        elif reading:
-            views = sight.views_of_reading(shards, encoder, reading)
-        else:
-            every = sight.views_of_split(shards, encoder, splits, batch_size)
-            views, seen = sight.best_and_worst(every, most)
-            if not views:
-                raise BadUsageError(f"no sentence in {shards} has gaze to compare with")
-            facts = [("model", encoder.name), ("its SHA-256", encoder.sha256)]
-            facts += [("shards", str(shards)), ("splits", ", ".join(splits) or "all")]
-            write_sight_page(target, views, seen, facts)
-            tell(
-                f"{encoder.name}: points right for {seen['pointing']:.1%} of {seen['sentences']}"
-                f" sentences, AUROC {100 * seen['auroc']:.1f}"
-            )
-        if reading or image:
+    if image or reading:
+        views = (
+            sight.views_of_file(image, texts, encoder)
+            if image
+            else sight.views_of_reading(shards, encoder, str(reading))
+        )
+        with own_turn(folder):
             sight.draw_views(views, f"{what}, as {encoder.name} sees it", target)
+    else:
+        every = sight.views_of_split(shards, encoder, splits, batch_size)
+        views, seen = sight.best_and_worst(every, most)
+        if not views:
+            raise BadUsageError(f"no sentence in {shards} has gaze to compare with")
+        facts = [("model", encoder.name), ("its SHA-256", encoder.sha256)]
+        facts += [("shards", str(shards)), ("splits", ", ".join(splits) or "all")]
+        if trained_on(encoder, fingerprint(find_shards(shards)), splits):
+            facts.append(("caution", "the model was trained on these readings"))
+        with own_turn(folder):
+            write_sight_page(target, views, seen, facts)
+        tell(
+            f"{encoder.name}: points right for {seen['pointing']:.1%} of {seen['sentences']}"
+            f" sentences, AUROC {100 * seen['auroc']:.1f}"
+        )
+    tell(f"also on {write_overview(out / 'evaluation')}")
     tell(target)
 
 

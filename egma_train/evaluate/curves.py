@@ -1,5 +1,6 @@
 """What lies behind a classification's figures, drawn: ROC, precision and recall, answers, trust."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -117,5 +118,6 @@ def draw_curves(answers: Answers, title: str, target: Path) -> None:
             text.set_parse_math(False)  # a class may have a dollar sign in its name
     for label in (*table.get_xticklabels(), *table.get_yticklabels()):
         label.set_parse_math(False)
-    with whole_file(target) as aside:
+    with whole_file(target) as aside, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # of letters that the font has not
         figure.savefig(aside, format="svg", metadata={"Date": None})

@@ -1,5 +1,6 @@
 """Findings that an image may have several of, each against its denial."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -87,11 +88,16 @@ def multi_label(
     if not np.isnan(truth).any() and len(measured) == len(each):
         mean = auroc_interval(truth == 1, scores, of)
     rows = zip(seen.images.ids, truth.tolist(), scores.tolist(), strict=True)
+    # What is true decides the figures as the images do.
+    lines = sorted(zip(seen.images.ids, truth.tolist(), strict=True), key=lambda one: one[0])
+    labels = hashlib.sha256(repr((table.findings, lines)).encode()).hexdigest()
+    evaluated = seen.report["evaluated"] | {"counts": {}, "labels_sha256": labels}
     return {
         "task": "multi-label",
         "protocol": {"name": "pos-neg", "is": "cosine above the denial's (CheXzero)", "seed": seed},
         "prompts": prompts.told(),
         **seen.report,
+        "evaluated": evaluated,
         "findings": {
             name: {"positive": int((own == 1).sum()), "negative": int((own == 0).sum())}
             for name, own in zip(table.findings, truth.T, strict=True)

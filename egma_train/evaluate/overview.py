@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -21,10 +22,10 @@ def write_overview(folder: Path) -> Path:
     """Write ``evaluation.html`` about all reports below ``evaluation``; return its place."""
     tasks: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for path in sorted(folder.glob("*/*.json")):
-        with suppress(OSError, ValueError, KeyError, TypeError):  # of others, or being written
+        with suppress(Exception):  # of others, with anything in it, or being written
             tasks[path.parent.name].append(_told(path, json.loads(path.read_text())))
-    others = [folder / "tables.html", *sorted(folder.glob("show/*.html"))]
-    links = [(one.name, str(one.relative_to(folder))) for one in others if one.is_file()]
+    others = [folder / "tables.html", *sorted(folder.glob("show/*.*"))]
+    links = [(one.name, quote(str(one.relative_to(folder)))) for one in others if one.is_file()]
     html = page("overview.html", title="Evaluation", tasks=[*tasks.items()], others=links)
     with own_turn(folder):
         write_whole(folder / _PAGE, html)
@@ -33,14 +34,15 @@ def write_overview(folder: Path) -> Path:
 
 def _told(path: Path, report: Mapping[str, Any]) -> dict[str, Any]:
     beside = ((one, path.with_suffix(f".{one}")) for one in ("json", "csv", "svg"))
-    links = [(kind, f"{path.parent.name}/{own.name}") for kind, own in beside if own.is_file()]
+    place = path.parent.name
+    links = [(kind, quote(f"{place}/{own.name}")) for kind, own in beside if own.is_file()]
     return {
         "name": report["checkpoint"]["name"],
         "how": protocol_of(report),
         "links": links,
         "figures": [*_figures(report["metrics"])],
         "classes": [*_classes(report)],
-        "cautions": report["cautions"],
+        "cautions": [str(one) for one in report["cautions"]],
     }
 
 

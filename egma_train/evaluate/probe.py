@@ -23,24 +23,34 @@ class Labelled(NamedTuple):
     paths: Sequence[Path | None]
 
 
-def check_apart(train: ImageList, test: ImageList) -> list[str]:
+def check_apart(train: Labelled, test: Labelled) -> list[str]:
     """Refuse images that are in both lists; return what is to be known of patients that are.
 
     Raises
     ------
     BadUsageError
-        If an image is in both, or a class of the test has none to be learnt from.
+        If a file is in both, however it is spelled, or a class of the test has none to be learnt
+        from.
     """
-    if both := sorted({*train.ids} & {*test.ids}):
+    files = [{one.resolve() for one in side.paths if one} for side in (train, test)]
+    if both := sorted(files[0] & files[1]):
         raise BadUsageError(
             f"{len(both)} images are to be learnt from and tested on, such as {both[0]}; name"
             " others by --list or --train-list"
         )
-    if lacking := [name for name in test.classes if name not in train.classes]:
-        raise BadUsageError(f"no image of {lacking[0]} to learn from in {train.name}")
-    of = patients([*train.ids, *test.ids])
-    both_of = {*of[: len(train)].tolist()} & {*of[len(train) :].tolist()}
+    _check_classes(train.images, test.images)
+    of = patients([*train.images.ids, *test.images.ids])
+    both_of = {*of[: len(train.images)].tolist()} & {*of[len(train.images) :].tolist()}
     return [f"{len(both_of)} patients have images in both lists"] if both_of else []
+
+
+def _check_classes(train: ImageList, test: ImageList) -> None:
+    there = {train.classes[label] for label in np.unique(train.labels)}
+    if lacking := [name for name in test.classes if name not in there]:
+        raise BadUsageError(
+            f"no image of {lacking[0]} to learn from can be read in {train.name}; give some by"
+            " --train-labels"
+        )
 
 
 def encoded_both(
@@ -52,7 +62,12 @@ def encoded_both(
 
 
 def probe(
-    train: Measured, test: Measured, *, fraction: float = 1.0, seed: int = 0
+    train: Measured,
+    test: Measured,
+    *,
+    fraction: float = 1.0,
+    seed: int = 0,
+    known: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Learn from a share of each class's images, and measure on the test's.
 
@@ -67,6 +82,8 @@ def probe(
         Of each class's images, at least one.
     seed : int
         Of which are drawn.
+    known : sequence of str
+        What `check_apart` said.
 
     Returns
     -------
@@ -77,7 +94,9 @@ def probe(
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    cautions = check_apart(train.images, test.images)
+    _check_classes(train.images, test.images)
+    lost, given = train.report["unreadable"], len(train.images) + len(train.report["unreadable"])
+    cautions = [f"{len(lost)} of {given} images to learn from cannot be read"] if lost else []
     drawn = share_of_each_class(train.images.labels, fraction, seed)
     names = np.array(train.images.classes)
     learnt = make_pipeline(StandardScaler(), LogisticRegression(C=_PENALTY, max_iter=_STEPS))
@@ -85,13 +104,21 @@ def probe(
     order = [learnt.classes_.tolist().index(name) for name in test.images.classes]
     scores = learnt.predict_log_proba(test.values)[:, order]
     figures = classification_figures(test.images, scores, 1.0)
+    digest = train.report["evaluated"]["sha256"]
     own = {"name": "linear probe", "fraction": fraction, "images": len(drawn), "seed": seed}
     return {
         "task": "probe",
-        "protocol": own | {"learnt_from": train.report["evaluated"]},
+        "protocol": own | {"learnt_from": f"{len(train.images)} images, sha256 {digest[:16]}..."},
         **test.report,
         **figures,
-        "cautions": [*test.report["cautions"], *figures["cautions"], *cautions],
+        "unreadable": [*test.report["unreadable"], *lost],
+        "cautions": [
+            *test.report["cautions"],
+            *train.report["cautions"],
+            *figures["cautions"],
+            *cautions,
+            *known,
+        ],
     }
 
 

@@ -67,7 +67,8 @@ def told(report: Report) -> Iterable[str]:
     if "list" in report:
         listed, seen = report["list"], report["evaluated"]
         yield f"  {listed['name']}: {seen['images']} of {listed['given']['images']} images"
-        yield f"  {', '.join(f'{name} {n}' for name, n in seen['counts'].items())}"
+        if seen["counts"]:
+            yield f"  {', '.join(f'{name} {n}' for name, n in seen['counts'].items())}"
         yield f"  sha256 of the evaluated list {seen['sha256'][:16]}..."
         yield from (f"  {note}" for note in listed["notes"])
         yield from (f"  without {one['id']}: {one['reason']}" for one in report["unreadable"][:3])
@@ -92,7 +93,10 @@ def told(report: Report) -> Iterable[str]:
             for part, one in figure.items()
             if not isinstance(one, Mapping)
         }
-        yield f"  {name:<28}{known['value']:>7} [{known['low']}, {known['high']}]{_frame(known)}"
+        between = f"[{known['low']}, {known['high']}]"
+        if figure["low"] != figure["low"]:
+            between = "(no interval)"
+        yield f"  {name:<28}{known['value']:>7} {between}{_frame(known)}"
         for control, said in _CONTROLS.items():
             if control in figure:
                 over = _difference(write, figure[f"over {control}"])

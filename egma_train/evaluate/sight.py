@@ -1,6 +1,7 @@
 """What a model sees: where each sentence is most similar, beside where its reader looked."""
 
 import textwrap
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from itertools import islice
@@ -21,8 +22,9 @@ from egma_train.storage.atomic import whole_file
 
 Pixels = NDArray[np.uint8]
 
+MOST_ROWS = 100
 _OPACITY = 0.45
-_PANEL_INCHES, _TITLE_CHARACTERS = 2.6, 34
+_PANEL_INCHES, _TITLE_CHARACTERS, _MOST_CHARACTERS = 2.6, 34, 100
 
 
 class View(NamedTuple):
@@ -185,17 +187,31 @@ def told_of(view: View) -> str:
 
 
 def draw_views(views: Sequence[View], title: str, target: Path) -> None:
-    """Draw a row for each sentence: image, the model's similarity, the reader's gaze."""
+    """Draw a row for each sentence: image, the model's similarity, the reader's gaze.
+
+    Raises
+    ------
+    BadUsageError
+        If there are more rows than a picture has.
+    """
+    if len(views) > MOST_ROWS:
+        raise BadUsageError(
+            f"{len(views)} sentences are too many for one picture of {MOST_ROWS}; leave out"
+            " --reading for a page, or give fewer --text"
+        )
     from matplotlib.figure import Figure  # not pyplot: the user's backend stays
 
     with_gaze = any(one.gaze is not None for one in views)
     columns = 3 if with_gaze else 2
     size = (columns * _PANEL_INCHES + 0.4, len(views) * (_PANEL_INCHES + 0.75) + 0.4)
-    figure = Figure(figsize=size, layout="constrained", facecolor="white")
-    figure.suptitle(title, fontsize=10, parse_math=False)
+    figure = Figure(figsize=size, facecolor="white")
+    figure.suptitle(title, fontsize=10, parse_math=False, y=1 - 0.1 / size[1])
+    # Fixed: to lay out some hundred pictures takes minutes.
+    figure.subplots_adjust(0.01, 0.2 / size[1], 0.99, 1 - 0.7 / size[1], 0.05, 0.25)
     for row, view in zip(figure.subplots(len(views), columns, squeeze=False), views, strict=True):
         between = f"cosine {view.cosines[0]:.3f} to {view.cosines[1]:.3f}"
-        titles = [textwrap.fill(f"{view.number}: {view.text}", _TITLE_CHARACTERS), between]
+        said = textwrap.shorten(f"{view.number}: {view.text}", _MOST_CHARACTERS)
+        titles = [textwrap.fill(said, _TITLE_CHARACTERS), between]
         pictures = [cv2.cvtColor(view.image, cv2.COLOR_GRAY2BGR)]
         pictures.append(overlaid(view.image, view.similarity))
         if view.gaze is not None:
@@ -203,13 +219,14 @@ def draw_views(views: Sequence[View], title: str, target: Path) -> None:
             pictures.append(overlaid(view.image, view.gaze / 255))
         for axis in row:
             axis.set_axis_off()
-        for axis, said, picture in zip(row, titles, pictures, strict=False):
+        for axis, told, picture in zip(row, titles, pictures, strict=False):
             axis.imshow(picture[..., ::-1])
-            axis.set_title(said, fontsize=7)
+            axis.set_title(told, fontsize=7)
             axis.title.set_parse_math(False)
         if with_gaze and view.gaze is None:
             row[-1].set_title("no gaze", fontsize=7)
-    with whole_file(target) as aside:
+    with whole_file(target) as aside, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # of letters that the font has not
         figure.savefig(aside, dpi=110, format="png")
 
 
