@@ -13,7 +13,8 @@ from torch import Tensor
 
 from egma_train.data.loading import pixels, tokenized
 from egma_train.errors import BadUsageError
-from egma_train.evaluate.images.frames import Frame, is_nearly_one_grey, read_ahead
+from egma_train.evaluate.images.ahead import read_ahead
+from egma_train.evaluate.images.frames import Frame, is_nearly_one_grey
 from egma_train.geometry import Geometry
 from egma_train.model.backbones.backbone import Backbone
 

@@ -1,30 +1,19 @@
 """Image files to the shards' frame of 224, padded and averaged by area, or as a system has it."""
 
-import os
-import signal
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
-from joblib.externals.loky import get_reusable_executor
 from numpy.typing import NDArray
 from PIL import Image
 
-from egma_train.data.ahead import in_order
 from egma_train.data.shards import FRAME_PX
-from egma_train.errors import BadUsageError, UnreadableImageError, first_line
+from egma_train.errors import UnreadableImageError, first_line
 from egma_train.evaluate.images.dicom import grey_of_dicom, looks_like_dicom
 from egma_train.evaluate.images.pictures import grey_of_picture
 from egma_train.geometry import FRAME, Geometry
 from egma_train.storage.ordinary import MOST_IMAGE_BYTES, read_ordinary
 
-_THREADS = 2
-_WORTH_PROCESSES = 256
-"""Images: processes take a second to start."""
 _FEW_LEVELS, _TINY_RANGE, _MIDDLE = 16, 32, (0.01, 0.99)
 
 Frame = NDArray[np.uint8]
@@ -124,38 +113,8 @@ def is_nearly_one_grey(frame: Frame) -> bool:
     return bool(bright - dark < _TINY_RANGE or np.count_nonzero(counts) < _FEW_LEVELS)
 
 
-def read_ahead(
-    paths: Sequence[Path | None], ahead: int, geometry: Geometry = FRAME, side_px: int = FRAME_PX
-) -> Iterator[Frame | str]:
-    """Read images ahead, in order; a reason in place of one that cannot be.
-
-    Where cores and images are many, processes read them: decoders hold Python's lock for part of
-    their time, and a card would wait for them.
-
-    Raises
-    ------
-    BadUsageError
-        If a process that reads was killed.
-    """
-    work = partial(_frame_or_reason, geometry=geometry, side_px=side_px)
-    cores = len(os.sched_getaffinity(0))
-    if cores <= _THREADS or len(paths) < _WORTH_PROCESSES:
-        with ThreadPoolExecutor(_THREADS) as pool:
-            yield from in_order(work, paths, pool, ahead)
-        return
-    # Unlike the standard library's, its processes do not run the user's script once more.
-    ignored = (signal.SIGINT, signal.SIG_IGN)  # who stopped says so, once
-    pool = get_reusable_executor(cores, initializer=signal.signal, initargs=ignored)
-    try:
-        yield from in_order(work, paths, pool, max(ahead, 2 * cores))
-    except BrokenProcessPool:
-        raise BadUsageError(
-            "a process that reads images was killed, as happens where memory is short; use fewer:"
-            " taskset -c 0-3 and the same command"
-        ) from None
-
-
-def _frame_or_reason(path: Path | None, geometry: Geometry, side_px: int) -> Frame | str:
+def frame_or_reason(path: Path | None, geometry: Geometry, side_px: int) -> Frame | str:
+    """Read an image as `read_frame`, or say why it cannot be."""
     try:
         return "not found" if path is None else read_frame(path, geometry, side_px)
     except UnreadableImageError as error:
