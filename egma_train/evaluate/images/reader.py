@@ -21,9 +21,10 @@ class Reader:
     """A process that reads one image after the other; for one thread at a time."""
 
     def __init__(self) -> None:
-        # A session of its own: who stops the command by Ctrl-C says so, once.
+        # A session of its own: who stops the command by Ctrl-C says so, once. -P: nothing of the
+        # folder that one happens to be in is imported.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__],
+            [sys.executable, "-P", "-m", __name__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
