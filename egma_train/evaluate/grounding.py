@@ -25,7 +25,6 @@ from egma_train.data.shards import (
     ShardReading,
     find_shards,
     fingerprint,
-    read_shard,
 )
 from egma_train.errors import BadUsageError, unknown_name
 from egma_train.evaluate.encoder import Encoder
@@ -37,6 +36,7 @@ from egma_train.evaluate.intervals import (
     paired_means,
     unbounded_mean,
 )
+from egma_train.evaluate.readings import patient_of, readings_of
 
 AGAINST = ("gaze", "regions")
 KEY = ("dataset", "reading_id", "dicom_id", "sentence")
@@ -147,12 +147,9 @@ def grounding(
     if definition not in DEFINITIONS:
         raise unknown_name("definition", definition, DEFINITIONS)
     files = find_shards(shards)
-    seen_splits = Counter[str]()
     others = _others(files, against, encoder.grid)
-    cases = _cases(files, against, splits, seen_splits)
+    cases = _cases(files, against, splits)
     found = list(figures_of_each(cases, encoder, batch_size, others, definition, seed))
-    if lacking := [name for name in splits if name not in seen_splits]:
-        raise unknown_name("split", lacking[0], seen_splits)
     if not found:
         raise BadUsageError(f"no sentence in {shards} points to {against}; try the other --against")
     digest = fingerprint(files)
@@ -201,7 +198,7 @@ def figures_of_each(
                 (reading.dataset, reading.reading_id, reading.dicom_id, number)
                 for number in case.sentences
             ]
-            patient = _patient(reading)
+            patient = patient_of(reading)
             swaps = [
                 others.sentence(patient, text, key, seed)
                 for text, key in zip(case.texts, keys, strict=True)
@@ -374,11 +371,6 @@ def as_frame(stored: bytes) -> NDArray[np.uint8]:
     return np.frombuffer(stored, np.uint8).reshape(FRAME_PX, FRAME_PX)
 
 
-def _patient(reading: ShardReading) -> str:
-    """Name a reading's patient, or its image where a source does not tell the patient."""
-    return reading.subject_id or reading.dicom_id
-
-
 def _pointing(reading: ShardReading, against: str) -> Iterator[tuple[int, str, Mask]]:
     """Give number, text and target of each sentence that points somewhere."""
     texts = zip(reading.texts, reading.maps, strict=True)
@@ -396,8 +388,8 @@ def _others(files: Iterable[Path], against: str, cells: int) -> Others:
     weights = area_weights(cells)
     counts = Counter[str]()
     sentences = []
-    for reading in (one for path in files for one in read_shard(path, maps=True)):
-        patient = _patient(reading)
+    for reading in readings_of(files, maps=True):
+        patient = patient_of(reading)
         for number, text, mask in _pointing(reading, against):
             heatmap = reading.maps[number] if against == "gaze" else None
             target = mask.astype(np.uint8) * 255 if heatmap is None else as_frame(heatmap)
@@ -408,13 +400,8 @@ def _others(files: Iterable[Path], against: str, cells: int) -> Others:
     return Others(sums, counts, sorted(sentences))
 
 
-def _cases(
-    files: Iterable[Path], against: str, splits: Sequence[str], seen_splits: Counter[str]
-) -> Iterator[Case]:
-    for reading in (one for path in files for one in read_shard(path, maps=True)):
-        seen_splits.update([reading.split or "unknown"])
-        if splits and (reading.split or "unknown") not in splits:
-            continue
+def _cases(files: Iterable[Path], against: str, splits: Sequence[str]) -> Iterator[Case]:
+    for reading in readings_of(files, splits, maps=True):
         if pointing := list(_pointing(reading, against)):
             image = as_frame(reading.image)
             columns = map(list, zip(*pointing, strict=True))
@@ -423,29 +410,29 @@ def _cases(
 
 def summary(found: list[dict[str, Any]], definition: str, seed: int) -> dict[str, Any]:
     """Average each measure and its controls, and take the paired differences to these."""
-    patient_of = np.unique([one["subject_id"] for one in found], return_inverse=True)[1]
+    of = np.unique([one["subject_id"] for one in found], return_inverse=True)[1]
 
     def column(name: str) -> Floats:
         return np.array([one.get(name, np.nan) for one in found])
 
     metrics = {}
     for name in MEASURES[definition]:
-        figure: dict[str, Any] = averaged(name, column(name), patient_of)
+        figure: dict[str, Any] = averaged(name, column(name), of)
         if not np.isnan(chances := column(f"chance of {name}")).all():
             figure["chance"] = float(np.nanmean(chances))
         for control in CONTROLS:
             values = column(f"{control} {name}")
-            figure[control] = averaged(name, values, patient_of)["value"]
-            difference = paired_means(values, column(name), seed, patient_of)
+            figure[control] = averaged(name, values, of)["value"]
+            difference = paired_means(values, column(name), seed, of)
             figure[f"over {control}"] = difference._asdict()
         metrics[name] = figure
     return metrics
 
 
-def averaged(name: str, values: Floats, patient_of: Labels) -> dict[str, float]:
+def averaged(name: str, values: Floats, of: Labels) -> dict[str, float]:
     """Average a measure by patients; only a contrast has no bounds."""
     mean = unbounded_mean if name == "cnr" else bounded_mean
-    return mean(values, patient_of)._asdict()
+    return mean(values, of)._asdict()
 
 
 def trained_on(encoder: Encoder, shards: str, splits: Sequence[str]) -> bool | None:

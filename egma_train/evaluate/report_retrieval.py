@@ -11,11 +11,12 @@ import torch.nn.functional as F  # noqa: N812, as everyone calls it
 from numpy.typing import NDArray
 from torch import Tensor
 
-from egma_train.data.shards import ShardReading, find_shards, fingerprint, read_shard
+from egma_train.data.shards import ShardReading, find_shards, fingerprint
 from egma_train.errors import BadUsageError, unknown_name
 from egma_train.evaluate.encoder import Encoder
 from egma_train.evaluate.grounding import as_frame, trained_on
 from egma_train.evaluate.intervals import Floats, bounded_mean, few_groups
+from egma_train.evaluate.readings import patient_of, readings_of
 from egma_train.losses import fine_grained_scores
 
 RECALLS = (1, 5, 10)
@@ -70,8 +71,8 @@ def report_retrieval(
         "image-to-text": ranks_of_right(image_to_text, same),
         "text-to-image": ranks_of_right(text_to_image, same),
     }
-    patient_of = np.unique([_patient(one) for one in readings], return_inverse=True)[1]
-    n_patients = len(np.unique(patient_of))
+    of = np.unique([patient_of(one) for one in readings], return_inverse=True)[1]
+    n_patients = len(np.unique(of))
     digest = fingerprint(files)
     protocol = {"score": score, "is": SCORES[score], "splits": list(splits) or "all", "seed": seed}
     return {
@@ -85,7 +86,7 @@ def report_retrieval(
         "cautions": few_groups(n_patients, "patients"),
         "metrics": {
             f"{way} recall@{k}": {
-                **bounded_mean((ranks[way] <= k).astype(np.float64), patient_of)._asdict(),
+                **bounded_mean((ranks[way] <= k).astype(np.float64), of)._asdict(),
                 "chance": chance(same, k),
             }
             for way in WAYS
@@ -93,7 +94,7 @@ def report_retrieval(
         },
         "median_rank": {way: float(np.median(ranks[way])) for way in WAYS},
         "rows": [
-            {"dataset": one.dataset, "reading_id": one.reading_id, "subject_id": _patient(one)}
+            {"dataset": one.dataset, "reading_id": one.reading_id, "subject_id": patient_of(one)}
             | {f"{way} rank": int(ranks[way][i]) for way in WAYS}
             for i, one in enumerate(readings)
         ],
@@ -124,15 +125,10 @@ def chance(right: NDArray[np.bool_], k: int) -> float:
 
 def _one_of_each_image(files: Sequence[Path], splits: Sequence[str]) -> list[ShardReading]:
     """Take the first reading of each image, without its maps."""
-    seen: set[str] = set()
     kept: dict[str, ShardReading] = {}
-    for reading in (one for path in files for one in read_shard(path)):
-        seen.add(reading.split or "unknown")
-        wanted = not splits or (reading.split or "unknown") in splits
-        if wanted and reading.texts:
+    for reading in readings_of(files, splits):
+        if reading.texts:
             kept.setdefault(reading.dicom_id, reading)
-    if lacking := [name for name in splits if name not in seen]:
-        raise unknown_name("split", lacking[0], seen)
     return list(kept.values())
 
 
@@ -176,7 +172,3 @@ def _encoded(
             yield pooled.cpu(), [F.normalize(own.mean(0), dim=0) for own in parts]
         else:
             yield patches.cpu(), list(encoder.sentences(every).cpu().split(counts))
-
-
-def _patient(reading: ShardReading) -> str:
-    return reading.subject_id or reading.dicom_id

@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from egma_train.data.shards import ShardReading, find_shards, read_shard
-from egma_train.errors import BadUsageError, UnreadableImageError, unknown_name
+from egma_train.data.shards import ShardReading, find_shards
+from egma_train.errors import BadUsageError, UnreadableImageError
 from egma_train.evaluate.encoder import Encoder
 from egma_train.evaluate.grounding import SHARE_OF_PEAK, as_frame, measured, spread
 from egma_train.evaluate.images.frames import read_frame
+from egma_train.evaluate.readings import readings_of
 from egma_train.storage.atomic import whole_file
 
 Pixels = NDArray[np.uint8]
@@ -68,13 +69,12 @@ def views_of_reading(shards: Path, encoder: Encoder, reading_id: str) -> list[Vi
         If there is no such reading, or it has no sentence; other ids are suggested.
     """
     names: set[str] = set()
-    for path in find_shards(shards):
-        for reading in read_shard(path, maps=True):
-            names.add(reading.reading_id)
-            if reading.reading_id == reading_id:
-                if not reading.texts:
-                    raise BadUsageError(f"{reading_id} has no sentence to show")
-                return list(_views([reading], encoder))
+    for reading in readings_of(find_shards(shards), maps=True):
+        names.add(reading.reading_id)
+        if reading.reading_id == reading_id:
+            if not reading.texts:
+                raise BadUsageError(f"{reading_id} has no sentence to show")
+            return list(_views([reading], encoder))
     near = get_close_matches(reading_id, sorted(names), 3) or sorted(names)[:3]
     raise BadUsageError(
         f"no reading {reading_id!r:.140} among {len(names)} in {shards}; such as {', '.join(near)}"
@@ -91,21 +91,10 @@ def views_of_split(
     BadUsageError
         If a split has no reading.
     """
-    seen: set[str] = set()
-    files = find_shards(shards)
-
-    def wanted() -> Iterator[ShardReading]:
-        for reading in (one for path in files for one in read_shard(path, maps=True)):
-            seen.add(reading.split or "unknown")
-            named = not splits or (reading.split or "unknown") in splits
-            if named and any(one is not None for one in reading.maps):
-                yield reading
-
-    readings = wanted()
+    every = readings_of(find_shards(shards), splits, maps=True)
+    readings = (one for one in every if any(own is not None for own in one.maps))
     while batch := list(islice(readings, batch_size)):
         yield from (one for one in _views(batch, encoder) if one.gaze is not None)
-    if lacking := [name for name in splits if name not in seen]:
-        raise unknown_name("split", lacking[0], seen)
 
 
 def views_of_file(path: Path, texts: Sequence[str], encoder: Encoder) -> list[View]:
