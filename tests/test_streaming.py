@@ -17,7 +17,15 @@ from conftest import egma_prep, run_etl
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from test_train import SMALL, assert_same_run, begun_like, command, egma_train, metrics_of
+from test_train import (
+    DIES_AT_A_STEP,
+    SMALL,
+    assert_same_run,
+    begun_like,
+    command,
+    egma_train,
+    metrics_of,
+)
 
 from egma_train.data.cache import open_cache
 from egma_train.data.loading import BatchLoader
@@ -167,21 +175,6 @@ def test_a_streamed_run_of_one_window_equals_one_from_the_copy(
     assert_same_run(tmp_path / "runs" / "copied", tmp_path / "runs" / "streamed")
 
 
-_DIES = """
-import os, signal, sys
-from egma_train import cli
-from egma_train.train import step
-real, calls = step.batch_loss, []
-def batch_loss(*arguments):
-    calls.append(1)
-    if len(calls) == 8:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(*arguments)
-step.batch_loss = batch_loss
-cli.main(sys.argv[1:])
-"""
-
-
 @pytest.mark.fault(
     "training that reads straight from the shards is killed",
     "SIGKILL in the second window of an epoch, with a checkpoint in the first",
@@ -198,7 +191,12 @@ def test_a_streamed_run_killed_in_mid_epoch_and_resumed_equals_an_undisturbed_on
     calm, hurt = (begun_like(begun, tmp_path, name, epochs=2) for name in ("calm", "hurt"))
     every = ("--set", "execution.checkpoint_steps=3")
     assert egma_train(*command(many, tmp_path, "calm", *every)[2:]).exit_code == 0
-    words = [sys.executable, "-c", _DIES, *command(many, tmp_path, "hurt", *every)[2:]]
+    words = [
+        sys.executable,
+        "-c",
+        DIES_AT_A_STEP.format(step=8),
+        *command(many, tmp_path, "hurt", *every)[2:],
+    ]
     assert subprocess.run(words).returncode == -signal.SIGKILL
     assert 0 < len(metrics_of(hurt)) < len(metrics_of(calm)) / 2
     assert egma_train(*command(many, tmp_path, "hurt", *every)[2:]).exit_code == 0

@@ -183,7 +183,7 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
-_DIES = """
+DIES_AT_A_STEP = """
 import os, signal, sys
 from egma_train import cli
 from egma_train.train import step
@@ -207,7 +207,7 @@ def test_a_run_killed_in_mid_epoch_and_resumed_equals_an_undisturbed_one_bit_for
     assert egma_train(*command(shards, tmp_path, "calm", *every)[2:]).exit_code == 0
     steps = len(metrics_of(calm))
     wanted = steps // 4 * 2 + 2  # inside the third epoch
-    words = [sys.executable, "-c", _DIES.format(step=wanted + 1)]
+    words = [sys.executable, "-c", DIES_AT_A_STEP.format(step=wanted + 1)]
     killed = subprocess.run([*words, *command(shards, tmp_path, "hurt", *every)[2:]])
     assert killed.returncode == -signal.SIGKILL
     assert len(metrics_of(hurt)) == wanted < steps and not (hurt / "model").exists()

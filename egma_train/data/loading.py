@@ -280,8 +280,6 @@ def iterate(
     Copying and cutting up text release the interpreter, so threads are enough, and they start at
     once and hand batches over without a copy, which processes do not.
     """
-    # A tokenizer's first call sets its padding, which must not happen in two threads at once.
-    tokenized(loader.tokenizer, ["."], loader.max_tokens)
     with ExitStack() as stack:
         if isinstance(loader.cache.images, ShardImages):
             own = [loader.share(one) for one in batches]
@@ -295,6 +293,8 @@ def iterate(
         if not workers:
             yield from map(load, batches)
             return
+        # A tokenizer's first call sets its padding, which must not happen in two threads at once.
+        tokenized(loader.tokenizer, ["."], loader.max_tokens)
         pool = stack.enter_context(ThreadPoolExecutor(workers))
         yield from in_order(load, batches, pool, _AHEAD_PER_WORKER * workers)
 

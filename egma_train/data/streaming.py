@@ -103,11 +103,13 @@ class ImagesInOrder:
                 closed[shard] = at
         self._order = list(opened)
         # A window's shards are all open at its first batches: those of the next are read meanwhile.
-        begin, end = (np.bincount([*one.values(), 0]) for one in (opened, closed))
-        begin[0], end[0] = begin[0] - 1, end[0] - 1
-        at_once = np.cumsum(begin)
-        at_once[1:] -= np.cumsum(end)[: len(at_once) - 1]
-        self._most = 2 * int(at_once.max())
+        begins, ends = Counter(opened.values()), Counter(closed.values())
+        still_open = most = 0
+        for at in range(len(needed)):
+            still_open += begins[at]
+            most = max(most, still_open)
+            still_open -= ends[at]
+        self._most = 2 * most
         self._read: dict[int, Future[Frames]] = {}
         self._next = 0
         with self._lock:

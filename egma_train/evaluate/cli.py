@@ -94,6 +94,8 @@ _split = click.option(
     help="Of RSNA's patients: gloria (GLoRIA's test, the default), drawn (by --seed) or all.",
 )
 _prompts = _path("--prompts", "Other queries: TOML, JSON or ConVIRT's query.csv.")
+_shards = _path("--shards", "Shards with readings to test on.  [default: OUT]")
+_splits = click.option("--split", "splits", multiple=True, help="Of the readings, such as test.")
 _score = click.option(
     "--score",
     default="pooled",
@@ -211,7 +213,7 @@ def retrieval(score: str, **given: Any) -> int:
 
 
 @main.command("grounding")
-@_path("--shards", "Shards with readings to test on.  [default: OUT]")
+@_shards
 @click.option("--against", default="gaze", show_default=True, help="gaze or regions.")
 @click.option(
     "--definition",
@@ -219,7 +221,7 @@ def retrieval(score: str, **given: Any) -> int:
     show_default=True,
     help="own, or biovil: absolute CNR and mIoU as BioViL has them.",
 )
-@click.option("--split", "splits", multiple=True, help="Of the readings, such as test.")
+@_splits
 @_model_options
 @_checkpoints
 @_reports_errors
@@ -359,8 +361,8 @@ def probe(
 
 
 @main.command("report-retrieval")
-@_path("--shards", "Shards with readings to test on.  [default: OUT]")
-@click.option("--split", "splits", multiple=True, help="Of the readings, such as test.")
+@_shards
+@_splits
 @click.option(
     "--score",
     default="pooled",
@@ -697,7 +699,7 @@ def _measure(
 ) -> list[dict[str, Any]]:
     """Measure each checkpoint; write and say what was found, and the difference to the first."""
     from egma_train.evaluate.checkpoints import load_encoder
-    from egma_train.evaluate.curves import answers_of, draw_curves
+    from egma_train.evaluate.curves import draw_beside
     from egma_train.evaluate.differences import difference
     from egma_train.evaluate.overview import write_overview
     from egma_train.evaluate.reports import told, write_report
@@ -711,9 +713,7 @@ def _measure(
         if reports and (to_first := difference(reports[0], report)):
             report["difference"] = to_first
         place = write_report(out / "evaluation" / name, report)
-        if "confusion" in report:
-            answers = answers_of(report, report["rows"])
-            draw_curves(answers, f"{encoder.name}: {name}", place.with_suffix(".svg"))
+        draw_beside(report, place)
         tell("\n".join([*told(report), f"  report {place}"]))
         reports.append(report)
     tell(f"all reports: {write_overview(out / 'evaluation')}")

@@ -1,6 +1,5 @@
 """What lies behind a classification's figures, drawn: ROC, precision and recall, answers, trust."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from egma_train.evaluate.figures import save_figure
 from egma_train.evaluate.intervals import Floats, Labels
 from egma_train.evaluate.zero_shot import log_shares
-from egma_train.storage.atomic import whole_file
 
 _BINS = 10
 
@@ -39,6 +38,13 @@ def answers_of(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> 
     truth = np.array([classes.index(str(row["label"])) for row in rows])
     scores = np.array([[float(row[f"score {name}"]) for name in classes] for row in rows])
     return Answers(classes, truth, np.exp(log_shares(report["logit_scale"] * scores)))
+
+
+def draw_beside(report: Mapping[str, Any], place: Path) -> None:
+    """Draw the curves of a report beside it, if it is a classification's."""
+    if "confusion" in report:
+        title = f"{report['checkpoint']['name']}: {place.parent.name}"
+        draw_curves(answers_of(report, report["rows"]), title, place.with_suffix(".svg"))
 
 
 def calibration(answers: Answers, bins: int = _BINS) -> tuple[Floats, Floats, NDArray[np.int64]]:
@@ -118,6 +124,4 @@ def draw_curves(answers: Answers, title: str, target: Path) -> None:
             text.set_parse_math(False)  # a class may have a dollar sign in its name
     for label in (*table.get_xticklabels(), *table.get_yticklabels()):
         label.set_parse_math(False)
-    with whole_file(target) as aside, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # of letters that the font has not
-        figure.savefig(aside, format="svg", metadata={"Date": None})
+    save_figure(figure, target, format="svg", metadata={"Date": None})

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from egma_train.evaluate.compare import Measured
+from egma_train.evaluate.figures import save_figure
 from egma_train.evaluate.reports import own_turn
 from egma_train.storage.atomic import make_folder, whole_file
 
@@ -66,5 +67,5 @@ def draw_panels(path: Path, panels: Sequence[Points]) -> None:
     legend = axes.legend(markerscale=2, fontsize="small")
     for text in legend.get_texts():
         text.set_parse_math(False)  # a class may have a dollar sign in its name
-    with own_turn(path.parent), whole_file(path) as aside:
-        figure.savefig(aside, dpi=150, format="png")
+    with own_turn(path.parent):
+        save_figure(figure, path, dpi=150, format="png")

@@ -64,8 +64,8 @@ def report_retrieval(
     if len(readings) < 2:
         raise BadUsageError(f"{len(readings)} images in {shards}: there is nothing to rank")
     image_to_text, text_to_image = _scores(readings, encoder, score, batch_size)
-    names = [" ".join(one.texts).casefold().split() for one in readings]
-    said = np.unique([" ".join(one) for one in names], return_inverse=True)[1]
+    reports = [" ".join(" ".join(one.texts).casefold().split()) for one in readings]
+    said = np.unique(reports, return_inverse=True)[1]
     same = said[:, None] == said  # a report of the same words is as right
     ranks = {
         "image-to-text": ranks_of_right(image_to_text, same),

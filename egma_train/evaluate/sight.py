@@ -1,7 +1,6 @@
 """What a model sees: where each sentence is most similar, beside where its reader looked."""
 
 import textwrap
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from itertools import islice
@@ -16,10 +15,10 @@ from numpy.typing import NDArray
 from egma_train.data.shards import ShardReading, find_shards
 from egma_train.errors import BadUsageError, UnreadableImageError
 from egma_train.evaluate.encoder import Encoder
+from egma_train.evaluate.figures import save_figure
 from egma_train.evaluate.grounding import SHARE_OF_PEAK, as_frame, measured, spread
 from egma_train.evaluate.images.frames import read_frame
 from egma_train.evaluate.readings import readings_of
-from egma_train.storage.atomic import whole_file
 
 Pixels = NDArray[np.uint8]
 
@@ -214,9 +213,7 @@ def draw_views(views: Sequence[View], title: str, target: Path) -> None:
             axis.title.set_parse_math(False)
         if with_gaze and view.gaze is None:
             row[-1].set_title("no gaze", fontsize=7)
-    with whole_file(target) as aside, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # of letters that the font has not
-        figure.savefig(aside, dpi=110, format="png")
+    save_figure(figure, target, dpi=110, format="png")
 
 
 def best_and_worst(views: Iterable[View], most: int) -> tuple[list[View], dict[str, Any]]:

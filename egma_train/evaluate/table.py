@@ -14,7 +14,7 @@ import numpy as np
 
 from egma_train.errors import BadUsageError
 from egma_train.evaluate.checkpoints import checkpoint_name, load_encoder, model_hash
-from egma_train.evaluate.curves import answers_of, draw_curves
+from egma_train.evaluate.curves import draw_beside
 from egma_train.evaluate.datasets.shipped import shipped_toml
 from egma_train.evaluate.datasets.tasks import read_test
 from egma_train.evaluate.differences import difference
@@ -105,10 +105,7 @@ def run_tests(
                     say(f"{checkpoint_name(place)}: {line}")
                 report = measure(encoder, seed=seed, batch_size=batch_size)
                 report |= {"checkpoint": encoder.told(), "key": own, "test": name}
-                drawn = write_report(folder, report).with_suffix(".svg")
-                if report["task"] == "zero-shot":
-                    answers = answers_of(report, report["rows"])
-                    draw_curves(answers, f"{encoder.name}: {name}", drawn)
+                draw_beside(report, write_report(folder, report))
             if report["unreadable"]:
                 lost = f"{len(report['unreadable'])} of {report['list']['given']['images']}"
                 say(f"{checkpoint_name(place)}: {name}: {lost} images could not be read")
