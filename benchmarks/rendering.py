@@ -21,7 +21,8 @@ from scipy.ndimage import gaussian_filter
 from scipy.stats import multivariate_normal
 
 from egma_prep.gaze.frame import FRAME_PX
-from egma_prep.gaze.heatmaps import kernels, rendered_maps
+from egma_prep.gaze.heatmaps import rendered_maps
+from egma_prep.gaze.kernels import gaussian
 
 _SIGMA_PX, _TRUNCATE = 16.0, 3.0
 _WIDTH, _HEIGHT = 2544, 3056
@@ -95,7 +96,9 @@ def plain_sum(x: np.ndarray, y: np.ndarray, weight_s: np.ndarray) -> np.ndarray:
 
 def _ours(x: np.ndarray, y: np.ndarray, weight_s: np.ndarray) -> np.ndarray:
     sigma_px = np.full(len(x), _SIGMA_PX)
-    (made,) = rendered_maps(kernels(x, y, sigma_px, sigma_px, _TRUNCATE), weight_s[None])
+    (made,) = rendered_maps(
+        gaussian.footprints(x, y, sigma_px, sigma_px, _TRUNCATE), weight_s[None]
+    )
     assert made is not None
     return made.values
 

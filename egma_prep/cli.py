@@ -204,7 +204,21 @@ def _render_options(command: Command) -> Command:
         click.option("--level", help="A map for each sentence (default) or word."),
         click.option("--lead", type=float, metavar="SECONDS", help="Start windows earlier."),
         click.option("--window", help="spoken (default), or pause: with the silence before."),
-        click.option("--sigma", help="Kernel width: frame pixels (default 16) or degrees (1deg)."),
+        click.option("--normalise", help="Grids of maps with peak 1 (default), or sum 1."),
+        click.option("--weights", help="Fixations weigh their seconds (default), or count as one."),
+        click.option("--border", help="open (default), cut where shown, or mirror at the edge."),
+        click.option("--kernel", help="gaussian (default), density, or one of your own."),
+        click.option(
+            "--sigma",
+            help="Kernel width: frame pixels (default 16), degrees (1deg), or pixels of the"
+            " original image (150imagepx).",
+        ),
+        click.option(
+            "--recipe",
+            metavar="NAME",
+            help="How others make heatmaps: egma (default), reflacx, eye-gaze, look-back-1.5s;"
+            " other options win over it.",
+        ),
     ):
         command = option(command)
     return command
@@ -574,9 +588,10 @@ def report(out: Path, shareable: bool) -> int:
 
 
 def _changes(
-    config: str | None, assignments: tuple[str, ...], **flags: Any
+    config: str | None, assignments: tuple[str, ...], recipe: str | None, **flags: Any
 ) -> list[dict[str, Any]]:
-    """Order what the user asked for: file, then ``--set``, then flags."""
+    """Order what the user asked for: file, recipe, then ``--set``, then flags."""
+    from egma_prep import options
     from egma_prep.options import parse_assignments, read_config
 
     given = {name: value for name, value in flags.items() if value is not None}
@@ -589,7 +604,9 @@ def _changes(
     stage_of["gaze_from"] = "source"
     for name, value in given.items():
         stages[stage_of.get(name, "render")][name] = value
-    return [*([read_config(config)] if config else []), parse_assignments(assignments), stages]
+    named = [read_config(config)] if config else []
+    named += [options.recipe(recipe)] if recipe else []
+    return [*named, parse_assignments(assignments), stages]
 
 
 def _show(summary: "Summary") -> None:

@@ -34,6 +34,7 @@ REASONS = {
     "no_screen": "give width_px and height_px in [screen] of dataset.toml",
     "no_angle": "give width_px, width_mm and distance_mm in [screen]: detectors count in degrees",
     "no_degrees": "give sigma in pixels, or the screen's width_mm and distance_mm",
+    "no_shown": "give another border, or run again what an earlier version made",
     "other_subject": "a row lies in another patient's folder; move it to its own",
     "duplicate_id": "the same key with different content; keep the right row",
     "no_metadata_row": "give it a row there, or download the table again",

@@ -12,6 +12,8 @@ from egma_prep.errors import BadUsageError, unknown_name
 from egma_prep.gaze.align import WINDOWS
 from egma_prep.gaze.detect import DETECTORS
 from egma_prep.gaze.frame import FITS
+from egma_prep.gaze.heatmaps import NORMALISATIONS
+from egma_prep.gaze.kernels import kernels
 from egma_prep.storage.paths import shipped_folder
 
 LEVELS = ("sentence", "word")
@@ -20,6 +22,9 @@ DICOM_GREYS = ("mimic-cxr-jpg", "window")
 EMPTY_SENTENCES = ("null", "reading")
 COLOURS = ("refuse", "luma")
 GAZE_FROM = ("fixations", "samples")
+BORDERS = ("open", "shown", "mirror")
+WEIGHTS = ("seconds", "count")
+SIGMA_UNITS = {"deg": "degrees of visual angle", "imagepx": "pixels of the original image"}
 EYE_GAZE_VERTICALS = ("released", "stretched", "letterboxed")
 
 
@@ -95,9 +100,20 @@ class RenderOptions:
     """How gaze becomes heatmaps; ``render-heatmaps`` can change these without the raw data."""
 
     sigma: float | str = 16.0
-    """Width of a fixation: frame pixels, or degrees of visual angle such as ``1deg``."""
+    """Width of a fixation: frame pixels, degrees of visual angle such as ``1deg``, or pixels of
+    the original image such as ``150imagepx``."""
     truncate: float = 3.0
     """A kernel is zero beyond this many sigma."""
+    kernel: str = "gaussian"
+    """A fixation adds a ``gaussian`` of height 1, or a ``density`` of volume 1, or a kernel of your
+    own."""
+    border: str = "open"
+    """Gaze may reach into the padding (``open``), is cut where the part of the image that was
+    ``shown`` on the screen ended, or turned back at the image's edge (``mirror``)."""
+    weights: str = "seconds"
+    """Fixations weigh their ``seconds`` in the window, or each one: ``count``."""
+    normalise: str = "peak"
+    """Grids are of a map whose ``peak`` is 1, or whose ``sum`` is."""
     window: str = "spoken"
     """``spoken``: first word to last, the paper's; ``pause``: with the silence before."""
     lead: float = 0.0
@@ -111,6 +127,10 @@ class RenderOptions:
 
     def __post_init__(self) -> None:
         _number("render.sigma", self.sigma_and_unit[0], above=0)
+        _choice("render.kernel", self.kernel, (*kernels(),))
+        _choice("render.border", self.border, BORDERS)
+        _choice("render.weights", self.weights, WEIGHTS)
+        _choice("render.normalise", self.normalise, NORMALISATIONS)
         _number("render.truncate", self.truncate, above=0)
         _choice("render.window", self.window, WINDOWS)
         _number("render.lead", self.lead, at_least=0)
@@ -119,15 +139,59 @@ class RenderOptions:
         _choice("render.format", self.format, FORMATS)
 
     @cached_property
-    def sigma_and_unit(self) -> tuple[float, bool]:
-        """Sigma as a number, and whether it is a visual angle rather than frame pixels."""
+    def sigma_and_unit(self) -> tuple[float, str]:
+        """Sigma as a number, and its unit of `SIGMA_UNITS`; none is frame pixels."""
         text = str(self.sigma).strip()
+        unit = next((one for one in SIGMA_UNITS if text.endswith(one)), "")
         try:
-            return float(text.removesuffix("deg")), text.endswith("deg")
+            return float(text.removesuffix(unit)), unit
         except ValueError:
             raise BadUsageError(
-                f"render.sigma is {self.sigma!r}; give frame pixels (16) or degrees (1deg)"
+                f"render.sigma is {self.sigma!r}; give frame pixels (16), degrees (1deg) or pixels"
+                " of the original image (150imagepx)"
             ) from None
+
+
+_REFLACX = {
+    "sigma": "1deg",
+    "truncate": 8.0,  # theirs are not cut: a density is 1e-14 of its peak there
+    "kernel": "density",
+    "border": "shown",
+    "weights": "seconds",
+    "window": "spoken",
+    "lead": 0.0,
+}
+RECIPES: dict[str, dict[str, Any]] = {
+    "egma": {
+        "sigma": 16.0,
+        "truncate": 3.0,
+        "kernel": "gaussian",
+        "border": "open",
+        "weights": "seconds",
+        "normalise": "peak",
+        "window": "spoken",
+        "lead": 0.0,
+    },
+    "reflacx": _REFLACX | {"normalise": "sum"},
+    "eye-gaze": {
+        "sigma": "150imagepx",
+        "truncate": 4.0,
+        "kernel": "density",
+        "border": "mirror",  # scipy's filter, which they use, does so, and cuts at four sigma
+        "weights": "count",
+        "normalise": "peak",
+        "window": "spoken",
+        "lead": 0.0,
+    },
+    "look-back-1.5s": _REFLACX | {"normalise": "peak", "lead": 1.5},
+}
+"""Published choices by name: all that decides what a map means, see docs/gaze.md."""
+
+
+def recipe(name: str) -> dict[str, Any]:
+    """Return a recipe's options by stage, as a configuration file would give them."""
+    _choice("recipe", name, (*RECIPES,))
+    return {"render": RECIPES[name]}
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def test_frames_hold_every_row(shards: Shards, rows: list[dict]) -> None:
 
 
 def test_metadata_tell_how_the_maps_were_made(shards: Shards) -> None:
-    assert shards.metadata["sigma"] == "16.0" and shards.metadata["schema_version"] == "1"
+    assert shards.metadata["sigma"] == "16.0" and shards.metadata["schema_version"] == "2"
     assert "16.0" in repr(shards)
 
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from egma_prep.gaze.heatmaps import Heatmap, kernels, rendered_maps
+from egma_prep.gaze.heatmaps import Heatmap, rendered_maps
+from egma_prep.gaze.kernels import gaussian
 
 Floats = NDArray[np.float64]
 
@@ -26,7 +27,7 @@ class Fixation(NamedTuple):
 
 def _rendered(fixations: list[Fixation], truncate: float = 3.0) -> Heatmap | None:
     columns = np.array(fixations, dtype=np.float64).reshape(-1, 5).T
-    return rendered_maps(kernels(*columns[:4], truncate), columns[4][None])[0]
+    return rendered_maps(gaussian.footprints(*columns[:4], truncate), columns[4][None])[0]
 
 
 def _map(fixations: list[Fixation], truncate: float = 3.0) -> Heatmap:
@@ -168,7 +169,7 @@ def test_a_narrow_fixation_between_pixels_has_a_map_however_far_it_reaches(
     sigma: float, truncate: float
 ) -> None:
     one = np.array([1.0])
-    kernel = kernels(100.5 * one, 37.5 * one, sigma * one, sigma * one, truncate)
+    kernel = gaussian.footprints(100.5 * one, 37.5 * one, sigma * one, sigma * one, truncate)
     with np.errstate(over="ignore"):
         (found,) = rendered_maps(kernel, 0.01 * one[None])
     assert found is not None and np.isfinite(found.peak_seconds)

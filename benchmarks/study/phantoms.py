@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from egma_prep.gaze.heatmaps import kernels, rendered_maps
+from egma_prep.gaze.heatmaps import rendered_maps
+from egma_prep.gaze.kernels import gaussian
 
 IMAGE_PX, CELLS, CELL_PX = 56, 7, 8
 FINDING_PX, MARKER_PX = 16, 6
@@ -274,5 +275,5 @@ def _grid(points_px: NDArray[np.float64], seconds: NDArray[np.float64]) -> Float
     inside = ((points_px >= 0) & (points_px < IMAGE_PX)).all(1)
     y, x = (points_px[inside] * FRAME_PX_PER_PX).T
     sigma = np.full(len(x), SIGMA_FRAME_PX)
-    (made,) = rendered_maps(kernels(x, y, sigma, sigma), seconds[inside][None])
+    (made,) = rendered_maps(gaussian.footprints(x, y, sigma, sigma), seconds[inside][None])
     return None if made is None else np.asarray(made.grid, np.float32).ravel()

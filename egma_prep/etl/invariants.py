@@ -148,20 +148,24 @@ def _maps(shard: dict[str, Any], options: Options) -> Iterator[str]:
     substituted = options.render.empty_sentence == "reading" and shard["heatmap"] is not None
     for index, sentence in enumerate(shard["sentences"]):
         has_map = sentence["heatmap"] is not None
-        if has_map != (sentence["gaze_seconds"] > 0 or substituted):
+        # Gaze beside what was shown, cut off there, leaves no map.
+        may_lack = options.render.border == "shown" and not has_map
+        if has_map != (sentence["gaze_seconds"] > 0 or substituted) and not may_lack:
             yield f"sentence {index} has {'a' if has_map else 'no'} heatmap"
         if has_map != (sentence["grid"] is not None):
             yield f"sentence {index} has a heatmap without a grid, or a grid without"
         elif has_map:
-            yield from _map(index, sentence)
+            yield from _map(index, sentence, options.render.normalise)
 
 
-def _map(index: int, sentence: dict[str, Any]) -> Iterator[str]:
+def _map(index: int, sentence: dict[str, Any], normalise: str) -> Iterator[str]:
     if _peak(sentence["heatmap"]) != _PEAK:
         yield f"the heatmap of sentence {index} has another peak than 255"
         return
     values = np.frombuffer(sentence["heatmap"], np.uint8).astype(np.float64)
     cells = values.reshape(GRID_CELLS, _CELL_PX, GRID_CELLS, _CELL_PX).mean(axis=(1, 3)) / _PEAK
+    if normalise == "sum":
+        cells /= cells.sum()
     if not np.allclose(cells.ravel(), sentence["grid"], rtol=0, atol=_GRID):
         yield f"the grid of sentence {index} is not its heatmap's"
 
@@ -194,7 +198,8 @@ def _gaze(
     """Compare gaze seconds; of windows with a lead or pauses only the sample rendered again."""
     on_image = fixations.filter(fixations["on_image"])
     looked_s = (_seconds(on_image, "end") - _seconds(on_image, "begin")).sum()
-    if (shard["heatmap"] is not None) != (looked_s > 0):
+    may_lack = options.render.border == "shown" and shard["heatmap"] is None
+    if (shard["heatmap"] is not None) != (looked_s > 0) and not may_lack:
         yield "a reading without gaze has a heatmap, or one with gaze has none"
     if options.render.window != "spoken" or options.render.lead:
         return

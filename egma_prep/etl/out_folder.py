@@ -13,7 +13,7 @@ import pyarrow as pa
 from egma_prep.errors import BadUsageError
 from egma_prep.etl.card import REPORTS, data_card, shareable
 from egma_prep.shards.formats import formats
-from egma_prep.shards.schema import SCHEMA_VERSION, TABLES, Key, by_reading
+from egma_prep.shards.schema import READABLE, SCHEMA_VERSION, TABLES, Key, by_reading
 from egma_prep.shards.tables import read_parquet, read_table
 from egma_prep.storage.atomic import (
     TEMPORARY,
@@ -279,7 +279,7 @@ class OutFolder:
             raise BadUsageError(f"{self.run_file} is not of egma-prep; choose another --out")
         if run is not None and "seal" not in run:
             raise damaged(self.run_file, "its seal is gone")
-        if run is not None and run["schema_version"] != SCHEMA_VERSION:
+        if run is not None and run["schema_version"] not in READABLE:
             raise BadUsageError(
                 f"{self.root} has schema {run['schema_version']}, this version knows"
                 f" {SCHEMA_VERSION}; choose another --out"

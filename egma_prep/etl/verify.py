@@ -21,6 +21,7 @@ from egma_prep.options import Options, with_changes
 from egma_prep.shards.formats import formats, load_shard
 from egma_prep.shards.schema import (
     IMAGES,
+    LATER,
     SHARD,
     TABLES,
     Key,
@@ -28,6 +29,7 @@ from egma_prep.shards.schema import (
     described,
     key_of,
     part_tables,
+    up_to_date,
 )
 from egma_prep.shards.tables import read_parquet
 from egma_prep.sources.registry import choose_source
@@ -254,7 +256,8 @@ def _part(out: OutFolder, part: int, options: Options, stored: dict[Key, int]) -
     contents = {}
     for path in schemas:
         try:
-            contents[path] = load_shard(path) if path == shard_path else read_parquet(path)
+            table = load_shard(path) if path == shard_path else read_parquet(path)
+            contents[path] = up_to_date(table, schemas[path])
         except BadUsageError as error:  # its checksum fits: whoever wrote it meant it so
             yield Finding(out.relative(path), str(error).removeprefix(f"{path} "), part)
             return
@@ -262,7 +265,7 @@ def _part(out: OutFolder, part: int, options: Options, stored: dict[Key, int]) -
         path
         for path, table in contents.items()
         if not table.schema.equals(schemas[path])
-        or schemas[path].metadata not in (None, table.schema.metadata)
+        or not _told_alike(table.schema.metadata, schemas[path].metadata)
     ]
     for path in others:
         yield Finding(out.relative(path), "columns or file metadata are others", part)
@@ -286,6 +289,16 @@ def _part(out: OutFolder, part: int, options: Options, stored: dict[Key, int]) -
     if rows and contents[image_path].column("dicom_id").to_pylist() != shown:
         what = "the images are not those of the readings"
         yield Finding(out.relative(image_path), what, part)
+
+
+def _told_alike(stored: dict[bytes, bytes] | None, wanted: dict[bytes, bytes] | None) -> bool:
+    """Compare a file's metadata with what its run would write; an earlier version wrote less."""
+    if wanted is None or stored is None:
+        return wanted is None
+    version = b"egma.schema_version"
+    if stored.get(version) == wanted[version]:
+        return stored == wanted
+    return {*stored.items()} - {*wanted.items()} == {(version, stored.get(version))}
 
 
 def _accounts(
@@ -328,7 +341,8 @@ def _rendered_again(
             (facts,) = shard[key].select(["width", "height"]).to_pylist()
             made = render_reading(facts, own, options)
             anew = [pa.array([made[name]], SHARD.field(name).type) for name in FROM_GAZE]
-            if pa.Table.from_arrays(anew, FROM_GAZE) != shard[key].select(FROM_GAZE):
+            stored_maps = shard[key].select(FROM_GAZE)
+            if not _same(pa.Table.from_arrays(anew, FROM_GAZE), stored_maps):
                 yield Finding(
                     f"{out.relative(path)}, {key[1]}", "the tables render to other maps", part
                 )
@@ -362,10 +376,27 @@ def _derived_again(
             tables["readings"]["part"] = [part]
             for name, columns in tables.items():
                 schema = SHARD if name == "shard" else TABLES[name]
-                if pa.Table.from_pydict(columns, schema) != kept[name][key]:
+                if not _same(pa.Table.from_pydict(columns, schema), kept[name][key]):
                     yield Finding(
                         f"{out.relative(path)}, {key[1]}", f"DATA gives other {name}", part
                     )
+
+
+def _same(made: pa.Table, kept: pa.Table) -> bool:
+    """Compare rows; what an earlier version did not tell, null in all of them, is passed over."""
+    if made == kept:
+        return True
+    rows, others = made.to_pylist(), kept.to_pylist()
+    for row, other in zip(rows, others, strict=False):
+        _forget(row, other)
+    return rows == others
+
+
+def _forget(row: dict[str, Any], kept: dict[str, Any]) -> None:
+    """Set to null what an earlier version did not tell."""
+    row |= {name: None for name in LATER if name in row and kept[name] is None}
+    for one, other in zip(row.get("sentences") or (), kept.get("sentences") or (), strict=False):
+        _forget(one, other)
 
 
 def _nameable(keys: list[Key]) -> list[Key]:

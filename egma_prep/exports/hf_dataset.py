@@ -28,10 +28,15 @@ def _features(names: dict[str, str]) -> dict[str, Any]:
     return {name: datasets.Value(kind) for kind, group in names.items() for name in group.split()}
 
 
+_MENTION = _features({"string": "name kind side", "bool": "negated uncertain"})
 _SENTENCE = _features(
     {"string": "text", "float64": "begin end", "int32": "words fixations"}
     | {"float32": "gaze_seconds peak_seconds"}
-) | {"heatmap": datasets.Image(), "grid": datasets.List(datasets.Value("float32"))}
+) | {
+    "heatmap": datasets.Image(),
+    "grid": datasets.List(datasets.Value("float32")),
+    "mentions": datasets.List(_MENTION),
+}
 _REGION = _features({"string": "name kind", "float32": "x0 y0 x1 y1 certainty"})
 _LABEL = _features({"string": "name", "float32": "value"})
 FEATURES = datasets.Features(

@@ -1,19 +1,22 @@
 """Gaussian heatmaps of weighted fixations in the 224 frame (DESIGN, "Heatmap")."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from egma_prep.errors import BadUsageError
 from egma_prep.gaze.frame import FRAME_PX
+from egma_prep.gaze.kernels import Separable, gaussian
 
 FloatArray = NDArray[np.float64]
 
 GRID_CELLS = 7
 _ROUNDING_SLACK = 1e-9  # ties must not hang on the last bit of a sum
-_FARTHEST_SIGMA = 8.0
-"""So many sigma away a Gaussian is still a number on both axes; beyond 38 it is 0 in float64."""
+_LEAST_PEAK = 1e-200
+"""Less is no gaze that a map could show: it lies far outside what was on the screen."""
+NORMALISATIONS = ("peak", "sum")
 
 
 @dataclass(frozen=True)
@@ -25,9 +28,11 @@ class Heatmap:
     values : ndarray
         ``(FRAME_PX, FRAME_PX)`` uint8, row-major (row = y), peak 255.
     peak_seconds : float
-        What 255 stood for before normalisation.
+        What 255 stood for before normalisation: seconds of gaze at that pixel by the kernel (with
+        ``density`` seconds a pixel), or counts where fixations are counted.
     grid : ndarray
-        Area means of values/255 on 7 x 7 cells, row-major, ``(49,)`` float32.
+        Of 7 x 7 cells, row-major, ``(49,)`` float32: area means of values/255, or shares of their
+        sum.
     """
 
     values: NDArray[np.uint8]
@@ -35,81 +40,83 @@ class Heatmap:
     grid: NDArray[np.float32]
 
 
-def gaussian(centre_px: FloatArray, sigma_px: FloatArray, truncate: float) -> FloatArray:
-    """Sample one axis of each fixation's kernel at the frame's pixel centres.
-
-    A sigma too narrow to reach a pixel centre is widened until it does, so that no gaze vanishes
-    between pixels (REFLACX zooms up to 70 times).
+def within(
+    made: Separable | NDArray[Any], x_edges_px: FloatArray, y_edges_px: FloatArray
+) -> Separable | NDArray[Any]:
+    """Cut footprints at rectangles; a pixel at an edge keeps the share of it that is inside.
 
     Parameters
     ----------
-    centre_px, sigma_px : ndarray
-        ``(k,)`` in frame pixels.
-    truncate : float
-        Zero beyond this many sigma; the edge itself is inside.
-
-    Returns
-    -------
-    ndarray
-        ``(k, FRAME_PX)``, 1 at the centre.
+    made : Separable or ndarray
+        Of k fixations, as a `Kernel` gives them.
+    x_edges_px, y_edges_px : ndarray
+        ``(k, 2)`` in frame pixels, their centres at integers; what a rectangle covers.
     """
-    nearest = np.clip(np.round(centre_px), 0, FRAME_PX - 1)
-    reach = min(truncate, _FARTHEST_SIGMA)
-    least_px = np.abs(centre_px - nearest) / reach * (1 + 1e-9) + 1e-9
-    sigma_px = np.maximum(sigma_px, least_px)
-    distance = (np.arange(FRAME_PX) - centre_px[:, None]) / sigma_px[:, None]  # (k, 224)
-    return np.where(np.abs(distance) <= truncate, np.exp(-0.5 * distance**2), 0.0)
+    rows, columns = _covered(y_edges_px), _covered(x_edges_px)
+    if isinstance(made, Separable):
+        return Separable(made.rows * rows, made.columns * columns)
+    return made * (rows[:, :, None] * columns[:, None, :])
 
 
-@dataclass(frozen=True)
-class Kernels:
-    """The two factors of every fixation's Gaussian: ``rows[k, v] * columns[k, u]``."""
-
-    rows: FloatArray
-    columns: FloatArray
-
-
-def kernels(
-    x_px: FloatArray,
-    y_px: FloatArray,
-    sigma_x_px: FloatArray,
-    sigma_y_px: FloatArray,
-    truncate: float = 3.0,
-) -> Kernels:
-    """Factor the Gaussians of k fixations; all arguments ``(k,)`` in frame pixels."""
-    return Kernels(gaussian(y_px, sigma_y_px, truncate), gaussian(x_px, sigma_x_px, truncate))
+def _covered(edges_px: FloatArray) -> FloatArray:
+    pixels = np.arange(FRAME_PX)
+    first = np.maximum(edges_px[:, :1], pixels - 0.5)
+    last = np.minimum(edges_px[:, 1:], pixels + 0.5)
+    return np.maximum(last - first, 0.0)  # (k, FRAME_PX)
 
 
-def rendered_maps(kernel: Kernels, weights_s: FloatArray) -> list[Heatmap | None]:
-    """Sum the weighted Gaussians, normalise by the peak, store as bytes.
+def mirrored(
+    x_px: FloatArray, y_px: FloatArray, x_edges_px: FloatArray, y_edges_px: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Add the images of k fixations in mirrors at two pairs of edges: ``(9 k,)``, themselves first.
+
+    Cut at the edges, their sum is a map that keeps what would lie beyond, as
+    `scipy.ndimage.gaussian_filter` does unless it is told otherwise.
+    """
+    across = [x_px, *(2 * edge - x_px for edge in x_edges_px)]
+    down = [y_px, *(2 * edge - y_px for edge in y_edges_px)]
+    return np.concatenate(across * 3), np.concatenate([one for one in down for _ in range(3)])
+
+
+def rendered_maps(
+    made: Separable | NDArray[Any], weights: FloatArray, normalise: str = "peak"
+) -> list[Heatmap | None]:
+    """Sum the weighted footprints, normalise, store as bytes.
 
     Parameters
     ----------
-    kernel : Kernels
-        Of k fixations.
-    weights_s : ndarray
-        ``(m, k)`` seconds.
+    made : Separable or ndarray
+        Footprints of k fixations, as a `Kernel` gives them.
+    weights : ndarray
+        ``(m, k)`` seconds, or counts.
+    normalise : {"peak", "sum"}
+        Grids are means of a map whose peak is 1, or shares of a map whose sum is 1; the stored map
+        has its peak at 255 either way.
 
     Returns
     -------
     list
-        m maps; None where no fixation carries weight.
+        m maps; None where no fixation carries weight, or none reaches the frame.
     """
     maps: list[Heatmap | None] = []
     cell = FRAME_PX // GRID_CELLS
-    for weight_s in weights_s:
-        used = weight_s > 0
-        if not used.any():
+    for weight in weights:
+        used = weight > 0
+        if isinstance(made, Separable):
+            total = (made.rows[used] * weight[used, None]).T @ made.columns[used]  # (v, u)
+        else:
+            total = np.einsum("k,kvu->vu", weight[used], made[used], dtype=np.float64)
+        peak = float(total.max())
+        if not peak > _LEAST_PEAK:
             maps.append(None)
             continue
-        total = (kernel.rows[used] * weight_s[used, None]).T @ kernel.columns[used]  # (v, u)
-        peak = float(total.max())
         total *= 255 / peak
         total += 0.5 + _ROUNDING_SLACK
         values = total.astype(np.uint8)
         rows = values.reshape(GRID_CELLS, cell, FRAME_PX).sum(axis=1, dtype=np.uint32)
         cells = rows.reshape(GRID_CELLS, GRID_CELLS, cell).sum(axis=2)  # exact, as sums of integers
-        maps.append(Heatmap(values, peak, (cells / cell**2 / 255).astype(np.float32).ravel()))
+        grid = cells / cells.sum() if normalise == "sum" else cells / cell**2 / 255
+        maps.append(Heatmap(values, peak, grid.astype(np.float32).ravel()))
     return maps
 
 
@@ -148,5 +155,5 @@ def heatmap(
     if not 0 < sigma_px < np.inf:
         raise BadUsageError(f"sigma_px is {sigma_px}; give frame pixels above 0")
     sigma = np.full(x.size, float(sigma_px))
-    (made,) = rendered_maps(kernels(x, y, sigma, sigma), weight[None])
+    (made,) = rendered_maps(gaussian.footprints(x, y, sigma, sigma), weight[None])
     return None if made is None else made.values

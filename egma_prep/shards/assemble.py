@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,14 +12,18 @@ from numpy.typing import NDArray
 from egma_prep.errors import BadInputError
 from egma_prep.gaze.align import overlap_seconds, window_starts
 from egma_prep.gaze.frame import Frame
-from egma_prep.gaze.heatmaps import kernels, rendered_maps
+from egma_prep.gaze.heatmaps import Heatmap, mirrored, rendered_maps, within
+from egma_prep.gaze.kernels import kernels
 from egma_prep.gaze.sentences import SentenceSpan, is_word, join_words, sentence_spans
 from egma_prep.options import Options, RenderOptions
 from egma_prep.shards.schema import Columns
+from egma_prep.sources.manifests import vocabulary
 from egma_prep.sources.reading import FloatArray, RawReading, Words
 
 _STORED = {"begin_s": "begin", "end_s": "end", "x_px": "x", "y_px": "y"}
 """Names of columns where they are not the field's."""
+_SHOWN = ("shown_x0", "shown_y0", "shown_x1", "shown_y1")
+_PERHAPS_UNKNOWN = ("px_per_deg_x", "px_per_deg_y", *_SHOWN)
 
 
 class FramedImage(NamedTuple):
@@ -42,6 +47,10 @@ class Gaze:
     on_image: NDArray[np.bool_]
     px_per_deg_x: FloatArray
     px_per_deg_y: FloatArray
+    shown_x0: FloatArray
+    shown_y0: FloatArray
+    shown_x1: FloatArray
+    shown_y1: FloatArray
 
     @classmethod
     def of(cls, fixations: pa.Table) -> "Gaze":
@@ -117,8 +126,7 @@ def reading_columns(raw: RawReading, image: FramedImage, options: Options) -> di
         "fixations": {
             "fixation_index": list(range(len(gaze.begin_s))),
             **{_STORED.get(name, name): column.tolist() for name, column in vars(gaze).items()},
-            "px_per_deg_x": _known(gaze.px_per_deg_x),
-            "px_per_deg_y": _known(gaze.px_per_deg_y),
+            **{name: _known(getattr(gaze, name)) for name in _PERHAPS_UNKNOWN},
         },
         "alignment": {
             "word_index": word.tolist(),
@@ -145,7 +153,10 @@ def reading_columns(raw: RawReading, image: FramedImage, options: Options) -> di
 
 def _gaze_in_frame(raw: RawReading, frame: Frame) -> Gaze:
     """Place fixations in the image and in its frame; only 0 <= x < W, 0 <= y < H is on it."""
-    begin_s, end_s, x_px, y_px, px_per_deg_x, px_per_deg_y = raw.fixations
+    begin_s, end_s, x_px, y_px, px_per_deg_x, px_per_deg_y, shown_px = raw.fixations
+    if shown_px is None:
+        shown_px = np.tile([0.0, 0.0, raw.width, raw.height], (len(x_px), 1))
+    across, down = frame.width / raw.width, frame.height / raw.height
     on_image = (x_px >= 0) & (x_px < raw.width) & (y_px >= 0) & (y_px < raw.height)
     x_px, y_px = _rescaled(raw, frame, x_px, y_px)
     return Gaze(
@@ -156,8 +167,9 @@ def _gaze_in_frame(raw: RawReading, frame: Frame) -> Gaze:
         x_224=frame.x(x_px),
         y_224=frame.y(y_px),
         on_image=on_image,
-        px_per_deg_x=px_per_deg_x * (frame.width / raw.width),
-        px_per_deg_y=px_per_deg_y * (frame.height / raw.height),
+        px_per_deg_x=px_per_deg_x * across,
+        px_per_deg_y=px_per_deg_y * down,
+        **dict(zip(_SHOWN, (shown_px * [across, down, across, down]).T, strict=True)),
     )
 
 
@@ -186,21 +198,15 @@ def rendered(
     """Render the shard's columns that come from gaze: ``heatmap`` and ``sentences``."""
     seen = gaze.on_image
     begin_s, end_s = gaze.begin_s[seen], gaze.end_s[seen]
-    sigma, in_degrees = options.sigma_and_unit
-    sigma_x, sigma_y = np.full((2, len(begin_s)), sigma)  # frame pixels
-    if in_degrees:
-        if np.isnan([gaze.px_per_deg_x[seen], gaze.px_per_deg_y[seen]]).any():
-            what = f"sigma is {options.sigma}, and pixels a degree are not known of all its gaze"
-            raise BadInputError("no_degrees", "", what)
-        sigma_x = sigma * gaze.px_per_deg_x[seen] * frame.scale_x
-        sigma_y = sigma * gaze.px_per_deg_y[seen] * frame.scale_y
     if options.level == "word":
         spans = [SentenceSpan(i, i) for i, text in enumerate(words.text) if is_word(text)]
     said = _passages(words, spans)
     starts_s = window_starts(said.begin_s, said.end_s, options.window, options.lead)
     weight_s = overlap_seconds(starts_s, said.end_s, begin_s, end_s)  # (m, k)
-    kernel = kernels(gaze.x_224[seen], gaze.y_224[seen], sigma_x, sigma_y, options.truncate)
-    whole, *maps = rendered_maps(kernel, np.vstack([end_s - begin_s, weight_s]))
+    weights = np.vstack([end_s - begin_s, weight_s])
+    if options.weights == "count":
+        weights = (weights > 0).astype(np.float64)
+    whole, *maps = _maps(gaze, frame, weights, options)
     if options.empty_sentence == "reading":
         maps = [own or whole for own in maps]
     sentences = {
@@ -213,6 +219,9 @@ def rendered(
         "heatmap": [own and own.values.tobytes() for own in maps],
         "peak_seconds": [own and own.peak_seconds for own in maps],
         "grid": [own and own.grid for own in maps],
+        "mentions": [
+            _mentions(text) if options.level == "sentence" else None for text in said.text
+        ],
     }
     return {
         "heatmap": whole and whole.values.tobytes(),
@@ -220,6 +229,52 @@ def rendered(
             dict(zip(sentences, one, strict=True)) for one in zip(*sentences.values(), strict=True)
         ],
     }
+
+
+@lru_cache(maxsize=2**14)  # denials repeat, and every rendering asks again
+def _mentions(text: str) -> list[dict[str, Any]]:
+    return [one._asdict() for one in vocabulary().mentions(text)]
+
+
+def _maps(
+    gaze: Gaze, frame: Frame, weights: FloatArray, options: RenderOptions
+) -> list[Heatmap | None]:
+    """Render a map for each row of weights, ``(m, k)`` of the k fixations on the image."""
+    seen = gaze.on_image
+    x_px, y_px = gaze.x_224[seen], gaze.y_224[seen]
+    sigma_px = _sigma_px(gaze, frame, options)
+    edges_px = frame.x(np.array([0, frame.width]) - 0.5), frame.y(np.array([0, frame.height]) - 0.5)
+    if options.border == "mirror":
+        x_px, y_px = mirrored(x_px, y_px, *edges_px)
+        sigma_px, weights = np.tile(sigma_px, 9), np.tile(weights, 9)
+    made = kernels()[options.kernel].footprints(
+        x_px, y_px, sigma_px[0], sigma_px[1], options.truncate
+    )
+    if options.border == "mirror":
+        x_edges_px, y_edges_px = (np.tile(one, (len(x_px), 1)) for one in edges_px)
+        made = within(made, x_edges_px, y_edges_px)
+    elif options.border == "shown":
+        x0, y0, x1, y1 = (getattr(gaze, name)[seen] - 0.5 for name in _SHOWN)  # edges of pixels
+        if np.isnan([x0, y0, x1, y1]).any():
+            what = "border is shown, and what was on the screen is not known of all its gaze"
+            raise BadInputError("no_shown", "", what)
+        x_edges_px, y_edges_px = np.stack([x0, x1], axis=1), np.stack([y0, y1], axis=1)
+        made = within(made, frame.x(x_edges_px), frame.y(y_edges_px))
+    return rendered_maps(made, weights, options.normalise)
+
+
+def _sigma_px(gaze: Gaze, frame: Frame, options: RenderOptions) -> FloatArray:
+    """Bring sigma to frame pixels of each fixation on the image, ``(2, k)``: across, down."""
+    sigma, unit = options.sigma_and_unit
+    seen = gaze.on_image
+    if unit == "deg":
+        per_degree = np.stack([gaze.px_per_deg_x[seen], gaze.px_per_deg_y[seen]])
+        if np.isnan(per_degree).any():
+            what = f"sigma is {options.sigma}, and pixels a degree are not known of all its gaze"
+            raise BadInputError("no_degrees", "", what)
+        return sigma * per_degree * [[frame.scale_x], [frame.scale_y]]
+    scale = np.array([[frame.scale_x], [frame.scale_y]]) if unit == "imagepx" else np.ones((2, 1))
+    return np.broadcast_to(sigma * scale, (2, int(seen.sum())))
 
 
 class _Passages(NamedTuple):

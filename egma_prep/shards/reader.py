@@ -40,7 +40,10 @@ class Sentence:
     heatmap : ndarray or None
         ``(224, 224)`` uint8, peak 255; None without gaze.
     grid : ndarray or None
-        ``(7, 7)`` float32 area means of heatmap/255.
+        ``(7, 7)`` float32 area means of heatmap/255, or shares of its sum.
+    mentions : list of dict or None
+        name, kind (finding, anatomy), side, negated, uncertain; None of single words and in shards
+        of schema 1.
     """
 
     text: str
@@ -52,6 +55,7 @@ class Sentence:
     heatmap: Map | None
     peak_seconds: float | None
     grid: NDArray[np.float32] | None
+    mentions: list[dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,15 @@ import pyarrow as pa
 Key = tuple[str, str]
 Columns = dict[str, list[Any]]
 
-SCHEMA_VERSION = "1"
-"""Raised when a reader of the old columns would be wrong; new columns alone do not raise it."""
+SCHEMA_VERSION = "2"
+"""Raised when a reader of the old columns would be wrong; new columns alone do not raise it.
+
+2: by `render.weights`, `kernel` and `normalise` a peak and a grid may be other than seconds and
+means; sentences tell what they mention.
+"""
+
+READABLE = ("1", SCHEMA_VERSION)
+"""Versions of which nothing is read otherwise: what they lack is null."""
 
 RULES_VERSION = "4"
 """Raised when the same files and options give other values: parts made before are made again."""
@@ -38,12 +45,17 @@ def _fields(described: str) -> list[pa.Field]:
 _KEY = "text: dataset reading_id"
 _FACTS = f"{_KEY} subject_id study_id dicom_id split view, int: width height"
 
-# Times are null in a written report; heatmap, peak and grid where nobody looked.
+MENTION = pa.struct(_fields("text: name kind side, flag: negated uncertain"))
+# Times are null in a written report; heatmap, peak and grid where nobody looked; mentions in single
+# words, and in shards of schema 1.
 SENTENCE = pa.struct(
-    _fields(
-        "text: text, double: begin end, int: words fixations, float: gaze_seconds,"
-        " bytes: heatmap, float: peak_seconds, grid: grid"
-    )
+    [
+        *_fields(
+            "text: text, double: begin end, int: words fixations, float: gaze_seconds,"
+            " bytes: heatmap, float: peak_seconds, grid: grid"
+        ),
+        pa.field("mentions", pa.list_(MENTION)),
+    ]
 )
 # In the 224 frame; REFLACX alone gives certainties.
 REGION = pa.struct(_fields("text: name kind, float: x0 y0 x1 y1 certainty"))
@@ -67,12 +79,14 @@ TABLES = {
         "words": f"{_KEY}, int: word_index, text: text, double: begin end, int: sentence_index,"
         " double: gaze_seconds",
         "fixations": f"{_KEY}, int: fixation_index, double: begin end x y x_224 y_224,"
-        " flag: on_image, double: px_per_deg_x px_per_deg_y",
+        " flag: on_image, double: px_per_deg_x px_per_deg_y shown_x0 shown_y0 shown_x1 shown_y1",
         "alignment": f"{_KEY}, int: word_index fixation_index, double: seconds",
         "sentences": f"{_KEY}, int: sentence_index, text: text, double: begin end,"
         " int: first_word last_word",
     }.items()
 }
+# Columns that files of an earlier version lack.
+LATER = ("shown_x0", "shown_y0", "shown_x1", "shown_y1", "mentions")
 # Who has these can draw one radiologist's scanpath; --privacy leaves them out.
 _RAW_GAZE = ("fixations", "alignment")
 # A size of -1: it was looked for and is not there, which decides as much as its content.
@@ -108,13 +122,32 @@ def described(schema: pa.Schema, options: dict[str, Any]) -> pa.Schema:
     options : dict
         ``{"sigma": ..., "fit": ...}``; each becomes ``egma.<name>``.
     """
-    facts = {"schema_version": SCHEMA_VERSION, "normalisation": "peak", **options}
+    facts = {"schema_version": SCHEMA_VERSION, **options}
     return schema.with_metadata(
         {
             f"egma.{name}": value if isinstance(value, str) else json.dumps(value)
             for name, value in facts.items()
         }
     )
+
+
+def up_to_date(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Add the columns that a file of an earlier version lacks, as nulls."""
+    if not {*schema.names} - {*table.schema.names} <= {*LATER}:
+        return table  # of another kind; who reads it says so
+    for at, field in enumerate(schema):
+        if field.name not in table.schema.names:
+            table = table.add_column(at, field, pa.nulls(len(table), field.type))
+    return table
+
+
+def with_mentions(shard: pa.Table) -> pa.Table:
+    """Add nulls for what the sentences of an earlier version do not tell."""
+    at = shard.schema.get_field_index("sentences")
+    kind = SHARD.field("sentences")
+    if "mentions" in {one.name for one in shard.schema.field(at).type.value_type}:
+        return shard
+    return shard.set_column(at, kind, pa.array(shard["sentences"].to_pylist(), kind.type))
 
 
 def table_of(schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> pa.Table:

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from egma_prep.errors import BadUsageError, unreadable
 from egma_prep.shards.formats import formats, parquet
+from egma_prep.shards.schema import up_to_date
 from egma_prep.storage.atomic import appearing_whole, damaged, fingerprint_of, telling_where
 from egma_prep.storage.paths import Fingerprint, is_of_a_store, is_remote, stamp
 from egma_prep.storage.permissions import sync
@@ -67,7 +68,7 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
     BadUsageError
         If it is missing, damaged or another table.
     """
-    table = read_parquet(path)
+    table = up_to_date(read_parquet(path), schema)
     if not table.schema.equals(schema):
         raise damaged(path, "its columns are others")
     return table

@@ -109,7 +109,7 @@ def _fixations_in_order(fixations: Fixations, rows: RowsOfFile) -> tuple[Fixatio
     if not len(fixations.begin_s):
         return fixations, {}
     repeats, last = _once(fixations)
-    kept = Fixations(*(column[last] for column in fixations))
+    kept = fixations.take(last)
     begin_s, end_s = kept.begin_s, kept.end_s
     _check_lengths(begin_s, end_s, rows, last)
     until_s = np.maximum.accumulate(end_s)
@@ -135,7 +135,7 @@ def _fixations_in_order(fixations: Fixations, rows: RowsOfFile) -> tuple[Fixatio
         "rows_of_growing_fixations": len(fixations.begin_s) - repeats - len(again),
         "fixations_cut": int(moved.sum()),
     }
-    return Fixations(*(column[again] for column in cut)), notes
+    return cut.take(again), notes
 
 
 def _once(fixations: Fixations) -> tuple[int, list[int]]:
@@ -144,7 +144,7 @@ def _once(fixations: Fixations) -> tuple[int, list[int]]:
     An export with a row a sample repeats a fixation with the same start, to a rounding, while it
     lasts. A copy that was saved with fewer digits is a repeat, too.
     """
-    _, first = np.unique(np.array(fixations).T, axis=0, return_index=True)
+    _, first = np.unique(np.array(fixations[:6]).T, axis=0, return_index=True)
     begin_s, end_s = fixations.begin_s, fixations.end_s
     last: list[int] = []
     for row in sorted(first.tolist()):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from egma_prep.errors import BadUsageError
+from egma_prep.gaze.mentions import Vocabulary
 from egma_prep.storage.paths import shipped_folder
 
 
@@ -53,3 +54,10 @@ def required_columns(dataset: str, table: str) -> list[str]:
     declared = manifest(dataset)["tables"][table]
     extras = declared.get("extras", ())
     return [column for name, column in declared["columns"].items() if name not in extras]
+
+
+@cache
+def vocabulary() -> Vocabulary:
+    """Read the words that sentences mention findings by."""
+    path = shipped_folder("data_manifests") / "words" / "mentions.toml"
+    return Vocabulary(tomllib.loads(path.read_text(encoding="utf-8")))

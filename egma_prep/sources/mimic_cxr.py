@@ -3,8 +3,6 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
-import numpy as np
-
 from egma_prep.errors import BadUsageError, Reject
 from egma_prep.options import SourceOptions
 from egma_prep.sources import extras
@@ -77,7 +75,7 @@ def raw_reading(
         image_path=image_path,
         width=size[0],
         height=size[1],
-        fixations=Fixations(*(np.empty(0) for _ in Fixations._fields)),
+        fixations=Fixations.none(),
         words=report.words,
         labels=dict(facts.labels),
         regions=[],

@@ -3,8 +3,6 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
-import numpy as np
-
 from egma_prep.errors import BadInputError, Reject
 from egma_prep.images import image_size
 from egma_prep.options import SourceOptions
@@ -65,7 +63,7 @@ class OpenI:
             image_path=path,
             width=width,
             height=height,
-            fixations=Fixations(*(np.empty(0) for _ in Fixations._fields)),
+            fixations=Fixations.none(),
             words=words,
             # What was indexed is there; of what was not, nobody says that it is absent.
             labels={f"{NAME}:{one}": 1.0 for one in mesh if one not in _NO_LABELS},

@@ -88,6 +88,9 @@ class Fixations(NamedTuple):
     """Fixations in file order, each field ``(n,)``; none in a reading without gaze.
 
     Pixels a degree of visual angle are NaN where the reader's screen is not known.
+
+    `shown_px` is ``(n, 4)``: x0, y0, x1, y1 of the part of the image that was on the screen, x1 and
+    y1 not in it, NaN where not known; None where readers always see all of it.
     """
 
     begin_s: FloatArray
@@ -96,6 +99,16 @@ class Fixations(NamedTuple):
     y_px: FloatArray
     px_per_deg_x: FloatArray
     px_per_deg_y: FloatArray
+    shown_px: FloatArray | None = None
+
+    @classmethod
+    def none(cls) -> "Fixations":
+        """Have none, in a reading without gaze."""
+        return cls(*(np.empty(0) for _ in range(6)))
+
+    def take(self, rows: Sequence[int]) -> "Fixations":
+        """Keep some of them."""
+        return Fixations(*(None if one is None else one[rows] for one in self))  # type: ignore[arg-type]
 
 
 class Words(NamedTuple):
@@ -216,8 +229,13 @@ def typed_reading(raw: RawReading, planned: PlannedReading) -> RawReading:
     _demand(raw, "words.text", all(map(_is_text, raw.words.text)))
     stripped = all(word and word == word.strip() for word in raw.words.text)
     _demand(raw, "words.text", stripped, "with blanks around a word, or without a letter")
-    fixations = Fixations(*_columns(raw, "fixations", raw.fixations, finite=False))
-    _demand(raw, "fixations", bool(np.isfinite(fixations[:4]).all()))
+    shown_px = raw.fixations.shown_px
+    fixations = Fixations(*_columns(raw, "fixations", raw.fixations[:6], finite=False))
+    if shown_px is not None:
+        is_shape = isinstance(shown_px, np.ndarray) and shown_px.shape == (len(fixations.x_px), 4)
+        _demand(raw, "fixations.shown_px", is_shape and shown_px.dtype == np.float64)
+        fixations = fixations._replace(shown_px=shown_px)
+    _demand(raw, "fixations", bool(np.isfinite(np.array(fixations[:4])).all()))
     degrees = np.concatenate([fixations.px_per_deg_x, fixations.px_per_deg_y])
     known = degrees[~np.isnan(degrees)]
     sound = bool(((known > 0) & (known < np.inf)).all())

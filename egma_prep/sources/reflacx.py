@@ -18,6 +18,7 @@ from egma_prep.sources.manifests import columns_of, manifest, required_columns
 from egma_prep.sources.planning import MetadataTable, by_subject, plan_tables, with_image_facts
 from egma_prep.sources.reading import (
     Fixations,
+    FloatArray,
     ImageFacts,
     PlannedReading,
     RawReading,
@@ -241,6 +242,7 @@ def fixations(table: Table) -> Fixations:
         y_px=table.numbers(names["y"]),
         px_per_deg_x=table.numbers(names["px_per_deg_x"]),
         px_per_deg_y=table.numbers(names["px_per_deg_y"]),
+        shown_px=_shown_px(table, names),
     )
     check_intervals(found.begin_s, found.end_s, table.path, table.place_of_row)
     _check_degrees(found, table, names)
@@ -253,8 +255,18 @@ def samples(table: Table) -> Fixations:
     time_s = table.numbers(names["time"])
     check_intervals(time_s, time_s, table.path, table.place_of_row)
     seen = ("x", "y", "px_per_deg_x", "px_per_deg_y")
-    found = Fixations(time_s, time_s, *(table.numbers_or_nan(names[name]) for name in seen))
+    positions = (table.numbers_or_nan(names[name]) for name in seen)
+    found = Fixations(time_s, time_s, *positions)._replace(shown_px=_shown_px(table, names))
     _check_degrees(found, table, names)
+    return found
+
+
+def _shown_px(table: Table, names: Mapping[str, str]) -> FloatArray:
+    """Read the parts of the image that were on the screen, ``(n, 4)``; NaN where it is not told."""
+    unknown = [""] * len(table)
+    told = (table.columns.get(names[f"shown_{side}"], unknown) for side in ("x0", "y0", "x1", "y1"))
+    found = np.stack([known_numbers(cells) for cells in told], axis=1)
+    found[~((found[:, 0] < found[:, 2]) & (found[:, 1] < found[:, 3]))] = np.nan
     return found
 
 

@@ -138,7 +138,7 @@ def with_defaults_of(source: Source, options: Options) -> Options:
 
 def check_degrees(source: Source, options: Options) -> None:
     """Refuse a sigma in degrees where the declaration says that nobody knows how wide one was."""
-    if options.render.sigma_and_unit[1] and not declared(source.name).get("degrees", True):
+    if options.render.sigma_and_unit[1] == "deg" and not declared(source.name).get("degrees", True):
         raise BadUsageError(
             f"render.sigma is {options.render.sigma!r}, but {source.name} does not tell how wide"
             " its images were seen; give frame pixels, such as --sigma 16"

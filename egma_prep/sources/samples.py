@@ -47,9 +47,13 @@ def detected(
         raise BadInputError("no_fixations", rows.path, what)
     first, last = spans.T
     means = (
-        np.array([column[begin : end + 1].mean() for begin, end in spans]) for column in samples[2:]
+        np.array([column[begin : end + 1].mean() for begin, end in spans])
+        for column in samples[2:6]
     )
-    found = Fixations(samples.begin_s[first], samples.end_s[last], *means)
+    shown_px = None if samples.shown_px is None else samples.shown_px[first]
+    found = Fixations(samples.begin_s[first], samples.end_s[last], *means)._replace(
+        shown_px=shown_px
+    )
     where = RowsOfFile(rows.path, lambda at: rows.place(int(first[at])), rows.is_cut)
     in_one = int((last - first + 1).sum())
     return found, where, {"samples_outside_fixations": len(seen) - in_one}

@@ -28,7 +28,7 @@ from egma_train.storage.safe_text import is_plain_name
 
 Frames = NDArray[np.uint8]
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSIONS = ("1", "2")
 FRAME_PX = 224
 GRID_CELLS = 7
 
@@ -244,9 +244,9 @@ def _check_version(path: Path, metadata: dict[str, str]) -> None:
             f"{path} lacks egma-prep's metadata (egma.schema_version): another program saved it"
             " anew; save it with the metadata that it had, or make it again: egma-prep run DATA"
         )
-    if found != SCHEMA_VERSION:
+    if found not in SCHEMA_VERSIONS:
         raise BadUsageError(
-            f"{path} has schema {found}, this version knows {SCHEMA_VERSION};"
+            f"{path} has schema {found}, this version knows {' and '.join(SCHEMA_VERSIONS)};"
             " repeat egma-prep run with the version that belongs to this egma-train"
         )
 

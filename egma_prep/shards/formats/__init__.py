@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from egma_prep.errors import BadUsageError, unreadable
 from egma_prep.gaze.frame import FRAME_PX
 from egma_prep.gaze.heatmaps import GRID_CELLS
-from egma_prep.shards.schema import SCHEMA_VERSION, SHARD
+from egma_prep.shards.schema import READABLE, SCHEMA_VERSION, SHARD, with_mentions
 from egma_prep.sources.values import is_safe_id
 from egma_prep.storage.paths import is_remote
 
@@ -63,7 +63,7 @@ def load_shard(path: Path) -> pa.Table:
     if not set(SHARD.names) <= set(table.schema.names):
         raise BadUsageError(f"{path} is no shard: it has no readings with sentences")
     version = (table.schema.metadata or {}).get(b"egma.schema_version", b"none").decode()
-    if version != SCHEMA_VERSION:
+    if version not in READABLE:
         raise BadUsageError(f"{path} has schema {version}, this version knows {SCHEMA_VERSION}")
     for name in _IN_PATHS:
         for value in table.column(name).to_pylist():
@@ -73,6 +73,7 @@ def load_shard(path: Path) -> pa.Table:
                     " a one; get it from where it was made, or repeat: egma-prep run DATA"
                 )
     try:
+        table = with_mentions(table)
         _check_sizes(table)
     except (ValueError, TypeError, pa.ArrowException) as error:
         raise BadUsageError(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from egma_prep.gaze.frame import FRAME_PX
 from egma_prep.gaze.heatmaps import GRID_CELLS
 from egma_prep.shards.bounds import check_unpacked, most_unpacked
-from egma_prep.shards.schema import REGION, SENTENCE, SHARD
+from egma_prep.shards.schema import MENTION, REGION, SENTENCE, SHARD
 from egma_prep.storage.paths import readable
 
 Arrays = dict[str, NDArray[Any]]
@@ -28,8 +28,9 @@ _NESTED = {"sentences": ("sentence_", SENTENCE), "labels": ("label_", _LABEL)} |
     "regions": ("region_", REGION)
 }
 _MAP_SHAPE, _GRID_SHAPE = (FRAME_PX, FRAME_PX), (GRID_CELLS, GRID_CELLS)
-_MAYBE_BLANK = ("split", "view")
+_MAYBE_BLANK = ("split", "view", "side")
 _FLAT = [field for field in SHARD if field.name not in _NESTED]
+_MENTIONS = "mentions"  # of a sentence, so nested twice
 
 
 def save(table: pa.Table, path: Path) -> None:
@@ -42,6 +43,11 @@ def save(table: pa.Table, path: Path) -> None:
         lengths = [len(row[column]) for row in rows]
         arrays[f"{prefix}offsets"] = np.array([*accumulate(lengths, initial=0)], dtype=np.int64)
         arrays |= _arrays(prefix, kind, [item for row in rows for item in row[column]])
+    told = [sentence[_MENTIONS] for row in rows for sentence in row["sentences"]]
+    arrays["sentence_has_mentions"] = np.array([one is not None for one in told], dtype=np.bool_)
+    ends = accumulate((len(one or ()) for one in told), initial=0)
+    arrays["mention_offsets"] = np.array([*ends], dtype=np.int64)
+    arrays |= _arrays("mention_", MENTION, [one for some in told for one in some or ()])
     metadata = sorted(table.schema.metadata.items())
     arrays["metadata_name"] = np.array([name.decode() for name, _ in metadata])
     arrays["metadata_value"] = np.array([value.decode() for _, value in metadata])
@@ -61,6 +67,13 @@ def load(path: Path) -> pa.Table:
         items = _items(arrays, prefix, kind)
         for row, (first, end) in zip(rows, pairwise(arrays[f"{prefix}offsets"]), strict=True):
             row[column] = items[first:end]
+    if "mention_offsets" in arrays:  # schema 1 has none
+        mentions = _items(arrays, "mention_", MENTION)
+        sentences = (sentence for row in rows for sentence in row["sentences"])
+        bounds = pairwise(arrays["mention_offsets"])
+        known = arrays["sentence_has_mentions"]
+        for sentence, (first, end), is_known in zip(sentences, bounds, known, strict=True):
+            sentence[_MENTIONS] = mentions[first:end] if is_known else None
     for row in rows:
         row["labels"] = [(label["name"], label["value"]) for label in row["labels"]]
     named = zip(arrays["metadata_name"].tolist(), arrays["metadata_value"].tolist(), strict=True)
@@ -84,6 +97,8 @@ def _refuse_bomb(source: Path | IO[bytes]) -> None:
 def _arrays(prefix: str, fields: Iterable[pa.Field], rows: list[dict[str, Any]]) -> Arrays:
     arrays: Arrays = {}
     for field in fields:
+        if field.name == _MENTIONS:
+            continue
         values = [row[field.name] for row in rows]
         arrays[prefix + field.name] = _array(field.type, values)
         if field.name == "heatmap":
@@ -114,7 +129,9 @@ def _items(
 ) -> list[dict[str, Any]]:
     has_heatmap = arrays.get(f"{prefix}has_heatmap")
     columns = {
-        field.name: _values(field, arrays[prefix + field.name], has_heatmap) for field in fields
+        field.name: _values(field, arrays[prefix + field.name], has_heatmap)
+        for field in fields
+        if field.name != _MENTIONS
     }
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
