@@ -238,7 +238,8 @@ def _cache(
 
     def opened() -> ReadingCache:
         kind = {"maps": maps, "antialias": antialias, "images": not options.data.stream}
-        return open_cache(shards, folder, **kind, say=say)
+        cache = open_cache(shards, folder, **kind, say=say)
+        return cache.of_affirmed() if options.data.mentions == "affirmed" else cache
 
     made = in_first(processes, opened)
     return opened() if made is None else made

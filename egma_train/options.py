@@ -50,6 +50,9 @@ class DataOptions:
     """``round`` half to even gives the paper's counts; the published code's ``floor`` does not."""
     empty_sentence: str = "none"
     """Grid of a sentence without gaze: ``none``, or the whole ``reading``'s (published code)."""
+    mentions: str = "any"
+    """Use the gaze of ``any`` sentence (paper), or of those that name a finding and do not deny it:
+    ``affirmed``; all sentences are read either way."""
     jitter: float = 0.2
     """Brightness and contrast are multiplied by up to 1 +- this."""
     autocontrast_share: float = 0.5
@@ -74,6 +77,12 @@ class DataOptions:
         for name in ("gaze_fraction", "autocontrast_share", "sharpness_share", "jitter"):
             _in_range(f"data.{name}", getattr(self, name), 0, 1)
         _in_range("data.shuffle_buffer", self.shuffle_buffer, 1, 10**9)
+        _choice("data.mentions", self.mentions, ("any", "affirmed"))
+        if self.mentions == "affirmed" and self.empty_sentence == "reading":
+            raise BadUsageError(
+                "data.mentions=affirmed takes the gaze of denials away, data.empty_sentence=reading"
+                " gives them the whole reading's; choose one"
+            )
         _choice("data.gaze_rounding", self.gaze_rounding, ("round", "floor"))
         _choice("data.empty_sentence", self.empty_sentence, ("none", "reading"))
 

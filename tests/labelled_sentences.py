@@ -2,7 +2,7 @@
 
 ``PHANTOM-dictated-sentences.tsv`` was written and labelled without sight of the rules; those of odd
 lines were looked at while the rules were made, those of even lines only counted.
-``python tests/labelled_sentences.py [--wrong]`` prints the figures, and what was wrong in odd lines.
+``python tests/labelled_sentences.py [--wrong]`` prints the figures, and what odd lines got wrong.
 """
 
 import sys

@@ -20,11 +20,15 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from egma_prep import open_shards
+from egma_prep.sources.manifests import vocabulary
 from egma_train.data.shards import find_shards, read_shard
+from egma_train.errors import BadUsageError
 from egma_train.evaluate.encoder import Encoder
 from egma_train.evaluate.grounding import (
     Others,
     _others,
+    _pointing,
+    affirms,
     grounding,
     measured,
     measured_as_biovil,
@@ -131,7 +135,7 @@ def region(name: str, kind: str = "ellipse") -> dict[str, Any]:
     ("text", "name", "kind", "expected"),
     [
         ("There is a left Pneumothorax.", "Pneumothorax", "ellipse", True),
-        ("no pneumothorax.", "Pneumothorax", "ellipse", False),
+        ("no pneumothorax.", "Pneumothorax", "ellipse", True),
         ("a mass in the left lung", "Lung nodule or mass", "ellipse", True),
         ("emphysema.", "High lung volume / emphysema", "ellipse", True),
         ("no opacity in the right upper lung", "right upper lung zone", "box", True),
@@ -143,6 +147,55 @@ def test_a_sentence_names_a_region_by_all_its_words(
     text: str, name: str, kind: str, expected: bool
 ) -> None:
     assert names(text, region(name, kind)) is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "label", "expected"),
+    [
+        ("There is a left pneumothorax.", "Pneumothorax", True),
+        ("no pneumothorax.", "Pneumothorax", False),
+        ("no effusion, possible pneumothorax.", "Pneumothorax", True),
+        ("no pneumothorax, small effusion.", "Pleural abnormality", True),
+        ("the heart is enlarged.", "Enlarged cardiac silhouette", True),
+        ("a mass in the left lung", "Lung nodule or mass", True),
+        ("pneumothorax.", "Nodule", False),
+    ],
+)
+def test_a_sentence_affirms_a_finding_by_what_it_mentions(
+    text: str, label: str, expected: bool
+) -> None:
+    mentions = [one._asdict() for one in vocabulary().mentions(text)]
+    assert affirms(mentions, label) is expected
+
+
+@pytest.mark.parametrize("against", ["gaze", "regions"])
+def test_of_sentences_that_affirm_findings_only_those_point(clean_out: Path, against: str) -> None:
+    points = {
+        mentions: {
+            one[1:3] for one in _others(find_shards(clean_out), against, mentions, 7).sentences
+        }
+        for mentions in ("any", "affirmed")
+    }
+    affirming = {
+        (reading.reading_id, number)
+        for reading in open_shards(clean_out)
+        for number, one in enumerate(reading.sentences)
+        if any(m["kind"] == "finding" and not m["negated"] for m in one.mentions or ())
+    }
+    if against == "gaze":
+        assert points["affirmed"] == points["any"] & affirming
+        assert 0 < len(points["affirmed"]) < len(points["any"])
+        return
+    ellipses = points["affirmed"] - points["any"]  # named by another word: "layering fluid"
+    assert ellipses <= affirming and points["affirmed"] & affirming
+
+
+def test_shards_that_do_not_tell_mentions_are_refused_where_they_are_asked_for() -> None:
+    old = Path(__file__).parent / "golden" / "shard-v1.parquet"
+    (reading,) = read_shard(old, maps=True)
+    with pytest.raises(BadUsageError, match="--mentions any"):
+        list(_pointing(reading, "gaze", "affirmed"))
+    assert list(_pointing(reading, "gaze", "any"))
 
 
 def test_boxes_and_ellipses_have_their_areas() -> None:
@@ -229,7 +282,7 @@ def area_means(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
 @pytest.mark.parametrize("against", ["gaze", "regions"])
 def test_the_prior_is_the_mean_of_other_patients_targets(clean_out: Path, against: str) -> None:
     """Added up again from what egma_prep reads, the judged patient left out."""
-    others = _others(find_shards(clean_out), against, 7)
+    others = _others(find_shards(clean_out), against, "any", 7)
     grids: dict[str, list[Any]] = {}
     for reading in open_shards(clean_out):
         for sentence in reading.sentences:

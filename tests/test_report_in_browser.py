@@ -204,8 +204,9 @@ def test_the_page_follows_the_systems_scheme_and_its_own_button(
     folder = Path(os.environ.get("EGMA_SCREENSHOTS", tmp_path))
     for name, place in {"report": "#maps", "gallery": "#gallery"}.items():
         scroll_to(page, place)
-        for image in wait(page, ".card img")[:6]:
-            is_loaded(page, image)
+        if name == "gallery":
+            for image in wait(page, ".card img")[:6]:
+                is_loaded(page, image)
         page.save_screenshot(str(folder / f"{name}-{scheme}.png"))
     assert all(path.stat().st_size < 300_000 for path in folder.glob(f"*-{scheme}.png"))
     scroll_to(page, "header")

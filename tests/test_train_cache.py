@@ -13,6 +13,7 @@ import pytest
 import torch
 from conftest import egma_prep
 
+from egma_prep import open_shards, render_heatmaps
 from egma_train.data.cache import ReadingCache, open_cache, shrunk
 from egma_train.data.grids import antialias_weights, area_weights
 from egma_train.data.shards import find_shards, fingerprint, read_shard
@@ -141,11 +142,50 @@ def test_npz_shards_give_the_same_cache(
     assert other.split.tolist() == cache.split.tolist()
 
 
+@pytest.mark.parametrize("version", ["v1", "v2"])
 @pytest.mark.parametrize("kind", ["parquet", "npz"])
-def test_the_golden_shard_is_read(kind: str) -> None:
-    readings = list(read_shard(GOLDEN / f"shard-v1.{kind}", maps=True))
+def test_the_golden_shards_are_read(kind: str, version: str) -> None:
+    readings = list(read_shard(GOLDEN / f"shard-{version}.{kind}", maps=True))
+    told = [one for reading in readings for one in reading.affirms()]
+    assert told == ([None, None] if version == "v1" else [False, False])
     assert readings and all(len(reading.image) == 224 * 224 for reading in readings)
     assert any(grid is not None for reading in readings for grid in reading.grids)
+
+
+def test_the_gaze_of_sentences_that_affirm_a_finding_alone_is_used(shards: Path) -> None:
+    cache = open_cache(shards)
+    affirming = [
+        any(m["kind"] == "finding" and not m["negated"] for m in one.mentions or ())
+        for reading in open_shards(shards)
+        for one in reading.sentences
+    ]
+    assert cache.affirms.astype(bool).tolist() == affirming
+    left = cache.of_affirmed()
+    assert left.has_grid.tolist() == (cache.has_grid & np.array(affirming)).tolist()
+    assert 0 < left.has_grid.sum() < cache.has_grid.sum()
+    assert left.texts(range(len(affirming))) == cache.texts(range(len(affirming)))
+
+
+def test_shards_that_do_not_tell_mentions_cannot_be_asked_for_them(tmp_path: Path) -> None:
+    shutil.copy(GOLDEN / "shard-v1.parquet", tmp_path / "part-00000.parquet")
+    with pytest.raises(BadUsageError, match="schema 1"):
+        open_cache(tmp_path).of_affirmed()
+
+
+def test_grids_of_maps_whose_sum_is_one_are_shares_everywhere(
+    clean_out: Path, tmp_path: Path
+) -> None:
+    shards = tmp_path / "out"
+    shutil.copytree(clean_out, shards)
+    plain = open_cache(shards)
+    render_heatmaps(shards, {"render": {"normalise": "sum"}, "execution": {"processes": False}})
+    cache = open_cache(shards)
+    sums = cache.grids[cache.has_grid].sum(axis=1)
+    assert np.allclose(sums, 1) and not np.allclose(plain.grids[plain.has_grid].sum(axis=1), 1)
+    known = ~np.isnan(cache.reading_grids[:, 0])
+    assert np.allclose(cache.reading_grids[known].sum(axis=1), 1)
+    with pytest.raises(BadUsageError, match="--normalise peak"):
+        open_cache(shards, maps=True)
 
 
 def test_it_is_built_once_and_beside_the_shards(shards: Path) -> None:

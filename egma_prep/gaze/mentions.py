@@ -272,7 +272,8 @@ class _Clause:
                 return True
             if word in self._sets["verbs"]:
                 break
-        return not self._begins(comma + 1)
+        is_side = any(side.first == comma + 1 for side in self._kinds.get("side", []))
+        return not (is_side or self._begins(comma + 1))
 
     def _is_alternative(self, one: _Found) -> bool:
         """Tell "atelectasis or pneumonia": either, so neither for sure."""

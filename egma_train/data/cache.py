@@ -6,7 +6,7 @@ import zipfile
 from codecs import getincrementaldecoder
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -45,7 +45,7 @@ from egma_train.storage.safe_text import is_plain_name
 
 _CELLS = GRID_CELLS * GRID_CELLS
 _BLANK_MAP = bytes(FRAME_PX * FRAME_PX)
-_CACHE_VERSION = 3
+_CACHE_VERSION = 4
 
 Say = Callable[[str], Any]
 _INDEX_ARRAYS: dict[str, tuple[Any, ...]] = {
@@ -59,6 +59,7 @@ _INDEX_ARRAYS: dict[str, tuple[Any, ...]] = {
     "offsets": ("i8",),
     "text_offsets": ("i8",),
     "has_grid": ("b1",),
+    "affirms": ("i1",),
 }
 """Each array's kind, and its shape beside its length."""
 _COUNTED = (("dataset", "U"), ("has_grid", "b1"))
@@ -104,6 +105,9 @@ class ReadingCache:
         ``(M, 49)`` float32, memory-mapped; zeros without gaze.
     has_grid : ndarray
         ``(M,)`` bool.
+    affirms : ndarray
+        ``(M,)`` int8: 1 where a sentence names a finding and does not deny it, 0 where it does not,
+        -1 where the shard does not tell.
     reading_grids : ndarray
         ``(N, 49)`` float32 of the whole readings; NaN without gaze.
     offsets : ndarray
@@ -124,6 +128,7 @@ class ReadingCache:
     images: NDArray[np.uint8] | ShardImages
     grids: NDArray[np.float32]
     has_grid: NDArray[np.bool_]
+    affirms: NDArray[np.int8]
     reading_grids: NDArray[np.float32]
     offsets: NDArray[np.int64]
     dataset: NDArray[np.str_]
@@ -153,6 +158,21 @@ class ReadingCache:
         begins, ends = (self._text_offsets[numbers + i].tolist() for i in (0, 1))
         text = self._text.data  # ten times as fast to slice as an array
         return [str(text[begin:end], "utf-8") for begin, end in zip(begins, ends, strict=True)]
+
+    def of_affirmed(self) -> "ReadingCache":
+        """Leave out the gaze of sentences that name no finding, or deny it.
+
+        Raises
+        ------
+        BadUsageError
+            If the shards do not tell.
+        """
+        if (self.affirms < 0).any():
+            raise BadUsageError(
+                "data.mentions=affirmed, but the shards do not tell what sentences mention (single"
+                " words, or schema 1); first: egma-prep render-heatmaps --level sentence"
+            )
+        return replace(self, has_grid=self.has_grid & (self.affirms == 1))
 
     def readings_with_gaze(self) -> NDArray[np.bool_]:
         """Tell which readings have gaze for a sentence: ``(N,)``."""
@@ -292,7 +312,7 @@ def _build(files: list[Path], place: Path, kind: Kind) -> None:
     with whole_folder(place) as aside:
         mark(aside)
         index: dict[str, list[Any]] = {name: [] for name in _ROW_FIELDS}
-        index["text_bytes"], index["has_grid"] = [], []
+        index["text_bytes"], index["has_grid"], index["affirms"] = [], [], []
         with ExitStack() as stack:
             asked = {"images": kind.images, "maps": kind.maps}
             names = ("grids", "text", *(name for name, is_so in asked.items() if is_so))
@@ -301,6 +321,11 @@ def _build(files: list[Path], place: Path, kind: Kind) -> None:
             for number, path in enumerate(files):
                 local = local_copy(path, copies)
                 for reading in read_shard(local, maps=kind.maps or kind.antialias):
+                    if kind.maps and reading.normalisation == "sum":
+                        raise BadUsageError(
+                            f"{path} has maps of sum 1, which have grids of 7 x 7 alone; first:"
+                            " egma-prep render-heatmaps --normalise peak"
+                        )
                     if reading.texts:  # a reading without a sentence teaches nothing
                         _append(reading, number, streams, index, kind.antialias)
                 if local != path:
@@ -327,7 +352,13 @@ def _append(
     if "images" in streams:
         streams["images"].write(reading.image)
     weights = (antialias_weights if antialias else area_weights)(GRID_CELLS)
-    grids = [one and shrunk(one, weights) for one in reading.maps] if antialias else reading.grids
+
+    def small(heatmap: bytes) -> NDArray[np.float32]:
+        grid = shrunk(heatmap, weights)
+        return grid / grid.sum() if reading.normalisation == "sum" else grid
+
+    grids = [one and small(one) for one in reading.maps] if antialias else reading.grids
+    index["affirms"] += [-1 if one is None else int(one) for one in reading.affirms()]
     for text, grid in zip(reading.texts, grids, strict=True):
         encoded = text.encode()
         streams["text"].write(encoded)
@@ -347,7 +378,7 @@ def _append(
         shard,
         (reading.width, reading.height),
         len(reading.texts),
-        nothing if reading.heatmap is None else shrunk(reading.heatmap, weights),
+        nothing if reading.heatmap is None else small(reading.heatmap),
     )
     for name, value in zip(_ROW_FIELDS, own, strict=True):
         index[name].append(value)
@@ -357,6 +388,7 @@ def _as_arrays(index: dict[str, list[Any]]) -> dict[str, NDArray[Any]]:
     _, image_number = np.unique(np.array(index.pop("dicom_id")), return_inverse=True)
     counts, text_bytes = index.pop("sentences"), index.pop("text_bytes")
     return {name: np.array(values) for name, values in index.items()} | {
+        "affirms": np.array(index["affirms"], np.int8),
         "image_number": image_number.astype(np.int64),
         "offsets": np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         "text_offsets": np.concatenate([[0], np.cumsum(text_bytes)]).astype(np.int64),
@@ -377,7 +409,7 @@ def _open(place: Path, key: str, source: str) -> ReadingCache:
             raise ValueError("other arrays")  # numpy before 2.2 had added one
         index, stored = {}, Npz(archive)
         n, m = (len(stored.array(name, kind)) for name, kind in _COUNTED)
-        lengths = {"offsets": n + 1, "text_offsets": m + 1, "has_grid": m}
+        lengths = {"offsets": n + 1, "text_offsets": m + 1, "has_grid": m, "affirms": m}
         for name, (kind, *cells) in _INDEX_ARRAYS.items():
             index[name] = stored.array(name, kind, lengths.get(name, n), *cells)
     text_offsets = index.pop("text_offsets")
@@ -424,6 +456,7 @@ def _checked(cache: ReadingCache) -> ReadingCache:
         # Sentences of UTF-8 that do not begin inside a letter are UTF-8 each.
         "letters": not (text[begins[begins < len(text)]] & 0xC0 == 0x80).any() and _is_utf8(text),
         "gaze": cache.has_grid.view(np.uint8).max() <= 1,
+        "mentions": bool((np.abs(cache.affirms) <= 1).all()),
         "grids": _from_0_to_1(cache.grids) and _from_0_to_1(cache.reading_grids[known]),
     }
     if wrong := [what for what, is_so in right.items() if not is_so]:

@@ -11,7 +11,7 @@ import re
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
+from itertools import chain, pairwise
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,7 +34,8 @@ GRID_CELLS = 7
 
 _PART = re.compile(r"part-[0-9]+")
 _FACTS = ("dataset", "reading_id", "subject_id", "dicom_id", "split")
-_SENTENCE = ("text", "begin", "grid")
+_SENTENCE = ("text", "begin", "grid", "mentions")
+_MENTION = ("name", "kind", "side", "negated", "uncertain")
 _REGION = ("name", "kind", "x0", "y0", "x1", "y1")
 _SIZE = ("width", "height")
 _FRAME_BYTES = FRAME_PX * FRAME_PX
@@ -43,6 +44,8 @@ _FRAME_BYTES = FRAME_PX * FRAME_PX
 # dictates a million letters or 4,096 sentences (words, with --level word) about an image.
 _MOST_LETTERS = 2**20
 _MOST_SENTENCES = 2**12
+_MOST_MENTIONS = 2**6
+"""Of a sentence."""
 _MOST_OF_A_COLUMN = 2**30
 _MOST_OF_A_FILE = 2**31
 _LEVELS_AND_LENGTH = 16
@@ -70,6 +73,11 @@ class ShardReading(NamedTuple):
         The sentences' heatmaps, bytes or None; empty unless asked for.
     regions : list of dict
         name, kind, x0, y0, x1, y1; read with the maps.
+    mentions : list
+        For each sentence what it mentions, dicts of name, kind, side, negated, uncertain; None
+        where the shard does not tell (schema 1, single words).
+    normalisation : str
+        ``peak``, or ``sum``: grids are shares.
     """
 
     dataset: str
@@ -85,6 +93,12 @@ class ShardReading(NamedTuple):
     grids: list[Any]
     maps: list[bytes | None]
     regions: list[dict[str, Any]]
+    mentions: Sequence[list[dict[str, Any]] | None] = ()
+    normalisation: str = "peak"
+
+    def affirms(self) -> list[bool | None]:
+        """Tell which sentences name a finding that they do not deny; None where it is not told."""
+        return [None if one is None else any(map(is_affirmed, one)) for one in self.mentions]
 
     def check(self, begins: Sequence[float | None]) -> "ShardReading":
         """Refuse a reading that no run wrote; `begins` are its sentences', in seconds.
@@ -99,6 +113,7 @@ class ShardReading(NamedTuple):
         frames = [self.image, *(one for one in (self.heatmap, *self.maps) if one is not None)]
         names = (self.dataset, self.reading_id, self.dicom_id)
         maybe = (name for name in (self.subject_id, self.split) if name)
+        mentions = chain.from_iterable(one or () for one in self.mentions)
         corners = [region[name] for region in self.regions for name in _REGION[2:]]
         wrong = {
             "an id that is no plain name": not all(map(is_plain_name, (*names, *maybe))),
@@ -114,10 +129,21 @@ class ShardReading(NamedTuple):
             and [one is None for one in self.maps] != [one is None for one in self.grids],
             "sentences in another order than spoken": any(a > b for a, b in pairwise(seconds)),
             "a region without a place": not all(map(math.isfinite, corners)),
+            "a mention that is none": not all(map(_is_mention, mentions)),
         }
         if found := [what for what, is_so in wrong.items() if is_so]:
             raise ValueError(f"reading {self.reading_id!r:.60} has {found[0]}")
         return self
+
+
+def is_affirmed(mention: dict[str, Any]) -> bool:
+    """Tell whether a sentence names a finding and does not deny it; it may doubt it."""
+    return mention["kind"] == "finding" and not mention["negated"]
+
+
+def _is_mention(mention: Any) -> bool:
+    named = all(isinstance(mention[name], str) for name in ("name", "kind"))
+    return named and all(isinstance(mention[name], bool) for name in ("negated", "uncertain"))
 
 
 def _is_size(pixels: Any) -> bool:
@@ -252,8 +278,10 @@ def _check_version(path: Path, metadata: dict[str, str]) -> None:
 
 
 @contextmanager
-def _parquet(path: Path, wanted: Callable[[str], bool]) -> Iterator[Iterator[Any]]:
-    """Open a shard, and yield batches of rows of the `wanted` columns, by their leaves."""
+def _parquet(
+    path: Path, wanted: Callable[[str], bool]
+) -> Iterator[tuple[Iterator[Any], dict[str, str]]]:
+    """Open a shard; yield batches of rows of the `wanted` columns by their leaves, and metadata."""
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
         # Polars saves metadata beside the Arrow schema, where schema_arrow does not look.
         raw = {**(file.schema_arrow.metadata or {}), **(file.metadata.metadata or {})}
@@ -263,7 +291,7 @@ def _parquet(path: Path, wanted: Callable[[str], bool]) -> Iterator[Iterator[Any
         columns = {leaf: i for i, leaf in enumerate(leaves) if wanted(leaf)}
         with path.open("rb") as raw_file, mmap(raw_file.fileno(), 0, access=ACCESS_READ) as data:
             _refuse_parquet_bomb(file.metadata, columns, data)
-        yield file.iter_batches(batch_size=64, columns=list(columns))
+        yield file.iter_batches(batch_size=64, columns=list(columns)), texts
 
 
 def _images_of_parquet(path: Path) -> Frames:
@@ -271,7 +299,7 @@ def _images_of_parquet(path: Path) -> Frames:
         return leaf == "image" or (leaf.startswith("sentences.") and leaf.endswith(".text"))
 
     parts = []
-    with _parquet(path, wanted) as batches:
+    with _parquet(path, wanted) as (batches, _):
         for batch in batches:
             said = pc.fill_null(pc.list_value_length(batch["sentences"]), 0).to_numpy() > 0
             images = batch["image"]
@@ -301,7 +329,7 @@ def _from_parquet(path: Path, maps: bool) -> Iterator[ShardReading]:
             or (leaf.startswith("regions.") and leaf.split(".")[3] in _REGION and maps)
         )
 
-    with _parquet(path, wanted) as batches:
+    with _parquet(path, wanted) as (batches, told):
         for batch in batches:
             for row in batch.to_pylist():
                 sentences = row["sentences"]
@@ -312,6 +340,8 @@ def _from_parquet(path: Path, maps: bool) -> Iterator[ShardReading]:
                     grids=[one["grid"] for one in sentences],
                     maps=[one["heatmap"] for one in sentences] if maps else [],
                     regions=row.get("regions", []),
+                    mentions=[one.get("mentions") for one in sentences],
+                    normalisation=told.get("egma.normalisation", "peak"),
                 )
                 yield reading.check([one.get("begin") for one in sentences])
 
@@ -334,6 +364,7 @@ def _refuse_parquet_bomb(metadata: Any, columns: dict[str, int], data: mmap) -> 
             unpacked = max(unpacked, chunk.total_uncompressed_size)
             of_a_reading = _MOST_SENTENCES if name.startswith(("sentences.", "regions.")) else 1
             of_a_reading *= GRID_CELLS**2 if ".grid." in name else 1
+            of_a_reading *= _MOST_MENTIONS if ".mentions." in name else 1
             most = min(values * (_bytes_of_a_value(name) + _LEVELS_AND_LENGTH), _MOST_OF_A_COLUMN)
             if name.endswith(".text"):
                 most = min(rows * 4 * _MOST_LETTERS, _MOST_OF_A_COLUMN)
@@ -358,7 +389,8 @@ def _from_npz(path: Path, maps: bool) -> Iterator[ShardReading]:
     with zipfile.ZipFile(path) as archive:
         shard = Npz(archive)
         names, values = (shard.array(f"metadata_{one}", "U").tolist() for one in ("name", "value"))
-        _check_version(path, dict(zip(names, values, strict=True)))
+        told = dict(zip(names, values, strict=True))
+        _check_version(path, told)
         facts = [shard.array("dataset", "U").tolist()]
         n, frame = len(facts[0]), (FRAME_PX, FRAME_PX)
         facts += [shard.array(name, "U", n).tolist() for name in _FACTS[1:]]
@@ -379,6 +411,9 @@ def _from_npz(path: Path, maps: bool) -> Iterator[ShardReading]:
             k = len(columns[0])
             columns += [shard.array(f"region_{one}", "f4", k).tolist() for one in _REGION[2:]]
         regions = [dict(zip(_REGION, own, strict=True)) for own in zip(*columns, strict=True)]
+        mentions = (
+            _mentions_of(shard, m) if "sentence_has_mentions.npy" in shard.names else [None] * m
+        )
         own_sentences = shard.bounds("sentence", n, m)
         own_regions = shard.bounds("region", n, len(regions)) if maps else [(0, 0)] * n
         for i, ((first, end), own) in enumerate(zip(own_sentences, own_regions, strict=True)):
@@ -399,8 +434,23 @@ def _from_npz(path: Path, maps: bool) -> Iterator[ShardReading]:
                 if sentence_maps is None
                 else [sentence_maps[j].tobytes() if has[j] else None for j in range(first, end)],
                 regions=regions[slice(*own)],
+                mentions=mentions[first:end],
+                normalisation=told.get("egma.normalisation", "peak"),
             )
             yield reading.check(begins[first:end])
+
+
+def _mentions_of(shard: "Npz", m: int) -> list[list[dict[str, Any]] | None]:
+    if "mention_offsets.npy" not in shard.names:  # schema 1
+        return [None] * m
+    columns = [shard.array(f"mention_{name}", "U").tolist() for name in _MENTION[:3]]
+    j = len(columns[0])
+    columns[2] = [side or None for side in columns[2]]
+    columns += [shard.array(f"mention_{name}", "b1", j).tolist() for name in _MENTION[3:]]
+    every = [dict(zip(_MENTION, one, strict=True)) for one in zip(*columns, strict=True)]
+    known = shard.array("sentence_has_mentions", "b1", m)
+    bounds = shard.bounds("mention", m, j)
+    return [every[slice(*own)] if has else None for own, has in zip(bounds, known, strict=True)]
 
 
 class Npz:
@@ -408,6 +458,7 @@ class Npz:
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self._archive = archive
+        self.names = {*archive.namelist()}
         self._left = _MOST_OF_A_FILE
 
     def array(self, name: str, kind: str, *shape: int) -> NDArray[Any]:

@@ -216,6 +216,12 @@ def retrieval(score: str, **given: Any) -> int:
 @_shards
 @click.option("--against", default="gaze", show_default=True, help="gaze or regions.")
 @click.option(
+    "--mentions",
+    default="",
+    metavar="affirmed|any",
+    help="Sentences that name a finding and do not deny it (default of regions), or any (of gaze).",
+)
+@click.option(
     "--definition",
     default="own",
     show_default=True,
@@ -226,7 +232,12 @@ def retrieval(score: str, **given: Any) -> int:
 @_checkpoints
 @_reports_errors
 def grounding(
-    shards: Path | None, against: str, definition: str, splits: tuple[str, ...], **given: Any
+    shards: Path | None,
+    against: str,
+    mentions: str,
+    definition: str,
+    splits: tuple[str, ...],
+    **given: Any,
 ) -> None:
     """Compare where a sentence is most similar with where its reader looked.
 
@@ -238,7 +249,7 @@ def grounding(
 
     shards = shards or given["out"]
     measure = functools.partial(
-        ground, shards, against=against, definition=definition, splits=splits
+        ground, shards, against=against, mentions=mentions, definition=definition, splits=splits
     )
     _measure(f"grounding-{against}", measure, **given)
 

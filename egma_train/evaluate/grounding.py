@@ -10,6 +10,7 @@ import re
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,8 +26,10 @@ from egma_train.data.shards import (
     ShardReading,
     find_shards,
     fingerprint,
+    is_affirmed,
 )
 from egma_train.errors import BadUsageError, unknown_name
+from egma_train.evaluate.datasets.shipped import shipped_toml
 from egma_train.evaluate.encoder import Encoder
 from egma_train.evaluate.intervals import (
     Floats,
@@ -39,6 +42,7 @@ from egma_train.evaluate.intervals import (
 from egma_train.evaluate.readings import patient_of, readings_of
 
 AGAINST = ("gaze", "regions")
+MENTIONS = ("affirmed", "any")
 KEY = ("dataset", "reading_id", "dicom_id", "sentence")
 CONTROLS = ("prior", "swapped")
 TOLERANCE_PX = 15
@@ -46,7 +50,6 @@ TOLERANCE_PX = 15
 SHARE_OF_PEAK = 0.25
 _BIOVIL_SIGMA_PATCHES = 1.5
 _BIOVIL_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)
-_DENIALS = {"no", "not", "without", "negative", "resolved"}
 _GENERIC = {"zone", "structures"}
 _WHOLE_CHEST = "chest"
 _DRAWS = 32
@@ -115,6 +118,7 @@ def grounding(
     encoder: Encoder,
     *,
     against: str = "gaze",
+    mentions: str = "",
     definition: str = "own",
     splits: Sequence[str] = (),
     seed: int = 0,
@@ -127,6 +131,9 @@ def grounding(
     against : {"gaze", "regions"}
         What a sentence points to: its own heatmap above a quarter of the peak, or the regions that
         its words name.
+    mentions : {"affirmed", "any"}
+        Take sentences that name a finding and do not deny it, or all; by default ``affirmed`` of
+        regions, where it decides for each finding, and ``any`` of gaze.
     definition : str
         One of `DEFINITIONS`: whose measures.
     splits : sequence of str
@@ -146,15 +153,19 @@ def grounding(
         raise unknown_name("target", against, AGAINST)
     if definition not in DEFINITIONS:
         raise unknown_name("definition", definition, DEFINITIONS)
+    mentions = mentions or ("affirmed" if against == "regions" else "any")
+    if mentions not in MENTIONS:
+        raise unknown_name("kind of mentions", mentions, MENTIONS)
     files = find_shards(shards)
-    others = _others(files, against, encoder.grid)
-    cases = _cases(files, against, splits)
+    others = _others(files, against, mentions, encoder.grid)
+    cases = _cases(files, against, mentions, splits)
     found = list(figures_of_each(cases, encoder, batch_size, others, definition, seed))
     if not found:
         raise BadUsageError(f"no sentence in {shards} points to {against}; try the other --against")
     digest = fingerprint(files)
     patients = len({one["subject_id"] for one in found})
-    own = {"against": against, "definition": definition, "splits": list(splits) or "all"}
+    own: dict[str, Any] = {"against": against, "mentions": mentions, "definition": definition}
+    own |= {"splits": list(splits) or "all"}
     return {
         "task": "grounding",
         "protocol": {**own, "seed": seed, "geometry": encoder.preparation[0].told()},
@@ -355,15 +366,24 @@ def region_mask(region: Mapping[str, Any]) -> Mask:
 
 
 def names(text: str, region: Mapping[str, Any]) -> bool:
-    """Tell whether a sentence has all words of a region's name, or of one of its alternatives.
-
-    A finding (an ellipse) is not named by a sentence that denies something.
-    """
+    """Tell whether a sentence has all words of a region's name, or of one of its alternatives."""
     words = set(re.findall(r"[a-z]+", text.lower()))
-    if (region["kind"] == "ellipse" and words & _DENIALS) or region["name"] == _WHOLE_CHEST:
+    if region["name"] == _WHOLE_CHEST:
         return False
     alternatives = re.split(r" / | or ", region["name"].lower())
     return any(set(one.split()) - _GENERIC <= words for one in alternatives)
+
+
+def affirms(mentions: Iterable[dict[str, Any]], label: str) -> bool:
+    """Tell whether a sentence names, and does not deny, the finding that a dataset labels so."""
+    known = _labels()
+    return any(is_affirmed(one) and label in known.get(one["name"], ()) for one in mentions)
+
+
+@cache
+def _labels() -> dict[str, tuple[str, ...]]:
+    declared = shipped_toml("mentions")["findings"]
+    return {name: tuple(one["labels"]) for name, one in declared.items()}
 
 
 def as_frame(stored: bytes) -> NDArray[np.uint8]:
@@ -371,18 +391,33 @@ def as_frame(stored: bytes) -> NDArray[np.uint8]:
     return np.frombuffer(stored, np.uint8).reshape(FRAME_PX, FRAME_PX)
 
 
-def _pointing(reading: ShardReading, against: str) -> Iterator[tuple[int, str, Mask]]:
+def _pointing(
+    reading: ShardReading, against: str, mentions: str
+) -> Iterator[tuple[int, str, Mask]]:
     """Give number, text and target of each sentence that points somewhere."""
-    texts = zip(reading.texts, reading.maps, strict=True)
-    for number, (text, heatmap) in enumerate(texts):
+    told = reading.mentions
+    if mentions == "affirmed" and None in told:
+        raise BadUsageError(
+            f"{reading.reading_id} does not tell what sentences mention (single words, schema 1);"
+            " first: egma-prep render-heatmaps --level sentence, or add --mentions any"
+        )
+    affirmed = reading.affirms()
+    for number, (text, heatmap) in enumerate(zip(reading.texts, reading.maps, strict=True)):
         if against == "gaze":
-            if heatmap is not None:
+            if heatmap is not None and (mentions == "any" or affirmed[number]):
                 yield number, text, as_frame(heatmap) > 255 * SHARE_OF_PEAK
-        elif named := [region_mask(one) for one in reading.regions if names(text, one)]:
+            continue
+
+        def is_named(region: Mapping[str, Any], text: str = text, number: int = number) -> bool:
+            if region["kind"] == "ellipse" and mentions == "affirmed":
+                return affirms(told[number] or (), region["name"])
+            return names(text, region)
+
+        if named := [region_mask(one) for one in reading.regions if is_named(one)]:
             yield number, text, np.any(named, axis=0)
 
 
-def _others(files: Iterable[Path], against: str, cells: int) -> Others:
+def _others(files: Iterable[Path], against: str, mentions: str, cells: int) -> Others:
     """Read all targets once: heatmaps where gaze is asked for, else the regions' masks."""
     sums: dict[str, Floats] = defaultdict(lambda: np.zeros(cells**2))
     weights = area_weights(cells)
@@ -390,7 +425,7 @@ def _others(files: Iterable[Path], against: str, cells: int) -> Others:
     sentences = []
     for reading in readings_of(files, maps=True):
         patient = patient_of(reading)
-        for number, text, mask in _pointing(reading, against):
+        for number, text, mask in _pointing(reading, against, mentions):
             heatmap = reading.maps[number] if against == "gaze" else None
             target = mask.astype(np.uint8) * 255 if heatmap is None else as_frame(heatmap)
             grid = on_grid(target, weights)
@@ -400,9 +435,11 @@ def _others(files: Iterable[Path], against: str, cells: int) -> Others:
     return Others(sums, counts, sorted(sentences))
 
 
-def _cases(files: Iterable[Path], against: str, splits: Sequence[str]) -> Iterator[Case]:
+def _cases(
+    files: Iterable[Path], against: str, mentions: str, splits: Sequence[str]
+) -> Iterator[Case]:
     for reading in readings_of(files, splits, maps=True):
-        if pointing := list(_pointing(reading, against)):
+        if pointing := list(_pointing(reading, against, mentions)):
             image = as_frame(reading.image)
             columns = map(list, zip(*pointing, strict=True))
             yield Case(reading, image, *columns)

@@ -13,7 +13,7 @@ from egma_prep.etl.out_folder import OutFolder
 from egma_prep.etl.small_cells import LEAST
 from egma_prep.look.report.gallery import card_of
 from egma_prep.look.report.leads import by_lead
-from egma_prep.look.report.means import KEYWORDS, Means
+from egma_prep.look.report.means import SAID, Means
 from egma_prep.look.report.numbers import Told, counts, distributions, facts, gaze_of_words
 from egma_prep.look.report.plots import histogram, lead_curves, mean_maps
 from egma_prep.options import Options, with_changes
@@ -80,8 +80,11 @@ def write_report(out_root: Path, to_share: bool = False) -> Path:
         "told": told,
         "leads": leads,
         "lead_curves": lead_curves(leads, told) if leads else "",
-        "maps": mean_maps(means.shown(told.least), told, options.render.level),
-        "keywords": [(name, pattern.pattern) for name, pattern in KEYWORDS.items()],
+        "maps": mean_maps(means.shown(told.least), means.datasets, told, options.render.level),
+        "said": [
+            (name, *(told.count(by.total(), len(by)) for by in (how[one] for one in SAID)))
+            for name, how in means.said().items()
+        ],
         "index": index,
         "parts": parts,
         "privacy": options.output.privacy,

@@ -2,6 +2,7 @@
 
 import io
 import math
+from collections.abc import Collection
 from typing import Any
 
 import matplotlib
@@ -11,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from egma_prep.look.report.leads import Lead
-from egma_prep.look.report.means import KEYWORDS, MeanMap
+from egma_prep.look.report.means import MeanMap
 from egma_prep.look.report.numbers import Distribution, Told, bins
 
 _INK, _ACCENT = "#010203", "#040506"  # stand for the page's own colours
@@ -54,13 +55,17 @@ def lead_curves(leads: list[Lead], told: Told) -> Markup:
         return _svg(figure, "Sentence maps by lead time")
 
 
-def mean_maps(means: dict[str, MeanMap], told: Told, level: str) -> Markup:
+def mean_maps(
+    means: dict[str, MeanMap], datasets: Collection[str], told: Told, level: str
+) -> Markup:
     """Draw mean heatmaps, where all is told over the mean image of their readings.
 
     Parameters
     ----------
+    datasets : collection of str
+        Names of means of whole readings.
     level : str
-        What the maps of keywords are of, ``sentence`` or ``word``.
+        What the other maps are of, ``sentence`` or ``word``.
     """
     if not means:
         return Markup("")
@@ -73,7 +78,7 @@ def mean_maps(means: dict[str, MeanMap], told: Told, level: str) -> Markup:
         for axis, (name, mean) in zip(axes, means.items(), strict=False):
             _mean_map(axis, name, mean, with_image=told.least == 1)
             patients = len(mean.patients)
-            what = f"{level if name in KEYWORDS else 'reading'}s"
+            what = f"{'reading' if name in datasets else level}s"
             axis.set_xlabel(
                 f"{told.count(mean.maps, patients)} {what}, {told.count(patients)} patients"
             )

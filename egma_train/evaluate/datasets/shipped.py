@@ -10,7 +10,8 @@ _CHECKOUT = Path(__file__).parents[3]
 
 def shipped_file(name: str) -> Path:
     """Find a file in the installed package, or where a checkout keeps it."""
-    homes = (_INSIDE, _CHECKOUT / "data_manifests" / "evaluation", _CHECKOUT / "pipelines")
+    declared = _CHECKOUT / "data_manifests"
+    homes = (_INSIDE, declared / "evaluation", declared / "words", _CHECKOUT / "pipelines")
     return next(home / name for home in homes if (home / name).is_file())
 
 
