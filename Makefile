@@ -10,7 +10,7 @@ SOURCES := pyproject.toml constraints.txt
 SIDE_BY_SIDE := -n 3 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo preprocess test test-lowest lint bench reliability soak study
+.PHONY: help demo preprocess test test-lowest lint bench reliability soak study choices
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -77,6 +77,9 @@ bench: $(VENV)/.ready-dev ## the ETL beside merely decoding, its stages, heatmap
 	$(BIN)/python -m benchmarks.gpu
 	$(BIN)/python -m benchmarks.walk
 	$(BIN)/python benchmarks/phantom_training.py
+
+choices: $(VENV)/.ready-dev ## which window, lead, sigma, weight and label rule recovers what a sentence names, on phantoms: docs/gaze.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.choices
 
 study: $(VENV)/.ready-dev ## does gaze help: the runs of the phantom study that are missing, its page and picture
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.study

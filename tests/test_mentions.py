@@ -1,6 +1,7 @@
 """What sentences mention: against labels by hand, CheXpert's rules, and what must always hold."""
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -25,6 +26,7 @@ def findings(text: str) -> set[str]:
     }
 
 
+PAGE = Path(__file__).parent.parent / "docs" / "gaze.md"
 EVERY = labelled()
 HALVES = {"looked at": True, "only counted": False}
 # Half a sentence in a hundred may turn out otherwise by another version of spaCy's tokenizer.
@@ -48,6 +50,22 @@ def test_sentences_that_were_labelled_by_hand_are_understood(half: str, asked: s
     share = shares(mentions, some)[asked]
     print(f"{half}, {asked}: precision {share.precision:.3f}, recall {share.recall:.3f}")
     assert share.precision >= LEAST[half, asked][0] and share.recall >= LEAST[half, asked][1]
+
+
+@pytest.mark.parametrize("asked", ASKED)
+def test_the_pages_figures_are_those_of_the_sentences(asked: str) -> None:
+    (row,) = re.findall(rf"^\| {asked} \| (.*) \|$", PAGE.read_text(), re.M)
+    told = [float(cell.split()[0]) for cell in row.split(" | ")]
+    found = [
+        figure
+        for half in HALVES.values()
+        for figure in shares(mentions, [one for one in EVERY if one.looked_at == half])[asked][:2]
+    ]
+    assert told == pytest.approx(found, abs=0.01)  # another tokenizer may cut otherwise
+
+
+def test_the_page_counts_the_rules_that_are_tried() -> None:
+    assert f"On {len(CHEXPERT)} kinds of rules" in PAGE.read_text()
 
 
 # The kinds of rules that CheXpert's labeler publishes, each tried on sentences of our own.

@@ -19,7 +19,8 @@ from tables import rejects, shards, table
 from egma_prep import open_shards
 from egma_prep.etl.card import TERMS, shareable
 from egma_prep.etl.out_folder import OutFolder
-from egma_prep.look.report.leads import LEADS_S, by_lead, half_cells
+from egma_prep.look.report.choices import CHOICES, by_choice, lag_of
+from egma_prep.look.report.leads import LEADS_S, by_lead, half_cells, sampled
 from egma_prep.look.report.means import Means, topics
 from egma_prep.look.report.numbers import Told, bins
 from egma_prep.options import Options
@@ -305,7 +306,7 @@ def test_half_of_a_map_lies_in_as_many_cells_as_by_hand() -> None:
 
 
 def test_leads_begin_with_what_the_shards_hold_and_only_gain_gaze(clean_out: Path) -> None:
-    leads = by_lead(OutFolder(clean_out), Options())
+    leads = by_lead(sampled(OutFolder(clean_out)), Options())
     assert tuple(one.lead_s for one in leads) == LEADS_S
     seen = [row for row in shards(clean_out).values() if row["heatmap"] is not None]
     sentences = [one for row in seen for one in row["sentences"]]
@@ -319,6 +320,52 @@ def test_leads_begin_with_what_the_shards_hold_and_only_gain_gaze(clean_out: Pat
     assert leads[0].half_cells == pytest.approx(np.mean(cells))
     gaze = [(one.gaze_s > 0).sum() for one in leads]
     assert gaze == sorted(gaze) and gaze[-1] > gaze[0]
+
+
+def test_choices_are_compared_with_what_the_shards_hold(clean_out: Path) -> None:
+    inputs = sampled(OutFolder(clean_out))
+    readings = {(one.dataset, one.reading_id): one for one in open_shards(clean_out)}
+    regions = {key: one.regions for key, one in readings.items()}
+    found = {one.name: one for one in by_choice(inputs, regions, Options())}
+    assert found.keys() == CHOICES.keys()
+    own = found["as rendered"]
+    assert own.in_common == pytest.approx(1)
+    assert found["recipe egma"].half_cells == own.half_cells
+    assert found["sigma 32"].half_cells > own.half_cells > found["sigma 8"].half_cells
+    assert 0.1 < found["sigma 32"].in_common < 1
+    hits = []
+    for key in ((facts["dataset"], facts["reading_id"]) for facts, _ in inputs):
+        for sentence in readings[key].sentences:
+            said = {m["name"] for m in sentence.mentions or () if not m["negated"]}
+            named = [
+                one
+                for one in regions[key]
+                if one["kind"] == "ellipse" and any(one["name"] in LABELS.get(n, ()) for n in said)
+            ]
+            if named and sentence.heatmap is not None:
+                v, u = np.unravel_index(sentence.heatmap.argmax(), (224, 224))
+                hits.append(any(_inside(one, u, v) for one in named))
+    assert len(hits) > 5 and own.in_region.tolist() == hits
+
+
+LABELS = {
+    "pleural effusion": ("Pleural effusion", "Pleural abnormality"),
+    "cardiomegaly": ("Enlarged cardiac silhouette",),
+    "nodule or mass": ("Nodule", "Lung nodule or mass"),
+    **{name.lower(): (name,) for name in ("Consolidation", "Atelectasis", "Pneumothorax")},
+}
+
+
+def _inside(one: dict[str, float], x: float, y: float) -> bool:
+    across = (2 * x - one["x0"] - one["x1"]) / (one["x1"] - one["x0"])
+    down = (2 * y - one["y0"] - one["y1"]) / (one["y1"] - one["y0"])
+    return across**2 + down**2 <= 1
+
+
+def test_the_phantoms_eyes_are_ahead_of_their_voices(clean_out: Path) -> None:
+    lag = lag_of(sampled(OutFolder(clean_out)))
+    assert lag is not None and lag.low <= lag.seconds <= lag.high
+    assert 0.25 < lag.seconds < 1.5  # they look 0.5 to 1.2 s before they speak
 
 
 def test_a_topics_map_is_the_mean_over_the_sentences_that_mention_it(clean_out: Path) -> None:

@@ -59,5 +59,11 @@ def required_columns(dataset: str, table: str) -> list[str]:
 @cache
 def vocabulary() -> Vocabulary:
     """Read the words that sentences mention findings by."""
-    path = shipped_folder("data_manifests") / "words" / "mentions.toml"
-    return Vocabulary(tomllib.loads(path.read_text(encoding="utf-8")))
+    return Vocabulary(manifest("words/mentions"))
+
+
+@cache
+def finding_labels() -> dict[str, tuple[str, ...]]:
+    """Map each finding that sentences mention to its labels in the datasets."""
+    findings = manifest("words/mentions")["findings"]
+    return {name: tuple(one["labels"]) for name, one in findings.items()}

@@ -11,14 +11,15 @@ from egma_prep.errors import BadUsageError
 from egma_prep.etl.card import REPORTS, fingerprint, terms_of
 from egma_prep.etl.out_folder import OutFolder
 from egma_prep.etl.small_cells import LEAST
+from egma_prep.look.report.choices import by_choice, lag_of
 from egma_prep.look.report.gallery import card_of
-from egma_prep.look.report.leads import by_lead
+from egma_prep.look.report.leads import by_lead, sampled
 from egma_prep.look.report.means import SAID, Means
 from egma_prep.look.report.numbers import Told, counts, distributions, facts, gaze_of_words
 from egma_prep.look.report.plots import histogram, lead_curves, mean_maps
 from egma_prep.options import Options, with_changes
 from egma_prep.shards.reader import Shards
-from egma_prep.shards.schema import REJECTS, part_tables
+from egma_prep.shards.schema import REJECTS, Key, part_tables
 from egma_prep.shards.tables import read_table
 from egma_prep.storage.atomic import appearing_whole, refuse_foreign
 from egma_prep.storage.progress import Progress
@@ -57,10 +58,12 @@ def write_report(out_root: Path, to_share: bool = False) -> Path:
             " be shared: leave out --shareable"
         )
     tables["words"] = tables["words"].merge(patients)
-    index, parts = _gather(out, paths, options, means, with_cards=not to_share)
+    regions: dict[Key, list[dict[str, Any]]] = {}
+    index, parts = _gather(out, paths, options, means, regions, with_cards=not to_share)
     passages = means.passages()
     rejects = read_table(out.rejects, REJECTS)
-    leads = [] if options.output.privacy else by_lead(out, options)
+    sample = [] if options.output.privacy else sampled(out)
+    leads = by_lead(sample, options)
     leads = [one for one in leads if told.may(one.gaze_s[one.gaze_s > 0])]
     context = {
         "terms": terms_of(run),
@@ -79,6 +82,10 @@ def write_report(out_root: Path, to_share: bool = False) -> Path:
         ],
         "told": told,
         "leads": leads,
+        "choices": [
+            one for one in by_choice(sample, regions, options) if told.may(one.has_map[one.has_map])
+        ],
+        "lag": lag_of(sample) if leads else None,
         "lead_curves": lead_curves(leads, told) if leads else "",
         "maps": mean_maps(means.shown(told.least), means.datasets, told, options.render.level),
         "said": [
@@ -95,9 +102,14 @@ def write_report(out_root: Path, to_share: bool = False) -> Path:
 
 
 def _gather(
-    out: OutFolder, paths: list[Path], options: Options, means: Means, with_cards: bool
+    out: OutFolder,
+    paths: list[Path],
+    options: Options,
+    means: Means,
+    regions: dict[Key, list[dict[str, Any]]],
+    with_cards: bool,
 ) -> tuple[str, list[tuple[str, int]]]:
-    """Read all shards once; return the gallery's index and its parts, as JSON."""
+    """Read all shards once; fill `means` and `regions`, return the gallery's index and parts."""
     index: list[Any] = []
     parts: list[tuple[str, int]] = []
     with Progress("readings", sum(len(Shards([path])) for path in paths)) as progress:
@@ -108,6 +120,8 @@ def _gather(
             cards = []
             for reading in Shards([path]):
                 means.add(reading)
+                if reading.heatmap is not None and reading.regions:
+                    regions[reading.dataset, reading.reading_id] = reading.regions
                 progress.advance(1)
                 if with_cards:
                     key = reading.dataset, reading.reading_id

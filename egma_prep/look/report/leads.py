@@ -45,8 +45,8 @@ class Lead:
         return self.gaze_s.index.nunique()
 
 
-def by_lead(out: OutFolder, options: Options) -> list[Lead]:
-    """Render evenly chosen readings with gaze at each lead time; at most 150 of them."""
+def sampled(out: OutFolder) -> Inputs:
+    """Read what renders evenly chosen readings with gaze, at most 150 of them."""
     readings = read_parquet(out.table("readings")).to_pylist()
     seen = [row for row in readings if row["fixations_on_image"]]
     chosen = seen[:: -(-len(seen) // _SAMPLE) or 1]
@@ -55,6 +55,11 @@ def by_lead(out: OutFolder, options: Options) -> list[Lead]:
         tables = out.part_rows(part, RENDERED_FROM)
         for facts in (row for row in chosen if row["part"] == part):
             inputs.append((facts, {name: tables[name][key_of(facts)] for name in tables}))
+    return inputs
+
+
+def by_lead(inputs: Inputs, options: Options) -> list[Lead]:
+    """Render a sample at each lead time."""
     return [_measured(lead_s, inputs, options) for lead_s in (LEADS_S if inputs else ())]
 
 

@@ -1,0 +1,1 @@
+"""Which choice of a heatmap recovers what a sentence names, on phantoms with a truth."""
