@@ -9,11 +9,14 @@ import pytest
 from evaluation import egma_eval, save_tiny_model, write_picture, written
 from sklearn.metrics import roc_auc_score
 
+from egma_prep import open_shards
+from egma_train.data.shards import find_shards
 from egma_train.errors import BadUsageError
 from egma_train.evaluate.checkpoints import load_encoder
 from egma_train.evaluate.datasets.label_tables import read_label_table
 from egma_train.evaluate.datasets.prompts import Prompts
-from egma_train.evaluate.multi_label import multi_label, prompts_of
+from egma_train.evaluate.datasets.shard_labels import labels_of_shards
+from egma_train.evaluate.multi_label import multi_label, multi_label_of_shards, prompts_of
 
 CHEXPERT = """Path,Sex,Age,Frontal/Lateral,AP/PA,No Finding,Edema,Pleural Effusion
 CheXpert-v1.0-small/valid/patient90001/study1/a.jpg,Male,73,Frontal,AP,0.0,1.0,
@@ -156,3 +159,68 @@ def test_the_command_says_each_finding(made: tuple[Path, Path], tmp_path: Path) 
     assert len(list((tmp_path / "evaluation" / "multi-label").glob("untrained*.json"))) == 2
     page = (tmp_path / "evaluation" / "evaluation.html").read_text()
     assert "auroc Edema" in page and "multi-label" in page
+
+
+# -- the shards' own labels -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dataset", ["chexpert", "reflacx"])
+def test_the_shards_labels_are_the_truth_of_one_reading_an_image(
+    clean_out: Path, dataset: str
+) -> None:
+    table, readings = labels_of_shards(find_shards(clean_out), (), dataset)
+    said: dict[str, list[dict[str, float]]] = {}
+    for reading in open_shards(clean_out):
+        own = {n: v for n, v in reading.labels.items() if n.startswith(f"{dataset}:")}
+        if own:
+            said.setdefault(reading.dicom_id, []).append(own)
+    assert table.ids == tuple(said) == tuple(one.dicom_id for one in readings)
+    assert len(table.findings) > 3
+    for i, image in enumerate(table.ids):
+        for j, name in enumerate(table.findings):
+            values = [one.get(f"{dataset}:{name}") for one in said[image]]
+            if dataset == "chexpert":
+                votes = [{None: 0, 0.0: 0, 1.0: 1, -1.0: None}[value] for value in values]
+            else:
+                flag = name == "Support devices"
+                votes = [None if v is None else int(v >= (1 if flag else 3)) for v in values]
+            yes, no = votes.count(1), votes.count(0)
+            wanted = np.nan if yes == no else float(yes > no)
+            np.testing.assert_equal(table.truth[i, j], wanted)
+
+
+def test_the_command_measures_on_the_shards_own_labels(clean_out: Path, tmp_path: Path) -> None:
+    model = save_tiny_model(tmp_path / "model")
+    flags = ("--shards", clean_out, "--labels-of", "reflacx", "--out", tmp_path, model)
+    result = egma_eval("multi-label", *flags)
+    assert result.exit_code == 0, result.output
+    encoder = load_encoder(model, {})
+    report = multi_label_of_shards(clean_out, None, encoder, dataset="reflacx")
+    (path,) = (tmp_path / "evaluation" / "multi-label-reflacx").glob("*.json")
+    told = json.loads(path.read_text())["metrics"]
+    assert {name: one["value"] for name, one in told.items()} == {
+        name: one["value"] for name, one in report["metrics"].items()
+    }
+    table, readings = labels_of_shards(find_shards(clean_out), (), "reflacx")
+    rows = {row["path"]: row for row in report["rows"]}
+    for j, name in enumerate(table.findings):
+        known = ~np.isnan(table.truth[:, j])
+        scores = [rows[one][f"score {name}"] for one in np.array(table.ids)[known]]
+        wanted = roc_auc_score(table.truth[known, j], scores)
+        assert report["metrics"][f"auroc {name}"]["value"] == pytest.approx(wanted)
+    frame = np.frombuffer(readings[0].image, np.uint8).reshape(1, 224, 224)
+    sizes = np.array([(readings[0].width, readings[0].height)])
+    queries = prompts_of(table.findings[:1], None)
+    texts = [encoder.texts(one) for one in queries.queries.values()]
+    pooled = encoder.of_shards(frame, sizes)[0]
+    wanted = (pooled @ (texts[0] - texts[1]).T).item()
+    assert rows[table.ids[0]][f"score {table.findings[0]}"] == pytest.approx(wanted, abs=1e-5)
+
+
+def test_shards_without_such_labels_name_those_they_have(clean_out: Path, tmp_path: Path) -> None:
+    model = save_tiny_model(tmp_path / "model")
+    flags = ("--shards", clean_out, "--labels-of", "reflax", "--out", tmp_path, model)
+    result = egma_eval("multi-label", *flags)
+    assert result.exit_code == 2 and "reflacx" in result.output
+    both = egma_eval("multi-label", "--images", tmp_path, "--out", tmp_path, model)
+    assert both.exit_code == 2 and "--images and --labels, or --shards" in both.output

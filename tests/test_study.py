@@ -14,7 +14,7 @@ from scipy import stats
 from benchmarks.study import training
 from benchmarks.study.__main__ import DOCS, HERE
 from benchmarks.study.arms import ARMS, Arm, Run, Study, planned
-from benchmarks.study.measure import escaped, grounding, zero_shot
+from benchmarks.study.measure import escaped, grounding, measure, swapped, zero_shot
 from benchmarks.study.phantoms import (
     CELL_PX,
     CLASSES,
@@ -78,6 +78,45 @@ def test_readings_with_and_without_the_shortcut_differ_in_the_markers_alone(
     for name in ("findings", "sentences", "truth", "grid", "grid_mask"):
         np.testing.assert_array_equal(getattr(tied, name), getattr(broken, name))
     assert not np.array_equal(tied.images, broken.images)
+
+
+def test_a_marker_beside_a_finding_lies_where_eyes_go_anyway() -> None:
+    beside = make_readings(300, SEED, 0.95, Look(noise=0), beside=True)
+    top = make_readings(300, SEED, 0.95, Look(noise=0))
+    np.testing.assert_array_equal(beside.markers, top.markers)
+    np.testing.assert_array_equal(beside.grid, top.grid)
+    near, far = [], []
+    for image, truth, markers in zip(beside.images, beside.truth, beside.markers, strict=True):
+        bright = (image >= 2.9).reshape(7, CELL_PX, 7, CELL_PX).sum((1, 3)).ravel() >= 10
+        around = truth.any(0).reshape(7, 7)
+        padded = np.pad(around, 1)
+        around = np.any(
+            [np.roll(padded, (i, j), (0, 1)) for i in (-1, 0, 1) for j in (-1, 0, 1)], 0
+        )
+        near.append((bright & around[1:-1, 1:-1].ravel()).sum())
+        far.append((bright & ~around[1:-1, 1:-1].ravel()).sum())
+        assert markers.any()
+    assert sum(near) > 20 * sum(far)
+
+
+def test_a_swapped_sentence_names_another_finding() -> None:
+    numbers = np.random.default_rng(0).choice(np.flatnonzero(NAMED >= 0), 200)
+    other = swapped(numbers)
+    assert (NAMED[other] != NAMED[numbers]).all() and {*other} <= {*numbers}
+
+
+def test_the_location_prior_knows_nothing_of_the_image_it_judges(broken: Readings) -> None:
+    truth = broken.truth[broken.truth.any(-1)]
+    prior = (truth.sum(0) - truth) / (len(truth) - 1)
+    by_hand = np.mean([np.delete(truth, i, 0).mean(0).argmax() for i in range(5)])
+    assert by_hand == prior[:5].argmax(1).mean()
+    torch.manual_seed(0)
+    found = [measure(training.Encoder(), broken) for _ in range(2)]  # any model has the same
+    assert (
+        found[0]["prior_pointing"]
+        == found[1]["prior_pointing"]
+        == grounding(prior, truth)["pointing"]
+    )
 
 
 def test_each_finding_is_said_once_and_fillers_name_none(tied: Readings) -> None:

@@ -34,6 +34,8 @@ class Arm:
     gaze_share: float = 0.0
     control: bool = False
     shortcut: bool = True
+    beside: bool = False
+    """The shortcut lies beside the finding, where eyes go anyway."""
     gaze_of_others: bool = False
     fixed_steps: int = 0
     """Train so long without looking for a plateau."""
@@ -82,6 +84,16 @@ def _controls() -> list[Arm]:
         Arm("no shortcut: egf, 0% gaze", egf, 0, True, shortcut=False),
         Arm("no shortcut: egf, 100% gaze", egf, 1, True, shortcut=False),
         Arm("no shortcut: egma, 100% gaze", egma, 1, True, shortcut=False),
+        *(
+            Arm(f"beside: {name}", options, share, True, beside=True)
+            for name, options, share in (
+                ("clip", clip, 0),
+                ("egf, 0% gaze", egf, 0),
+                ("egf, 100% gaze", egf, 1),
+                ("egma, 100% gaze", egma, 1),
+                ("egf, quarter-max", quarter["egf"], 1),
+            )
+        ),
         Arm("egf, 0% gaze, 4000 steps", egf, 0, True, fixed_steps=4000),
     ]
 

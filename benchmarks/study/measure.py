@@ -29,9 +29,24 @@ def measure(model: Encoder, readings: Readings) -> dict[str, float]:
         for name, score in zip(SCORES, scores, strict=True)
     }
     image, sentence = np.nonzero(readings.truth.any(-1))
-    said = sentences[torch.from_numpy(readings.sentences[image, sentence])]
-    similarity = (patches[torch.from_numpy(image)] @ said[..., None])[..., 0].numpy()
-    return result | grounding(similarity, readings.truth[image, sentence])
+    numbers = readings.sentences[image, sentence]
+    truth = readings.truth[image, sentence]
+    shown = patches[torch.from_numpy(image)]
+    for control, said in {"": numbers, "swapped_": swapped(numbers)}.items():
+        similarity = (shown @ sentences[torch.from_numpy(said)][..., None])[..., 0].numpy()
+        result |= {f"{control}{name}": one for name, one in grounding(similarity, truth).items()}
+    prior = (truth.sum(0) - truth) / (len(truth) - 1)  # of all other sentences, blind to the image
+    return result | {f"prior_{name}": one for name, one in grounding(prior, truth).items()}
+
+
+def swapped(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Give each sentence the next one, in the order of the test, that names another finding."""
+    classes = NAMED[numbers]
+    found = numbers.copy()
+    for at in range(len(numbers)):
+        step = next(k for k in range(1, len(numbers)) if classes[at - k] != classes[at])
+        found[at] = numbers[at - step]
+    return found
 
 
 def zero_shot(scores: NDArray[np.float32], truth: NDArray[np.int64]) -> float:
@@ -48,7 +63,7 @@ def zero_shot(scores: NDArray[np.float32], truth: NDArray[np.int64]) -> float:
     return float((means.argmax(1) == truth).mean())
 
 
-def grounding(similarity: NDArray[np.float32], truth: NDArray[np.bool_]) -> dict[str, float]:
+def grounding(similarity: NDArray[np.floating], truth: NDArray[np.bool_]) -> dict[str, float]:
     """Compare maps ``[s, 49]`` with true patches: hits of the highest, and mean area under ROC."""
     hits = truth[np.arange(len(truth)), similarity.argmax(1)]
     ahead = similarity[:, :, None] - similarity[:, None, :]  # (s, true patch, other patch)

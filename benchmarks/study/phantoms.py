@@ -1,8 +1,9 @@
 """PHANTOM readings: images with findings and a shortcut, their dictation, the gaze, the truth.
 
 An image of 56 px shows one to three of four findings below its top row of patches. Each finding has
-a marker, a bright glyph in the top row. In a share of the images the markers are those of the
-findings; in the others they are drawn as findings are, without regard to the image.
+a marker, a bright glyph in the top row, where nobody looks, or beside a finding, where eyes go
+anyway. In a share of the images the markers are those of the findings; in the others they are drawn
+as findings are, without regard to the image.
 """
 
 from dataclasses import dataclass, replace
@@ -111,9 +112,12 @@ class Readings:
 
 
 def make_readings(
-    number: int, seed: tuple[int, ...], shortcut_share: float, look: Look
+    number: int, seed: tuple[int, ...], shortcut_share: float, look: Look, beside: bool = False
 ) -> Readings:
-    """Make readings; with another share of the shortcut the same ones differ in markers alone."""
+    """Make readings; with another share of the shortcut the same ones differ in markers alone.
+
+    With `beside` a marker lies beside its finding; one whose finding is not there beside another.
+    """
     rng, marker_rng = (np.random.default_rng((*seed, stream)) for stream in (0, 1))
     findings = _some_findings(rng, number)
     tied = marker_rng.random(number) < shortcut_share
@@ -135,7 +139,10 @@ def make_readings(
         for j, each in enumerate(_gaze_grids(rng, centres, look.gaze)):
             grid_mask[i, j] = each is not None
             grid[i, j] = 0 if each is None else each
-        _draw_markers(marker_rng, images[i], markers[i])
+        if beside:
+            _draw_markers_beside(marker_rng, images[i], markers[i], places)
+        else:
+            _draw_markers(marker_rng, images[i], markers[i])
     return Readings(images, findings, markers, sentences, truth, grid, grid_mask)
 
 
@@ -233,6 +240,17 @@ def _draw_markers(rng: np.random.Generator, image: Floats, markers: Bools) -> No
     for c in np.flatnonzero(markers):
         x = columns[c] * CELL_PX + 1
         image[1 : 1 + MARKER_PX, x : x + MARKER_PX] = GLYPH_CONTRAST * GLYPHS[c]
+
+
+def _draw_markers_beside(
+    rng: np.random.Generator, image: Floats, markers: Bools, places: dict[int, NDArray[np.int64]]
+) -> None:
+    """Draw each marker on a side of a finding, within two patches of its middle."""
+    for c in np.flatnonzero(markers):
+        at = places[int(c)] if int(c) in places else places[int(rng.choice([*places]))]
+        sides = FINDING_PX / 2 + np.array([[-11, -3], [5, -3], [-3, -11], [-3, 5]])  # (y, x) px
+        y, x = np.clip(at + rng.permutation(sides)[0], 0, IMAGE_PX - MARKER_PX).astype(int)
+        image[y : y + MARKER_PX, x : x + MARKER_PX] = GLYPH_CONTRAST * GLYPHS[c]
 
 
 def _dictation(rng: np.random.Generator, findings: Bools) -> list[int]:

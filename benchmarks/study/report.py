@@ -20,11 +20,16 @@ MEASURES = {
     "broken, pooled": ("broken", "pooled"),
     "broken, best patch": ("broken", "best_patch"),
     "pointing": ("broken", "pointing"),
+    "pointing, sentence of another finding": ("broken", "swapped_pointing"),
     "patch AUC": ("broken", "patch_auc"),
 }
 NO_GAZE = "egf, 0% gaze"
 COMPARED = [
-    *((arm.name, NO_GAZE) for arm in ARMS if arm.shortcut and arm.name != NO_GAZE),
+    *(
+        (arm.name, NO_GAZE)
+        for arm in ARMS
+        if arm.shortcut and not arm.beside and arm.name != NO_GAZE
+    ),
     *((arm.name, "clip") for arm in ARMS if not arm.control and arm.name != "clip"),
     ("egma, 100% gaze", "egf, 100% gaze"),
     ("egf, 100% gaze", "mlce, 100% gaze"),
@@ -47,6 +52,12 @@ COMPARED = [
     ("no shortcut: clip", "no shortcut: egf, 0% gaze"),
     ("no shortcut: egf, 100% gaze", "no shortcut: egf, 0% gaze"),
     ("no shortcut: egma, 100% gaze", "no shortcut: egf, 0% gaze"),
+    ("beside: clip", "beside: egf, 0% gaze"),
+    ("beside: egf, 0% gaze", "egf, 0% gaze"),
+    ("beside: egf, 100% gaze", "beside: egf, 0% gaze"),
+    ("beside: egma, 100% gaze", "beside: egf, 0% gaze"),
+    ("beside: egf, quarter-max", "beside: egf, 100% gaze"),
+    ("beside: egf, 100% gaze", "egf, 100% gaze"),
 ]
 """Arm and reference, over the seeds that both have."""
 
@@ -57,6 +68,7 @@ def write_report(results: Sequence[Result], runs: Sequence[Run], docs: Path) -> 
     template = Path(__file__).with_name("study.md.in").read_text()
     (docs / "study.md").write_text(page(template, by_arm, runs))
     _draw(by_arm, docs / "img" / "study.svg")
+    _draw_curves(by_arm, runs[0].study, docs / "img" / "study-curves.svg")
 
 
 def page(template: str, by_arm: Mapping[str, Mapping[int, Result]], runs: Sequence[Run]) -> str:
@@ -109,7 +121,7 @@ def paired(
 def _arms_table(by_arm: Mapping[str, Mapping[int, Result]], study: Study) -> str:
     score = "escaped (pooled, best patch)"
     rows = [["arm", "seeds", "steps", "at the cap", *MEASURES, score, "held-out loss"]]
-    rows.append(_chance_row(study))
+    rows += [_chance_row(study), _prior_row(by_arm)]
     fixed = {arm.name for arm in ARMS if arm.fixed_steps}
     for name, seeds in by_arm.items():
         ones = list(seeds.values())
@@ -129,7 +141,17 @@ def _chance_row(study: Study) -> list[str]:
     truth = make_readings(study.test_readings, (0, 0), 0, study.look).truth
     covered = truth[truth.any(-1)].mean()
     accuracy = f"{1 / len(CLASSES):.2f}"
-    return ["chance", "", "", "", *[accuracy] * 4, f"{covered:.2f}", "0.50", "", ""]
+    return ["chance", "", "", "", *[accuracy] * 4, *[f"{covered:.2f}"] * 2, "0.50", "", ""]
+
+
+def _prior_row(by_arm: Mapping[str, Mapping[int, Result]]) -> list[str]:
+    """Point by the mean of all other sentences' truth: one map, blind to image and sentence."""
+    seeds = next(iter(by_arm.values())).values()
+    pointing, auc = (
+        f"{np.mean([one['broken'][f'prior_{name}'] for one in seeds]):.2f}"
+        for name in ("pointing", "patch_auc")
+    )
+    return ["location prior", str(len(seeds)), "", "", *[""] * 4, pointing, pointing, auc, "", ""]
 
 
 def _share_escaped(ones: Sequence[Result]) -> str:
@@ -167,6 +189,31 @@ def _setup_table(run: Run) -> str:
 def _markdown(rows: Sequence[Sequence[str]]) -> str:
     lines = [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
+
+
+CURVES = ("clip", "egf, 0% gaze", "egf, 100% gaze", "egma, 100% gaze", "beside: egf, 100% gaze")
+
+
+def _draw_curves(by_arm: Mapping[str, Mapping[int, Result]], study: Study, path: Path) -> None:
+    """Draw each seed's held-out loss on its way to the plateau."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    names = [name for name in CURVES if name in by_arm]
+    with plt.rc_context({"svg.hashsalt": "curves", "svg.fonttype": "none", "font.size": 8}):
+        figure, axes = plt.subplots(
+            1, len(names), figsize=(11, 2.4), layout="constrained", squeeze=False
+        )
+        for axis, name in zip(axes[0], names, strict=True):
+            for one in by_arm[name].values():
+                steps = study.recipe.check_steps * (1 + np.arange(len(one["curve"])))
+                axis.plot(steps, one["curve"], lw=0.8, alpha=0.7, color="tab:blue")
+            axis.set(title=name, xlabel="steps")
+        axes[0, 0].set_ylabel("held-out loss")
+        figure.savefig(path, metadata={"Date": None})
+        plt.close(figure)
 
 
 def _draw(by_arm: Mapping[str, Mapping[int, Result]], path: Path) -> None:

@@ -30,10 +30,12 @@ def do_run(run: Run) -> dict[str, Any]:
     """Train and measure one arm with one seed."""
     torch.set_num_threads(1)  # the same sums everywhere
     begin, share = time.monotonic(), run.study.shortcut_share * run.arm.shortcut
-    train_set = as_seen(run.arm, _readings(run.study, run.seed, TRAIN, share), (run.seed, TRAIN))
-    held_out = as_seen(
-        run.arm, _readings(run.study, run.seed, HELD_OUT, share), (run.seed, HELD_OUT)
-    )
+
+    def readings(stream: int, share: float) -> Readings:
+        return _readings(run.study, run.seed, stream, share, run.arm.beside)
+
+    train_set = as_seen(run.arm, readings(TRAIN, share), (run.seed, TRAIN))
+    held_out = as_seen(run.arm, readings(HELD_OUT, share), (run.seed, HELD_OUT))
     recipe = run.study.recipe
     if run.arm.fixed_steps:
         recipe = replace(recipe, most_steps=run.arm.fixed_steps, patience=recipe.most_steps)
@@ -44,10 +46,7 @@ def do_run(run: Run) -> dict[str, Any]:
         {"arm": name, "seed": seed, "options": options}
         | {k: round(v, 4) if isinstance(v, float) else v for k, v in course.items()}
         | {
-            test: {
-                k: round(v, 4)
-                for k, v in measure(model, _readings(run.study, seed, TEST, shown)).items()
-            }
+            test: {k: round(v, 4) for k, v in measure(model, readings(TEST, shown)).items()}
             for test, shown in tests.items()
         }
         | {"seconds": round(time.monotonic() - begin, 1)}
@@ -62,9 +61,9 @@ def as_seen(arm: Arm, readings: Readings, seed: tuple[int, ...]) -> Readings:
 
 
 @lru_cache(6)
-def _readings(study: Study, seed: int, stream: int, share: float) -> Readings:
+def _readings(study: Study, seed: int, stream: int, share: float, beside: bool) -> Readings:
     number = (study.train_readings, study.held_out_readings, study.test_readings)[stream]
-    return make_readings(number, (seed, stream), share, study.look)
+    return make_readings(number, (seed, stream), share, study.look, beside)
 
 
 def read_results(path: Path) -> dict[tuple[str, int, str], dict[str, Any]]:

@@ -115,13 +115,14 @@ def held_out_loss(model: Encoder, readings: Readings, options: LossOptions, size
 
 def train(
     train_set: Readings, held_out: Readings, options: LossOptions, recipe: Recipe, seed: int
-) -> tuple[Encoder, dict[str, float]]:
+) -> tuple[Encoder, dict[str, Any]]:
     """Train until the plateau; weights, order and grain come from the seed alone.
 
     Returns
     -------
     tuple
-        The model; its steps, whether it hit the cap, and its last held-out loss.
+        The model; its steps, whether it hit the cap, its last held-out loss, and those on the way
+        as a list by `check_steps`.
     """
     torch.manual_seed(seed)
     model = Encoder()
@@ -131,6 +132,7 @@ def train(
     batches = _batches(len(train_set), recipe.batch_size, seed)
     grain = torch.Generator().manual_seed(seed)
     best, since, step, end = float("inf"), 0, 0, recipe.most_steps
+    curve: list[float] = []
     while step < end + recipe.cooldown_steps:
         left = end + recipe.cooldown_steps - step
         rate = min(1, (step + 1) / recipe.warmup_steps, left / max(recipe.cooldown_steps, 1))
@@ -147,12 +149,14 @@ def train(
         step += 1
         if step < end and step % recipe.check_steps == 0:
             loss = held_out_loss(model, held_out, options, recipe.batch_size)
+            curve.append(round(loss, 4))
             gained = loss < best * (1 - recipe.least_gain)
             best, since = (loss, 0) if gained else (best, since + 1)
             if since == recipe.patience:
                 end = step
     loss = held_out_loss(model, held_out, options, recipe.batch_size)
-    return model, {"steps": step, "capped": end == recipe.most_steps, "held_out_loss": loss}
+    course = {"steps": step, "capped": end == recipe.most_steps, "held_out_loss": loss}
+    return model, course | {"curve": curve}
 
 
 def _batches(number: int, size: int, seed: int) -> Iterator[NDArray[Any]]:

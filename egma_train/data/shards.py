@@ -9,11 +9,12 @@ import json
 import math
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, pairwise
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,6 +45,7 @@ _FRAME_BYTES = FRAME_PX * FRAME_PX
 # dictates a million letters or 4,096 sentences (words, with --level word) about an image.
 _MOST_LETTERS = 2**20
 _MOST_SENTENCES = 2**12
+_LISTS = ("sentences.", "regions.", "labels.")
 _MOST_MENTIONS = 2**6
 """Of a sentence."""
 _MOST_OF_A_COLUMN = 2**30
@@ -76,6 +78,8 @@ class ShardReading(NamedTuple):
     mentions : list
         For each sentence what it mentions, dicts of name, kind, side, negated, uncertain; None
         where the shard does not tell (schema 1, single words).
+    labels : mapping
+        Values by name, such as ``chexpert:Edema``.
     normalisation : str
         ``peak``, or ``sum``: grids are shares.
     """
@@ -94,6 +98,7 @@ class ShardReading(NamedTuple):
     maps: list[bytes | None]
     regions: list[dict[str, Any]]
     mentions: Sequence[list[dict[str, Any]] | None] = ()
+    labels: Mapping[str, float] = MappingProxyType({})
     normalisation: str = "peak"
 
     def affirms(self) -> list[bool | None]:
@@ -129,6 +134,10 @@ class ShardReading(NamedTuple):
             and [one is None for one in self.maps] != [one is None for one in self.grids],
             "sentences in another order than spoken": any(a > b for a, b in pairwise(seconds)),
             "a region without a place": not all(map(math.isfinite, corners)),
+            "a label without a value": not all(
+                isinstance(name, str) and math.isfinite(value)
+                for name, value in self.labels.items()
+            ),
             "a mention that is none": not all(map(_is_mention, mentions)),
         }
         if found := [what for what, is_so in wrong.items() if is_so]:
@@ -325,6 +334,7 @@ def _from_parquet(path: Path, maps: bool) -> Iterator[ShardReading]:
     def wanted(leaf: str) -> bool:
         return (
             leaf in (*_FACTS, *_SIZE, "image", "heatmap")
+            or leaf.startswith("labels.")
             or (leaf.startswith("sentences.") and leaf.split(".")[3] in in_sentence)
             or (leaf.startswith("regions.") and leaf.split(".")[3] in _REGION and maps)
         )
@@ -341,6 +351,7 @@ def _from_parquet(path: Path, maps: bool) -> Iterator[ShardReading]:
                     maps=[one["heatmap"] for one in sentences] if maps else [],
                     regions=row.get("regions", []),
                     mentions=[one.get("mentions") for one in sentences],
+                    labels=dict(row["labels"]),
                     normalisation=told.get("egma.normalisation", "peak"),
                 )
                 yield reading.check([one.get("begin") for one in sentences])
@@ -362,7 +373,7 @@ def _refuse_parquet_bomb(metadata: Any, columns: dict[str, int], data: mmap) -> 
             values, unpacked = pages_of(data, begin, begin + chunk.total_compressed_size)
             values = max(values, chunk.num_values)
             unpacked = max(unpacked, chunk.total_uncompressed_size)
-            of_a_reading = _MOST_SENTENCES if name.startswith(("sentences.", "regions.")) else 1
+            of_a_reading = _MOST_SENTENCES if name.startswith(_LISTS) else 1
             of_a_reading *= GRID_CELLS**2 if ".grid." in name else 1
             of_a_reading *= _MOST_MENTIONS if ".mentions." in name else 1
             most = min(values * (_bytes_of_a_value(name) + _LEVELS_AND_LENGTH), _MOST_OF_A_COLUMN)
@@ -416,7 +427,16 @@ def _from_npz(path: Path, maps: bool) -> Iterator[ShardReading]:
         )
         own_sentences = shard.bounds("sentence", n, m)
         own_regions = shard.bounds("region", n, len(regions)) if maps else [(0, 0)] * n
-        for i, ((first, end), own) in enumerate(zip(own_sentences, own_regions, strict=True)):
+        labels = [
+            *zip(
+                shard.array("label_name", "U").tolist(),
+                shard.array("label_value", "f4").tolist(),
+                strict=True,
+            )
+        ]
+        own_labels = shard.bounds("label", n, len(labels))
+        own_items = zip(own_sentences, own_regions, own_labels, strict=True)
+        for i, ((first, end), own, shares) in enumerate(own_items):
             dataset, reading_id, subject_id, dicom_id, split = (fact[i] for fact in facts)
             reading = ShardReading(
                 dataset,
@@ -435,6 +455,7 @@ def _from_npz(path: Path, maps: bool) -> Iterator[ShardReading]:
                 else [sentence_maps[j].tobytes() if has[j] else None for j in range(first, end)],
                 regions=regions[slice(*own)],
                 mentions=mentions[first:end],
+                labels=dict(labels[slice(*shares)]),
                 normalisation=told.get("egma.normalisation", "peak"),
             )
             yield reading.check(begins[first:end])

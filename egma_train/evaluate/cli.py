@@ -284,27 +284,54 @@ def phrase_grounding(
 
 
 @main.command("multi-label")
-@_options(_images, _labels)
+@_path("--images", "Folder that the images lie in.")
+@_path("--labels", "Table with a column for each finding.")
+@_path("--shards", "In place of both: readings whose own labels to test on.")
+@click.option(
+    "--labels-of",
+    "dataset",
+    default="chexpert",
+    show_default=True,
+    help="Which of the shards' labels: chexpert or reflacx.",
+)
+@_splits
 @_path("--prompts", "Other queries: TOML with a list for each finding and for 'no FINDING'.")
 @_model_options
 @_checkpoints
 @_reports_errors
-def multi_label(images: Path, labels: Path, prompts: Path | None, **given: Any) -> int:
+def multi_label(
+    images: Path | None,
+    labels: Path | None,
+    shards: Path | None,
+    dataset: str,
+    splits: tuple[str, ...],
+    prompts: Path | None,
+    **given: Any,
+) -> int:
     """Tell findings that an image may have several of, each against its denial.
 
     \b
     Example:
       egma-eval multi-label --images CheXpert-v1.0-small --labels valid.csv out/runs/RUN
+      egma-eval multi-label --shards out --split test out/runs/RUN
     """
     from egma_train.errors import BadUsageError
     from egma_train.evaluate.datasets.image_files import locate, told_absent
     from egma_train.evaluate.datasets.label_tables import read_label_table
     from egma_train.evaluate.datasets.prompts import read_prompts
     from egma_train.evaluate.multi_label import multi_label as tell_apart
-    from egma_train.evaluate.multi_label import prompts_of
+    from egma_train.evaluate.multi_label import multi_label_of_shards, prompts_of
 
+    asked = read_prompts(prompts) if prompts else None
+    if shards is not None and images is None and labels is None:
+        measure = functools.partial(
+            multi_label_of_shards, shards, asked, dataset=dataset, splits=splits
+        )
+        return _code(_measure(f"multi-label-{dataset}", measure, **given))
+    if images is None or labels is None or shards is not None:
+        raise BadUsageError("give --images and --labels, or --shards")
     table = read_label_table(labels)
-    queries = prompts_of(table.findings, read_prompts(prompts) if prompts else None)
+    queries = prompts_of(table.findings, asked)
     paths = locate(images, table.ids)
     if not any(paths):
         raise BadUsageError(told_absent(images, table.ids))

@@ -9,13 +9,23 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812, as everyone calls it
 
+from egma_train.data.shards import find_shards, fingerprint
 from egma_train.errors import BadUsageError
 from egma_train.evaluate.compare import of_each
 from egma_train.evaluate.datasets.image_lists import ImageList, patients
 from egma_train.evaluate.datasets.label_tables import LabelTable
 from egma_train.evaluate.datasets.prompts import Prompts
+from egma_train.evaluate.datasets.shard_labels import frames_of, labels_of_shards
 from egma_train.evaluate.encoder import Encoder
-from egma_train.evaluate.intervals import Interval, auroc_interval, few_groups
+from egma_train.evaluate.grounding import trained_on
+from egma_train.evaluate.intervals import (
+    Floats,
+    Interval,
+    Labels,
+    auroc_interval,
+    few_groups,
+)
+from egma_train.evaluate.readings import patient_of
 from egma_train.evaluate.zero_shot import and_denied
 
 
@@ -68,14 +78,89 @@ def multi_label(
         If no image can be read, or none of those that can has a finding or has not.
     """
     listed = ImageList("images with labels", ("image",), table.ids, np.zeros(len(table.ids), int))
-    vectors = torch.cat(
-        [F.normalize(encoder.texts(own).mean(0, keepdim=True)) for own in prompts.queries.values()]
-    )
+    vectors = _vectors(prompts, encoder)
     seen = of_each(listed, paths, encoder, batch_size, lambda one: one.pooled @ vectors.T)
     place = {one: i for i, one in enumerate(table.ids)}
-    truth = table.truth[[place[one] for one in seen.images.ids]]
-    scores = seen.values[:, 0::2] - seen.values[:, 1::2]
-    of = patients(seen.images.ids)
+    kept = table._replace(
+        ids=seen.images.ids, truth=table.truth[[place[one] for one in seen.images.ids]]
+    )
+    return _report(kept, seen.values, patients(seen.images.ids), prompts, seen.report, seed)
+
+
+def multi_label_of_shards(
+    shards: Path,
+    prompts: Prompts | None,
+    encoder: Encoder,
+    *,
+    dataset: str = "chexpert",
+    splits: Sequence[str] = (),
+    seed: int = 0,
+    batch_size: int = 32,
+) -> dict[str, Any]:
+    """Measure on the labels that came with readings, one reading of an image.
+
+    Parameters
+    ----------
+    prompts : Prompts, optional
+        As `prompts_of` takes them.
+    dataset : str
+        Whose labels: ``chexpert``, ``reflacx``.
+    splits : sequence of str
+        Which readings; by default all.
+
+    Returns
+    -------
+    dict
+        As `multi_label`, intervals by patients.
+
+    Raises
+    ------
+    BadUsageError
+        As `labels_of_shards`.
+    """
+    files = find_shards(shards)
+    table, readings = labels_of_shards(files, splits, dataset)
+    queries = prompts_of(table.findings, prompts)
+    vectors = _vectors(queries, encoder)
+    sizes = np.array([(one.width, one.height) for one in readings])
+    frames = frames_of(readings)
+    parts = [
+        encoder.of_shards(frames[i : i + batch_size], sizes[i : i + batch_size])[0] @ vectors.T
+        for i in range(0, len(frames), batch_size)
+    ]
+    values = torch.cat(parts).double().cpu().numpy()
+    digest = fingerprint(files)
+    listed = ImageList("labels of shards", ("image",), table.ids, np.zeros(len(table.ids), int))
+    of = np.unique([patient_of(one) for one in readings], return_inverse=True)[1]
+    facts = {
+        "list": {"name": f"{dataset} in shards", "notes": [], "given": listed.told()},
+        "evaluated": listed.told(),
+        "unreadable": [],
+        "shards": digest,
+        "splits": list(splits) or "all",
+        "trained_on": trained_on(encoder, digest, splits),
+        "cautions": [],
+    }
+    return _report(table, values, of, queries, facts, seed)
+
+
+def _vectors(prompts: Prompts, encoder: Encoder) -> torch.Tensor:
+    """Embed each finding and its denial, in turn: ``[2 f, d]``."""
+    return torch.cat(
+        [F.normalize(encoder.texts(own).mean(0, keepdim=True)) for own in prompts.queries.values()]
+    )
+
+
+def _report(
+    table: LabelTable,
+    values: Floats,
+    of: Labels,
+    prompts: Prompts,
+    facts: dict[str, Any],
+    seed: int,
+) -> dict[str, Any]:
+    """Measure cosines ``(N, 2 f)`` of the table's images, whose patients are `of`."""
+    truth, scores = table.truth, values[:, 0::2] - values[:, 1::2]
     each = {}
     for i, name in enumerate(table.findings):
         known = ~np.isnan(truth[:, i])
@@ -87,23 +172,23 @@ def multi_label(
     mean = Interval(float(np.mean([one.value for one in measured.values()])), np.nan, np.nan)
     if not np.isnan(truth).any() and len(measured) == len(each):
         mean = auroc_interval(truth == 1, scores, of)
-    rows = zip(seen.images.ids, truth.tolist(), scores.tolist(), strict=True)
+    rows = zip(table.ids, truth.tolist(), scores.tolist(), strict=True)
     # What is true decides the figures as the images do.
-    lines = sorted(zip(seen.images.ids, truth.tolist(), strict=True), key=lambda one: one[0])
+    lines = sorted(zip(table.ids, truth.tolist(), strict=True), key=lambda one: one[0])
     labels = hashlib.sha256(repr((table.findings, lines)).encode()).hexdigest()
-    evaluated = seen.report["evaluated"] | {"counts": {}, "labels_sha256": labels}
+    evaluated = facts["evaluated"] | {"counts": {}, "labels_sha256": labels}
     return {
         "task": "multi-label",
         "protocol": {"name": "pos-neg", "is": "cosine above the denial's (CheXzero)", "seed": seed},
         "prompts": prompts.told(),
-        **seen.report,
+        **facts,
         "evaluated": evaluated,
         "findings": {
             name: {"positive": int((own == 1).sum()), "negative": int((own == 0).sum())}
             for name, own in zip(table.findings, truth.T, strict=True)
         },
         "cautions": [
-            *seen.report["cautions"],
+            *facts["cautions"],
             *table.notes,
             *few_groups(len(np.unique(of)), "patients"),
         ],

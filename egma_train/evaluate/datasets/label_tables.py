@@ -65,7 +65,7 @@ def read_label_table(path: Path) -> LabelTable:
         nameless += not row.cells[header[place]]
         if row.cells[header[place]]:
             votes[name].append([one or _NO for one in values])
-    said = [_most(np.array(own)) for own in votes.values()]
+    said = [most_say(np.array(own)) for own in votes.values()]
     truth = np.array(said, np.float64).reshape(len(votes), len(found))
     sided = [i for i in range(len(found)) if {_YES, _NO} <= set(truth[:, i].tolist())]
     if not sided:
@@ -99,7 +99,7 @@ def _is_finding(path: Path, place: int, header: list[str], rows: list[list[str]]
     return not wrong
 
 
-def _most(votes: NDArray[np.float64]) -> NDArray[np.float64]:
+def most_say(votes: NDArray[np.float64]) -> NDArray[np.float64]:
     """Take what most readers say of each finding ``(readers, findings)``; NaN where it is even."""
     yes, no = (votes == _YES).sum(0), (votes == _NO).sum(0)
     return np.where(yes == no, np.nan, (yes > no).astype(np.float64))
