@@ -245,8 +245,13 @@ def clean(trees: dict[str, Path]) -> dict[str, tuple[dict[Key, RawReading], set[
 
 def missed(one: RawReading, clean: RawReading) -> bool:
     """Check that a reading has nothing that is another's or made up, and tell if it lacks some."""
-    for ours, theirs in ((one.fixations, clean.fixations), (one.words[1:], clean.words[1:])):
+    gaze, wanted = one.fixations, clean.fixations
+    for ours, theirs in ((gaze[:6], wanted[:6]), (one.words[1:], clean.words[1:])):
         np.testing.assert_array_equal(np.array(ours), np.array(theirs))
+    if wanted.shown_px is not None:
+        assert gaze.shown_px is not None
+        known = ~np.isnan(gaze.shown_px)
+        assert (gaze.shown_px == wanted.shown_px)[known].all()
     assert one.words.text == clean.words.text
     assert (one.width, one.height) == (clean.width, clean.height)
     assert one.image_path == clean.image_path and one.study_id == clean.study_id

@@ -106,7 +106,11 @@ def assert_keeps_the_contract(name: str, tree: Path) -> None:
                 assert SAFE_ID.fullmatch(one)
             assert raw.width > 0 and raw.height > 0
             assert files.has(raw.image_path)
-            gaze = np.array(raw.fixations)
+            gaze = np.array(raw.fixations[:6])
+            shown = raw.fixations.shown_px
+            assert shown is None or (
+                shown.shape == (len(gaze[0]), 4) and (shown[:, 2] > shown[:, 0]).all()
+            )
             assert np.isfinite(gaze[:4]).all() and (gaze[1] >= gaze[0]).all()
             assert np.isnan(gaze[4:]).all() or (gaze[4:] > 0).all()  # a screen that is not known
             assert len(raw.words.text) == len(raw.words.begin_s) == len(raw.words.end_s) > 0

@@ -52,7 +52,10 @@ class Run:
     @property
     def key(self) -> tuple[str, int, str]:
         """Arm, seed and a hash of every option: the same key is the same run."""
-        told = json.dumps([asdict(self.study), asdict(self.arm)], sort_keys=True)
+        arm = asdict(self.arm)
+        if not arm["beside"]:  # runs from before there were such keep their keys
+            del arm["beside"]
+        told = json.dumps([asdict(self.study), arm], sort_keys=True)
         return self.arm.name, self.seed, hashlib.sha256(told.encode()).hexdigest()[:12]
 
 

@@ -129,8 +129,12 @@ def _arms_table(by_arm: Mapping[str, Mapping[int, Result]], study: Study) -> str
         capped = "fixed" if name in fixed else str(sum(one["capped"] for one in ones))
         cells = [name, str(len(ones)), steps, capped]
         for test, measure in MEASURES.values():
-            values = [one[test][measure] for one in ones]
-            cells.append(f"{np.mean(values):.2f} [{min(values):.2f}, {max(values):.2f}]")
+            # Runs from before the controls were measured have none.
+            values = [one[test][measure] for one in ones if measure in one[test]]
+            told = (
+                f"{np.mean(values):.2f} [{min(values):.2f}, {max(values):.2f}]" if values else "–"
+            )
+            cells.append(told)
         cells.append(_share_escaped(ones))
         rows.append([*cells, f"{np.mean([one['held_out_loss'] for one in ones]):.2f}"])
     return _markdown(rows)
@@ -146,12 +150,13 @@ def _chance_row(study: Study) -> list[str]:
 
 def _prior_row(by_arm: Mapping[str, Mapping[int, Result]]) -> list[str]:
     """Point by the mean of all other sentences' truth: one map, blind to image and sentence."""
-    seeds = next(iter(by_arm.values())).values()
+    every = [one for seeds in by_arm.values() for one in seeds.values()]
+    seeds = [one for one in every if "prior_pointing" in one["broken"]]
     pointing, auc = (
         f"{np.mean([one['broken'][f'prior_{name}'] for one in seeds]):.2f}"
         for name in ("pointing", "patch_auc")
     )
-    return ["location prior", str(len(seeds)), "", "", *[""] * 4, pointing, pointing, auc, "", ""]
+    return ["location prior", "", "", "", *[""] * 4, pointing, pointing, auc, "", ""]
 
 
 def _share_escaped(ones: Sequence[Result]) -> str:
@@ -164,7 +169,8 @@ def _share_escaped(ones: Sequence[Result]) -> str:
 def _compared_table(
     by_arm: Mapping[str, Mapping[int, Result]], pairs: Sequence[tuple[str, str]]
 ) -> str:
-    measures = {name: where for name, where in MEASURES.items() if name != "patch AUC"}
+    left_out = ("patch AUC", "pointing, sentence of another finding")
+    measures = {name: where for name, where in MEASURES.items() if name not in left_out}
     rows = [["arm", "minus", "pairs", *measures]]
     for arm, reference in pairs:
         if arm not in by_arm or reference not in by_arm:
@@ -207,7 +213,7 @@ def _draw_curves(by_arm: Mapping[str, Mapping[int, Result]], study: Study, path:
             1, len(names), figsize=(11, 2.4), layout="constrained", squeeze=False
         )
         for axis, name in zip(axes[0], names, strict=True):
-            for one in by_arm[name].values():
+            for one in (one for one in by_arm[name].values() if "curve" in one):
                 steps = study.recipe.check_steps * (1 + np.arange(len(one["curve"])))
                 axis.plot(steps, one["curve"], lw=0.8, alpha=0.7, color="tab:blue")
             axis.set(title=name, xlabel="steps")

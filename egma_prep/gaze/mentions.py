@@ -7,6 +7,7 @@ No model is needed.
 
 import threading
 import warnings
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,6 +20,8 @@ BOTH = "both"
 _ONE_THREAD = threading.Lock()
 _HARD = {".", ";", ":", "?", "!", "(", ")"}
 _BESIDE = {"on", "at", "the", "side"}
+_REACH_WORDS = 60
+"""No cue, side or state is taken from farther: a dictation without a period is one sentence."""
 _SIDE_WORDS = 4  # between a side and the anatomy that it is of: "left mid and lower lung"
 
 
@@ -136,11 +139,25 @@ def _longest(spans: Iterable["Span"]) -> list["Span"]:
     One term may stand for two findings ("hydropneumothorax"), one cue before and after.
     """
     kept: list[Span] = []
+    taken: dict[int, tuple[int, int]] = {}
     for span in sorted(spans, key=lambda one: (one.start - one.end, one.start)):
-        others = (one for one in kept if one.start < span.end and span.start < one.end)
-        if all((one.start, one.end) == (span.start, span.end) for one in others):
+        place = span.start, span.end
+        if all(taken.get(at, place) == place for at in range(*place)):
             kept.append(span)
+            taken |= dict.fromkeys(range(*place), place)
     return sorted(kept, key=lambda one: (one.start, one.end))
+
+
+class _InOrder:
+    """What was found of one kind, to ask for what begins within some words."""
+
+    def __init__(self, found: list[_Found]) -> None:
+        self.found = found
+        self._firsts = [one.first for one in found]
+
+    def between(self, first: int, end: int) -> list[_Found]:
+        """Return what begins at `first` or later and before `end`."""
+        return self.found[bisect_left(self._firsts, first) : bisect_left(self._firsts, end)]
 
 
 class _Clause:
@@ -149,31 +166,44 @@ class _Clause:
     def __init__(
         self,
         words: Sequence[str],
-        found: Mapping[str, list[_Found]],
+        found: dict[str, list[_Found]],
         sets: Mapping[str, set[str]],
     ) -> None:
         self._at = words
         self._sets = sets
-        self._kinds = found
-        self._findings = found.get("finding", [])
-        self._cues = {
-            name: [one for one in found.get("cue", []) if one.name == name] for name in _CUES
-        }
+        cues: dict[str, list[_Found]] = {name: [] for name in _CUES}
+        for one in found.get("cue", []):
+            cues[one.name].append(one)
+        self._kinds = {kind: _InOrder(some) for kind, some in (found | cues).items()}
         self._hard = {at for at, word in enumerate(words) if word in _HARD and at < len(words) - 1}
-        self._hard |= {at for one in self._cues["ends"] for at in range(one.first, one.end)}
+        self._hard |= {at for one in cues["ends"] for at in range(one.first, one.end)}
+        # Something of its own begins at an article, a size, a doubt.
+        self._begins = {at for at, word in enumerate(words) if word in sets["begins"]}
+        self._begins |= {cue.first for cue in cues["doubted_before"]}
+        self._going_on: dict[tuple[int, bool], bool] = {}
 
     def mentions(self) -> list[Mention]:
         """Tell all mentions in the order of words."""
-        made = [(one.first, self._finding(one)) for one in self._findings]
-        said = {(one.first, one.name) for one in self._findings}
-        for part in self._kinds.get("part", []):
+        findings = self._all("finding")
+        made = [(one.first, self._finding(one)) for one in findings]
+        said = {(one.first, one.name) for one in findings}
+        for part in self._all("part"):
             if (state := self._state(part)) and (part.first, part.name) not in said:
                 made.append((part.first, state))
-        for one in self._kinds.get("anatomy", []):
+        for one in self._all("anatomy"):
             made.append((one.first, Mention(one.name, ANATOMY, self._side_of_anatomy(one))))
-        for one in self._kinds.get("anatomy of both", []):
+        for one in self._all("anatomy of both"):
             made.append((one.first, Mention(one.name, ANATOMY, BOTH)))
         return [mention for _, mention in sorted(made, key=lambda one: one[0])]
+
+    def _all(self, kind: str) -> list[_Found]:
+        return self._kinds[kind].found if kind in self._kinds else []
+
+    def _near(self, kind: str, one: _Found) -> list[_Found]:
+        """Return what was found within reach of a mention."""
+        if kind not in self._kinds:
+            return []
+        return self._kinds[kind].between(one.first - _REACH_WORDS, one.end + _REACH_WORDS)
 
     # -- denial and doubt -------------------------------------------------------------------------
 
@@ -182,26 +212,36 @@ class _Clause:
         return Mention(one.name, FINDING, self._side_of_finding(one), negated, uncertain)
 
     def _judged(self, one: _Found) -> tuple[bool, bool]:
-        denials = [cue for cue in self._cues["denied_before"] if self._reaches(cue, one)]
+        denials = self._reaching("denied_before", one)
         doubts = [
             cue
-            for cue in self._cues["doubted_before"]
-            if self._reaches(cue, one) and not any(self._governs(no, cue) for no in denials)
+            for cue in self._reaching("doubted_before", one)
+            if not any(self._governs(no, cue) for no in denials)
         ]
         unlikely = [
             cue
-            for cue in self._cues["unlikely"]
+            for cue in self._near("unlikely", one)
             if self._reaches(cue, one) or self._reaches_back(cue, one)
         ]
         negated = bool(denials or unlikely)
-        negated |= any(self._reaches_back(cue, one) for cue in self._cues["denied_after"])
+        negated |= any(self._reaches_back(cue, one) for cue in self._near("denied_after", one))
         uncertain = bool(doubts or unlikely)
-        uncertain |= any(self._reaches_back(cue, one) for cue in self._cues["doubted_after"])
+        uncertain |= any(self._reaches_back(cue, one) for cue in self._near("doubted_after", one))
         return negated, uncertain or (not negated and self._is_alternative(one))
 
     def _governs(self, denial: _Found, doubt: _Found) -> bool:
         """Tell "no opacity to suggest ..." from "probably no ..."."""
         return denial.end <= doubt.first and not self._stops(denial.end, doubt.first)
+
+    def _reaching(self, kind: str, one: _Found) -> list[_Found]:
+        """Return the cues of a kind that reach forward to a mention."""
+        found = []
+        for cue in reversed(self._near(kind, one)):
+            if cue.end <= one.first and self._stops(cue.end, one.first):
+                break  # what stops here stops all that was said before
+            if self._reaches(cue, one):
+                found.append(cue)
+        return found[::-1]
 
     def _reaches(self, cue: _Found, one: _Found) -> bool:
         if cue.end > one.first:
@@ -211,7 +251,8 @@ class _Clause:
             return False
         if cue.name == "doubted_before":
             # A denial begins anew, unless it stands beside the doubt: "probably no effusion".
-            between = [no for no in self._cues["denied_before"] if cue.end <= no.first < one.first]
+            denials = self._near("denied_before", one)
+            between = [no for no in denials if cue.end <= no.first < one.first]
             return all(not self._findings_in(cue.end, no.first) for no in between)
         return True
 
@@ -231,8 +272,8 @@ class _Clause:
         verbs = [at for at, word in enumerate(between, one.end) if word in self._sets["verbs"]]
         if others and any(at < others[-1].first for at in verbs):
             return False  # what is between has said its own
-        own_denial = self._cues["denied_before"]
-        if others and any(one.end <= no.first and no.end <= cue.first for no in own_denial):
+        denials = self._near("denied_before", one)
+        if others and any(one.end <= no.first and no.end <= cue.first for no in denials):
             return False
         joined = [word for word in between if word in self._sets["joins"]]
         return not others or bool(joined)
@@ -245,41 +286,38 @@ class _Clause:
         for at in range(first, end):
             word = self._at[at]
             had_verb = had_verb or word in self._sets["verbs"]
-            if word == "and" and (had_verb or self._begins(at + 1)):
+            if word == "and" and (had_verb or at + 1 in self._begins):
                 return True
-            if word == "," and not self._list_goes_on(at, had_verb):
-                return True
+            if word == ",":
+                if (at, had_verb) not in self._going_on:  # asked for each cue before it
+                    self._going_on[at, had_verb] = self._list_goes_on(at, had_verb)
+                if not self._going_on[at, had_verb]:
+                    return True
         return False
-
-    def _begins(self, at: int) -> bool:
-        """Tell whether something of its own begins at a word: an article, a size, a doubt."""
-        doubts = (cue.first for cue in self._cues["doubted_before"])
-        return at < len(self._at) and (self._at[at] in self._sets["begins"] or at in doubts)
 
     def _list_goes_on(self, comma: int, had_verb: bool) -> bool:
         """Tell "no effusion, consolidation or edema" from "no effusion, small nodule"."""
-        after = self._at[comma + 1 :]
-        if after and after[0] in ("or", "nor"):
+        after = self._at[comma + 1 : comma + 2]
+        if after in (["or"], ["nor"]):
             return True
-        if after and after[0] == "and":
-            return not had_verb and not self._begins(comma + 2)
+        if after == ["and"]:
+            return not had_verb and comma + 2 not in self._begins
         if had_verb:
             return False
-        until = next((at for at in range(comma + 1, len(self._at)) if at in self._hard), None)
-        rest = self._at[comma + 1 : until]
-        for word in rest:
-            if word in ("or", "nor"):
+        for at in range(comma + 1, min(comma + _REACH_WORDS, len(self._at))):
+            if self._at[at] in ("or", "nor"):
                 return True
-            if word in self._sets["verbs"]:
+            if at in self._hard or self._at[at] in self._sets["verbs"]:
                 break
-        is_side = any(side.first == comma + 1 for side in self._kinds.get("side", []))
-        return not (is_side or self._begins(comma + 1))
+        sides = self._near("side", _Found("", comma, comma))
+        is_side = any(side.first == comma + 1 for side in sides)
+        return not is_side and comma + 1 not in self._begins
 
     def _is_alternative(self, one: _Found) -> bool:
         """Tell "atelectasis or pneumonia": either, so neither for sure."""
-        if any(change.end <= one.first for change in self._kinds.get("change", [])):
+        if any(change.end <= one.first for change in self._near("change", one)):
             return False  # "no change in the effusion or edema"
-        for other in self._findings:
+        for other in self._near("finding", one):
             first, second = sorted((one, other), key=lambda mention: mention.first)
             between = {*self._at[first.end : second.first]}
             joined = "or" in between and not between & {"and", *self._sets["verbs"]}
@@ -288,7 +326,9 @@ class _Clause:
         return False
 
     def _findings_in(self, first: int, end: int) -> list[_Found]:
-        return [one for one in self._findings if first <= one.first and one.end <= end]
+        if "finding" not in self._kinds:
+            return []
+        return [one for one in self._kinds["finding"].between(first, end) if one.end <= end]
 
     # -- states -----------------------------------------------------------------------------------
 
@@ -296,7 +336,7 @@ class _Clause:
         """Make a finding of a part and its state: "heart is normal", "prominent left hilum"."""
         before = [
             state
-            for state in self._kinds.get("state", [])
+            for state in self._near("state", part)
             if state.end <= part.first
             and part.first - state.end <= _SIDE_WORDS
             and not self._stops(state.end, part.first)
@@ -305,7 +345,7 @@ class _Clause:
         ]
         after = [
             state
-            for state in self._kinds.get("state", [])
+            for state in self._near("state", part)
             if part.end <= state.first and self._says_of(part, state)
         ]
         if not before and not after:
@@ -313,7 +353,8 @@ class _Clause:
         state = before[-1] if before and (not after or before[-1].end == part.first) else after[0]
         first, end = min(part.first, state.first), max(part.end, state.end)
         negated, uncertain = self._judged(_Found(part.name, first, end))
-        inside = [cue for cue in self._cues["denied_before"] if first <= cue.first < state.first]
+        denials = self._near("denied_before", part)
+        inside = [cue for cue in denials if first <= cue.first < state.first]
         side = self._side_of_anatomy(part)
         if state.name == "denied":
             return Mention(part.name, FINDING, side, not inside, uncertain)
@@ -339,14 +380,14 @@ class _Clause:
     def _side_of_anatomy(self, one: _Found) -> str | None:
         near = [
             side
-            for side in self._kinds.get("side", [])
+            for side in self._near("side", one)
             if side.end <= one.first
             and one.first - side.end <= _SIDE_WORDS
             and not self._stops(side.end, one.first)
             and not {*self._at[side.end : one.first]}
             & {",", *self._sets["verbs"], *self._sets["places"]}
         ]
-        for side in self._kinds.get("side", []):
+        for side in self._near("side", one):
             own = one.first <= side.first and side.end <= one.end  # "lingula"
             after = self._at[one.end : side.first] if one.end <= side.first else ["?"]
             if own or (not near and {*after} <= _BESIDE and "?" not in after):
@@ -354,12 +395,12 @@ class _Clause:
         return near[-1].name if near else None
 
     def _side_of_finding(self, one: _Found) -> str | None:
-        before = [side for side in self._kinds.get("side", []) if side.end <= one.first]
+        before = [side for side in self._near("side", one) if side.end <= one.first]
         for side in reversed(before):
             between = {*self._at[side.end : one.first]}
             if self._hard & {*range(side.end, one.first)} or self._findings_in(side.end, one.first):
                 break
-            is_lungs = any(where.first == side.end for where in self._kinds.get("anatomy", []))
+            is_lungs = any(where.first == side.end for where in self._near("anatomy", one))
             if not between & ({",", "and"} if is_lungs else {",", "and", *self._sets["verbs"]}):
                 return side.name
             break
@@ -367,8 +408,8 @@ class _Clause:
 
     def _inherited(self, one: _Found) -> str | None:
         """Take the side of the finding before that may be this one, or has it beside it."""
-        before = [other for other in self._findings if other.end <= one.first]
-        doubts = [cue for cue in self._cues["doubted_before"] if self._reaches(cue, one)]
+        before = [other for other in self._near("finding", one) if other.end <= one.first]
+        doubts = self._reaching("doubted_before", one)
         beside = one.first > 0 and self._at[one.first - 1] in self._sets["inherits"]
         if not before or not (doubts or beside):
             return None
@@ -381,7 +422,7 @@ class _Clause:
 
     def _said_after(self, one: _Found) -> str | None:
         """Take the first side after a mention: "... at the left base", "... on the right"."""
-        for side in self._kinds.get("side", []):
+        for side in self._near("side", one):
             if side.first < one.end:
                 continue
             if self._hard & {*range(one.end, side.first)}:
