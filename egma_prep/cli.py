@@ -206,8 +206,6 @@ def _render_options(command: Command) -> Command:
         click.option("--window", help="spoken (default), or pause: with the silence before."),
         click.option("--normalise", help="Grids of maps with peak 1 (default), or sum 1."),
         click.option("--weights", help="Fixations weigh their seconds (default), or count as one."),
-        click.option("--border", help="open (default), cut where shown, or mirror at the edge."),
-        click.option("--kernel", help="gaussian (default), density, or one of your own."),
         click.option(
             "--sigma",
             help="Kernel width: frame pixels (default 16), degrees (1deg), or pixels of the"
@@ -590,7 +588,7 @@ def report(out: Path, shareable: bool) -> int:
 def _changes(
     config: str | None, assignments: tuple[str, ...], recipe: str | None, **flags: Any
 ) -> list[dict[str, Any]]:
-    """Order what the user asked for: file, recipe, then ``--set``, then flags."""
+    """Order what the user asked for: recipe, file, then ``--set``, then flags."""
     from egma_prep import options
     from egma_prep.options import parse_assignments, read_config
 
@@ -604,8 +602,8 @@ def _changes(
     stage_of["gaze_from"] = "source"
     for name, value in given.items():
         stages[stage_of.get(name, "render")][name] = value
-    named = [read_config(config)] if config else []
-    named += [options.recipe(recipe)] if recipe else []
+    named = [options.recipe(recipe)] if recipe else []
+    named += [read_config(config)] if config else []
     return [*named, parse_assignments(assignments), stages]
 
 

@@ -24,6 +24,8 @@ COLOURS = ("refuse", "luma")
 GAZE_FROM = ("fixations", "samples")
 BORDERS = ("open", "shown", "mirror")
 WEIGHTS = ("seconds", "count")
+_WIDEST = {"": 224.0, "deg": 45.0, "imagepx": 5000.0}
+_NARROWEST_PRIVATE = {"": 4.0, "deg": 0.25, "imagepx": 40.0}
 SIGMA_UNITS = {"deg": "degrees of visual angle", "imagepx": "pixels of the original image"}
 EYE_GAZE_VERTICALS = ("released", "stretched", "letterboxed")
 
@@ -126,7 +128,14 @@ class RenderOptions:
     """How shards are stored."""
 
     def __post_init__(self) -> None:
-        _number("render.sigma", self.sigma_and_unit[0], above=0)
+        sigma, unit = self.sigma_and_unit
+        if not 0 < sigma <= _WIDEST[unit]:
+            raise BadUsageError(
+                f"render.sigma is {self.sigma!r}; give a number above 0, of {_WIDEST[unit]:g}{unit}"
+                " or less: maps of wider ones are flat"
+            )
+        if isinstance(self.sigma, str):  # "1 deg" and "1deg" are one option, "16" is 16.0
+            object.__setattr__(self, "sigma", f"{sigma:g}{unit}" if unit else sigma)
         _choice("render.kernel", self.kernel, (*kernels(),))
         _choice("render.border", self.border, BORDERS)
         _choice("render.weights", self.weights, WEIGHTS)
@@ -256,6 +265,13 @@ class Options:
         if self.output.privacy and self.render.level == "word":
             raise BadUsageError(
                 "maps of single words are raw gaze; add --level sentence or --no-privacy"
+            )
+        sigma, unit = self.render.sigma_and_unit
+        least = _NARROWEST_PRIVATE[unit]
+        if self.output.privacy and (sigma < least or self.render.truncate < 1):
+            raise BadUsageError(
+                "narrow maps show each fixation, which is raw gaze; with --privacy give a sigma of"
+                f" {least:g}{unit} or more and a render.truncate of 1 or more, or add --no-privacy"
             )
 
     @property

@@ -32,12 +32,12 @@ HALVES = {"looked at": True, "only counted": False}
 # Half a sentence in a hundred may turn out otherwise by another version of spaCy's tokenizer.
 LEAST = {
     ("looked at", ASKED[0]): (0.99, 0.99),
-    ("looked at", ASKED[1]): (0.97, 0.97),
+    ("looked at", ASKED[1]): (0.98, 0.98),
     ("looked at", ASKED[2]): (0.97, 0.94),
     ("looked at", ASKED[3]): (0.97, 0.97),
     ("only counted", ASKED[0]): (0.98, 0.96),
-    ("only counted", ASKED[1]): (0.94, 0.91),
-    ("only counted", ASKED[2]): (0.94, 0.88),
+    ("only counted", ASKED[1]): (0.96, 0.93),
+    ("only counted", ASKED[2]): (0.93, 0.88),
     ("only counted", ASKED[3]): (0.92, 0.93),
 }
 
@@ -139,6 +139,18 @@ REACHES = {
     "back over and": ("effusion and pneumothorax are not seen", "--"),
     "not back over a verb": ("effusion is small and pneumothorax is not seen", "+-"),
     "a probable denial": ("probably no effusion", "-?"),
+    "an adjective that also tells changes": ("no displaced fracture", "-"),
+    "a changed finding": ("the effusion is not increased", "+"),
+    "what is absent": ("absent pneumothorax with persistent effusion", "-+"),
+    "what is nearly gone": ("the edema has nearly resolved", "+"),
+    "what is nearly gone, before": ("near complete resolution of edema", "+"),
+    "not beyond a side after a finding": ("no pneumothorax left effusion is small", "-+"),
+    "not beyond a comma and only": ("no pneumonia, atelectasis only", "-+"),
+    "back over a doubt": ("opacities concerning for pneumonia are not seen", "--?"),
+    "an answer": ("pneumothorax? none", "-"),
+    "a question": ("is there pneumonia?", "?"),
+    "if any": ("trace, if any, effusion", "?"),
+    "not back over a doubt to what is there": ("opacity may be atelectasis or pneumonia", "+??"),
 }
 
 
@@ -160,6 +172,8 @@ SIDES = {
     "effusion": None,
     "right base opacity, likely atelectasis": "right",
     "pneumothorax and left effusion": None,
+    "moderate left and small right effusions": "both",
+    "left lower lobe and right upper lobe consolidations": "both",
 }
 
 
@@ -185,6 +199,11 @@ def test_any_words_are_read_and_case_decides_nothing(text: str) -> None:
     for one in found:
         assert one.kind in (FINDING, ANATOMY) and one.side in ("left", "right", "both", None)
         assert one.kind == FINDING or not (one.negated or one.uncertain)
+
+
+def test_a_dictation_without_a_period_is_read_in_a_time_that_grows_with_it_alone() -> None:
+    found = [len(vocabulary().mentions("no effusion , left edema " * n)) for n in (10, 2000)]
+    assert found[0] == found[1] > 0  # 10,000 words: each looked at its 60 neighbours
 
 
 @given(st.text(max_size=60))

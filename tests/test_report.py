@@ -326,7 +326,8 @@ def test_choices_are_compared_with_what_the_shards_hold(clean_out: Path) -> None
     inputs = sampled(OutFolder(clean_out))
     readings = {(one.dataset, one.reading_id): one for one in open_shards(clean_out)}
     regions = {key: one.regions for key, one in readings.items()}
-    found = {one.name: one for one in by_choice(inputs, regions, Options())}
+    mentions = {key: [s.mentions or [] for s in one.sentences] for key, one in readings.items()}
+    found = {one.name: one for one in by_choice(inputs, regions, mentions, Options())}
     assert found.keys() == CHOICES.keys()
     own = found["as rendered"]
     assert own.in_common == pytest.approx(1)

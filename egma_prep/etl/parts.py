@@ -13,6 +13,7 @@ from egma_prep.etl.out_folder import OutFolder
 from egma_prep.options import Options
 from egma_prep.shards.schema import RULES_VERSION, SCHEMA_VERSION, part_tables
 from egma_prep.sources.files import InputFiles
+from egma_prep.sources.manifests import declaration_of
 from egma_prep.sources.reading import PlannedReading
 from egma_prep.sources.registry import Source, SubjectPlan, code_of, sources
 from egma_prep.storage.atomic import is_as_written
@@ -53,6 +54,7 @@ class PartPlan:
         return {
             "schema": SCHEMA_VERSION,
             "rules": RULES_VERSION,
+            "words": hashlib.sha256(declaration_of("words/mentions")).hexdigest(),
             "layout": source,
             "module or declaration": code_of(source),
             "options": options.data_half,

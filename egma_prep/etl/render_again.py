@@ -1,7 +1,7 @@
 """Render other heatmaps from what ``out/`` holds; the raw data are not read again."""
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from egma_prep.etl.out_folder import OutFolder
 from egma_prep.gaze.frame import frame_of
 from egma_prep.gaze.sentences import SentenceSpan
 from egma_prep.options import Changes, Options, differences, in_order, with_changes
-from egma_prep.shards.assemble import Gaze, rendered
+from egma_prep.shards.assemble import Gaze, rendered, with_mentions
 from egma_prep.shards.formats import load_shard
 from egma_prep.shards.schema import SHARD, described, key_of
 from egma_prep.shards.tables import write_table
@@ -130,8 +130,16 @@ def render_part(part: int, out: OutFolder, old_format: str, options: Options) ->
     old = load_shard(out.shard(part, old_format))
     tables = out.part_rows(part, RENDERED_FROM)
     made = [
-        render_reading(facts, {name: tables[name][key_of(facts)] for name in tables}, options)
-        for facts in old.select(["dataset", "reading_id", "width", "height"]).to_pylist()
+        with_mentions(
+            render_reading(facts, {name: tables[name][key_of(facts)] for name in tables}, options),
+            options.render,
+            dict(zip(said["text"], said["mentions"], strict=True)),
+        )
+        for facts, said in zip(
+            old.select(["dataset", "reading_id", "width", "height"]).to_pylist(),
+            _texts_and_mentions(old),
+            strict=True,
+        )
     ]
     schema = described(SHARD, shard_options(options))
     columns = [
@@ -143,6 +151,11 @@ def render_part(part: int, out: OutFolder, old_format: str, options: Options) ->
     table = pa.Table.from_arrays(columns, schema=schema)
     with out.at_work():
         return write_table(out.shard(part, options.render.format, out.next_shards), table)
+
+
+def _texts_and_mentions(shard: pa.Table) -> Iterator[dict[str, list[Any]]]:
+    for own in shard["sentences"]:
+        yield {name: own.values.field(name).to_pylist() for name in ("text", "mentions")}
 
 
 def render_reading(

@@ -340,9 +340,14 @@ def _rendered_again(
             own = {name: found[key] for name, found in tables.items()}
             (facts,) = shard[key].select(["width", "height"]).to_pylist()
             made = render_reading(facts, own, options)
+            (kept,) = shard[key].select(FROM_GAZE).to_pylist()
+            for one in kept["sentences"]:
+                del one["mentions"]  # of the words, not of gaze
             anew = [pa.array([made[name]], SHARD.field(name).type) for name in FROM_GAZE]
-            stored_maps = shard[key].select(FROM_GAZE)
-            if not _same(pa.Table.from_arrays(anew, FROM_GAZE), stored_maps):
+            (made,) = pa.Table.from_arrays(anew, FROM_GAZE).to_pylist()
+            for one in made["sentences"]:
+                del one["mentions"]
+            if made != kept:
                 yield Finding(
                     f"{out.relative(path)}, {key[1]}", "the tables render to other maps", part
                 )
@@ -395,8 +400,9 @@ def _same(made: pa.Table, kept: pa.Table) -> bool:
 def _forget(row: dict[str, Any], kept: dict[str, Any]) -> None:
     """Set to null what an earlier version did not tell."""
     row |= {name: None for name in LATER if name in row and kept[name] is None}
-    for one, other in zip(row.get("sentences") or (), kept.get("sentences") or (), strict=False):
-        _forget(one, other)
+    if isinstance(row.get("sentences"), list):  # a shard's; the table of readings counts them
+        for one, other in zip(row["sentences"], kept["sentences"], strict=False):
+            _forget(one, other)
 
 
 def _nameable(keys: list[Key]) -> list[Key]:

@@ -92,8 +92,11 @@ class Vocabulary:
                 self._matcher.add(f"{kind}:{name}", [self._read.make_doc(one) for one in forms])
         self._changes = Matcher(self._read.vocab)
         between = [{"LOWER": {"IN": cues["change_between"]}, "OP": "*"}]
-        first, last = ({"LOWER": {"IN": cues[name]}} for name in ("change_denied", "change"))
-        self._changes.add("change", [[first, *between, last]])
+        first, noun, verb = (
+            {"LOWER": {"IN": cues[name]}} for name in ("change_denied", "change", "changed")
+        )
+        not_ = {"LOWER": {"IN": ["not", "n't", "without"]}}
+        self._changes.add("change", [[first, *between, noun], [not_, *between, verb]])
 
     def mentions(self, text: str) -> list[Mention]:
         """Tell what a sentence mentions, in its order; each once."""
@@ -124,7 +127,15 @@ class Vocabulary:
 
 
 _WORDS = ("begins", "joins", "verbs", "places", "inherits")
-_CUES = ("denied_before", "denied_after", "doubted_before", "doubted_after", "unlikely", "ends")
+_CUES = (
+    "lingering",
+    "denied_before",
+    "denied_after",
+    "doubted_before",
+    "doubted_after",
+    "unlikely",
+    "ends",
+)
 # Kinds of which the longest term wins over another kind's: a "pericardial effusion" is none.
 _RIVALS = {"other": "finding", "anatomy of both": "anatomy", "no anatomy": "anatomy"}
 
@@ -223,11 +234,21 @@ class _Clause:
             for cue in self._near("unlikely", one)
             if self._reaches(cue, one) or self._reaches_back(cue, one)
         ]
-        negated = bool(denials or unlikely)
+        asked, answer = self._question(one)
+        negated = bool(denials or unlikely or answer)
         negated |= any(self._reaches_back(cue, one) for cue in self._near("denied_after", one))
-        uncertain = bool(doubts or unlikely)
+        uncertain = bool(doubts or unlikely or (asked and not answer))
         uncertain |= any(self._reaches_back(cue, one) for cue in self._near("doubted_after", one))
         return negated, uncertain or (not negated and self._is_alternative(one))
+
+    def _question(self, one: _Found) -> tuple[bool, bool]:
+        """Tell whether a mention is asked for, and whether the answer is no: "effusion? none"."""
+        for at in range(one.end, min(one.end + _REACH_WORDS, len(self._at))):
+            if self._at[at] == "?":
+                return True, self._at[at + 1 : at + 2] in (["no"], ["none"], ["negative"])
+            if at in self._hard:
+                break
+        return False, False
 
     def _governs(self, denial: _Found, doubt: _Found) -> bool:
         """Tell "no opacity to suggest ..." from "probably no ..."."""
@@ -275,13 +296,19 @@ class _Clause:
         denials = self._near("denied_before", one)
         if others and any(one.end <= no.first and no.end <= cue.first for no in denials):
             return False
-        joined = [word for word in between if word in self._sets["joins"]]
-        return not others or bool(joined)
+        # "Opacities concerning for pneumonia are not seen": both.
+        doubts = self._near("doubted_before", one)
+        joined = any(word in self._sets["joins"] for word in between)
+        joined |= any(one.end <= doubt.first < cue.first for doubt in doubts)
+        return not others or joined
 
     def _stops(self, first: int, end: int) -> bool:
         """Tell whether what is said before ends between two words."""
         if self._hard & {*range(first, end)}:
             return True
+        sides = {side.first for side in self._near("side", _Found("", first, first))}
+        if any(one.end in sides for one in self._findings_in(first, end)):
+            return True  # "no pneumothorax left effusion", from a recogniser without punctuation
         had_verb = False
         for at in range(first, end):
             word = self._at[at]
@@ -309,6 +336,8 @@ class _Clause:
                 return True
             if at in self._hard or self._at[at] in self._sets["verbs"]:
                 break
+            if self._at[at] == "only":
+                return False
         sides = self._near("side", _Found("", comma, comma))
         is_side = any(side.first == comma + 1 for side in sides)
         return not is_side and comma + 1 not in self._begins
@@ -321,6 +350,9 @@ class _Clause:
             first, second = sorted((one, other), key=lambda mention: mention.first)
             between = {*self._at[first.end : second.first]}
             joined = "or" in between and not between & {"and", *self._sets["verbs"]}
+            # "An opacity may be atelectasis or pneumonia": the opacity is there.
+            doubts = self._near("doubted_before", first)
+            joined = joined and not any(first.end <= cue.first < second.first for cue in doubts)
             if joined and not self._stops(first.end, second.first):
                 return True
         return False
@@ -402,9 +434,20 @@ class _Clause:
                 break
             is_lungs = any(where.first == side.end for where in self._near("anatomy", one))
             if not between & ({",", "and"} if is_lungs else {",", "and", *self._sets["verbs"]}):
-                return side.name
+                return BOTH if self._is_second_side(side, before) else side.name
             break
         return self._said_after(one) or self._inherited(one)
+
+    def _is_second_side(self, side: _Found, before: list[_Found]) -> bool:
+        """Tell "moderate left and small right effusions": of the finding after them are both."""
+        others = [one for one in before if one.end <= side.first and one.name != side.name]
+        if not others or side.first - others[-1].end > 2 * _SIDE_WORDS:
+            return False
+        between = {*self._at[others[-1].end : side.first]}
+        apart = between & {",", *self._sets["verbs"]} or self._findings_in(
+            others[-1].end, side.first
+        )
+        return "and" in between and not apart
 
     def _inherited(self, one: _Found) -> str | None:
         """Take the side of the finding before that may be this one, or has it beside it."""

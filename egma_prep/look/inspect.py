@@ -92,7 +92,8 @@ def _words_beside_sentences(out: OutFolder, reading: Reading, options: Options) 
 
     def rendered(level: str) -> list[Sentence]:
         wanted = with_changes(options, {"render": {"level": level, "empty_sentence": "null"}})
-        return [sentence_of(row) for row in render_reading(facts, tables, wanted)["sentences"]]
+        made = render_reading(facts, tables, wanted)["sentences"]
+        return [sentence_of(row | {"mentions": None}) for row in made]
 
     def passage(one: Sentence) -> Passage:
         return Passage(one.text, one.gaze_seconds, one.heatmap)

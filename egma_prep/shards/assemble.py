@@ -1,6 +1,7 @@
 """One reading's gaze, words and image to its columns: align, cut, render. Pure; no files."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -100,7 +101,7 @@ def reading_columns(raw: RawReading, image: FramedImage, options: Options) -> di
     shard = {
         **facts,
         "image": image.values.tobytes(),
-        **rendered(gaze, raw.words, spans, frame, options.render),
+        **with_mentions(rendered(gaze, raw.words, spans, frame, options.render), options.render),
         "labels": sorted(raw.labels.items()),
         "regions": _regions_in_frame(raw, frame),
     }
@@ -195,7 +196,10 @@ def _regions_in_frame(raw: RawReading, frame: Frame) -> list[dict[str, Any]]:
 def rendered(
     gaze: Gaze, words: Words, spans: list[SentenceSpan], frame: Frame, options: RenderOptions
 ) -> dict[str, Any]:
-    """Render the shard's columns that come from gaze: ``heatmap`` and ``sentences``."""
+    """Render the shard's columns that come from gaze: ``heatmap`` and ``sentences``.
+
+    What sentences mention is not among them (see `with_mentions`): no choice of a map changes it.
+    """
     seen = gaze.on_image
     begin_s, end_s = gaze.begin_s[seen], gaze.end_s[seen]
     if options.level == "word":
@@ -219,9 +223,6 @@ def rendered(
         "heatmap": [own and own.values.tobytes() for own in maps],
         "peak_seconds": [own and own.peak_seconds for own in maps],
         "grid": [own and own.grid for own in maps],
-        "mentions": [
-            _mentions(text) if options.level == "sentence" else None for text in said.text
-        ],
     }
     return {
         "heatmap": whole and whole.values.tobytes(),
@@ -231,7 +232,25 @@ def rendered(
     }
 
 
-@lru_cache(maxsize=2**14)  # denials repeat, and every rendering asks again
+def with_mentions(
+    made: dict[str, Any], options: RenderOptions, known: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Add to rendered sentences what they mention; single words tell nothing.
+
+    Parameters
+    ----------
+    known : mapping, optional
+        Mentions by sentence, where a shard tells them already: another version of the vocabulary
+        may tell others, and a rendering is to change maps alone.
+    """
+    for one in made["sentences"]:
+        text, is_sentence = one["text"], options.level == "sentence"
+        told = (known or {}).get(text) if is_sentence else None
+        one["mentions"] = _mentions(text) if is_sentence and told is None else told
+    return made
+
+
+@lru_cache(maxsize=2**14)  # denials repeat
 def _mentions(text: str) -> list[dict[str, Any]]:
     return [one._asdict() for one in vocabulary().mentions(text)]
 

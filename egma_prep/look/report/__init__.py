@@ -1,6 +1,7 @@
 """One self-contained page about what a run wrote; nothing in it is loaded from elsewhere."""
 
 import json
+from collections import Counter
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -58,8 +59,8 @@ def write_report(out_root: Path, to_share: bool = False) -> Path:
             " be shared: leave out --shareable"
         )
     tables["words"] = tables["words"].merge(patients)
-    regions: dict[Key, list[dict[str, Any]]] = {}
-    index, parts = _gather(out, paths, options, means, regions, with_cards=not to_share)
+    places: dict[Key, tuple[list[Any], list[Any]]] = {}
+    index, parts = _gather(out, paths, options, means, places, with_cards=not to_share)
     passages = means.passages()
     rejects = read_table(out.rejects, REJECTS)
     sample = [] if options.output.privacy else sampled(out)
@@ -83,13 +84,20 @@ def write_report(out_root: Path, to_share: bool = False) -> Path:
         "told": told,
         "leads": leads,
         "choices": [
-            one for one in by_choice(sample, regions, options) if told.may(one.has_map[one.has_map])
+            one
+            for one in by_choice(
+                sample,
+                {key: regions for key, (regions, _) in places.items()},
+                {key: mentions for key, (_, mentions) in places.items()},
+                options,
+            )
+            if told.may(one.has_map[one.has_map])
         ],
         "lag": lag_of(sample) if leads else None,
         "lead_curves": lead_curves(leads, told) if leads else "",
         "maps": mean_maps(means.shown(told.least), means.datasets, told, options.render.level),
         "said": [
-            (name, *(told.count(by.total(), len(by)) for by in (how[one] for one in SAID)))
+            (name, *(_counted(how[one], told) for one in SAID))
             for name, how in means.said().items()
         ],
         "index": index,
@@ -101,15 +109,22 @@ def write_report(out_root: Path, to_share: bool = False) -> Path:
     return target
 
 
+def _counted(by_patient: "Counter[str]", told: Told) -> str:
+    """Write a count, or one mark for all that must not be told: which of them is told by none."""
+    if told.least > 1 and len(by_patient) < told.least:
+        return "–"
+    return told.count(by_patient.total(), len(by_patient))
+
+
 def _gather(
     out: OutFolder,
     paths: list[Path],
     options: Options,
     means: Means,
-    regions: dict[Key, list[dict[str, Any]]],
+    places: dict[Key, tuple[list[Any], list[Any]]],
     with_cards: bool,
 ) -> tuple[str, list[tuple[str, int]]]:
-    """Read all shards once; fill `means` and `regions`, return the gallery's index and parts."""
+    """Read all shards once; fill `means` and `places`, return the gallery's index and parts."""
     index: list[Any] = []
     parts: list[tuple[str, int]] = []
     with Progress("readings", sum(len(Shards([path])) for path in paths)) as progress:
@@ -121,7 +136,12 @@ def _gather(
             for reading in Shards([path]):
                 means.add(reading)
                 if reading.heatmap is not None and reading.regions:
-                    regions[reading.dataset, reading.reading_id] = reading.regions
+                    # Of words there is a choice of sentences' maps, too, but no mention.
+                    told = [one.mentions or [] for one in reading.sentences]
+                    places[reading.dataset, reading.reading_id] = (
+                        reading.regions,
+                        told if options.render.level == "sentence" else [],
+                    )
                 progress.advance(1)
                 if with_cards:
                     key = reading.dataset, reading.reading_id

@@ -18,6 +18,8 @@ from egma_prep.shards.schema import Key, key_of
 from egma_prep.sources.manifests import finding_labels
 
 Regions = Mapping[Key, list[dict[str, Any]]]
+Mentions = Mapping[Key, list[list[dict[str, Any]]]]
+"""Of each sentence of a reading."""
 
 _OWN = "as rendered"
 CHOICES: dict[str, dict[str, Any]] = {
@@ -31,7 +33,6 @@ CHOICES: dict[str, dict[str, Any]] = {
     **{f"recipe {name}": values for name, values in RECIPES.items()},
 }
 _DRAWS = 200
-_FEW = 20  # sentences: shares of fewer say nothing
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,10 @@ class Choice:
     in_common: float
     in_region: "pd.Series[bool]"
 
-    @property
-    def region_share(self) -> "pd.Series[bool] | None":
-        """What lies in regions; None where too few sentences have one."""
-        return self.in_region if len(self.in_region) >= _FEW else None
 
-
-def by_choice(inputs: Inputs, regions: Regions, options: Options) -> list[Choice]:
+def by_choice(
+    inputs: Inputs, regions: Regions, mentions: Mentions, options: Options
+) -> list[Choice]:
     """Render a sample by every choice; one that no reading allows is left out."""
     base = {"level": "sentence", "empty_sentence": "null"}
     made = {}
@@ -72,7 +70,13 @@ def by_choice(inputs: Inputs, regions: Regions, options: Options) -> list[Choice
         rows = [_sentences(facts, tables, wanted) for facts, tables in inputs]
         if any(one is not None for one in rows):
             made[name] = rows
-    return [_compared(name, rows, made[_OWN], inputs, regions) for name, rows in made.items()]
+    named = {
+        key_of(facts): [
+            _named(one, regions.get(key_of(facts), [])) for one in mentions.get(key_of(facts), ())
+        ]
+        for facts, _ in inputs
+    }
+    return [_compared(name, rows, made[_OWN], inputs, named) for name, rows in made.items()]
 
 
 def _sentences(facts: Any, tables: Any, options: Options) -> list[dict[str, Any]] | None:
@@ -83,12 +87,17 @@ def _sentences(facts: Any, tables: Any, options: Options) -> list[dict[str, Any]
 
 
 def _compared(
-    name: str, rows: list[Any], own: list[Any], inputs: Inputs, regions: Regions
+    name: str,
+    rows: list[Any],
+    own: list[Any],
+    inputs: Inputs,
+    named: Mapping[Key, list[list[dict[str, Any]]]],
 ) -> Choice:
     has_map, cells, common, hits = [], [], [], []
     for (facts, _), said, usual in zip(inputs, rows, own, strict=True):
         patient = facts["subject_id"]
-        for one, other in zip(said or (), usual or (), strict=False):
+        places = named[key_of(facts)]
+        for at, (one, other) in enumerate(zip(said or (), usual or (), strict=False)):
             has_map.append((patient, one["heatmap"] is not None))
             if one["heatmap"] is None:
                 continue
@@ -96,8 +105,8 @@ def _compared(
             if other["heatmap"] is not None:
                 shares = (grid / grid.sum() for grid in (one["grid"], other["grid"]))
                 common.append(float(np.minimum(*shares).sum()))
-            if named := _named(one["mentions"], regions.get(key_of(facts), [])):
-                hits.append((patient, _peak_in(one["heatmap"], named)))
+            if at < len(places) and places[at]:
+                hits.append((patient, _peak_in(one["heatmap"], places[at])))
     return Choice(
         name,
         _by_patient(has_map),
