@@ -24,9 +24,9 @@ COLOURS = ("refuse", "luma")
 GAZE_FROM = ("fixations", "samples")
 BORDERS = ("open", "shown", "mirror")
 WEIGHTS = ("seconds", "count")
-_WIDEST = {"": 224.0, "deg": 45.0, "imagepx": 5000.0}
+# By sigma's unit: frame pixels, degrees of visual angle, pixels of the original image.
+_WIDEST = {"deg": 45.0, "imagepx": 5000.0, "": 224.0}
 _NARROWEST_PRIVATE = {"": 4.0, "deg": 0.25, "imagepx": 40.0}
-SIGMA_UNITS = {"deg": "degrees of visual angle", "imagepx": "pixels of the original image"}
 EYE_GAZE_VERTICALS = ("released", "stretched", "letterboxed")
 
 
@@ -149,9 +149,9 @@ class RenderOptions:
 
     @cached_property
     def sigma_and_unit(self) -> tuple[float, str]:
-        """Sigma as a number, and its unit of `SIGMA_UNITS`; none is frame pixels."""
+        """Sigma as a number, and its unit: ``deg``, ``imagepx``, or none, which is frame pixels."""
         text = str(self.sigma).strip()
-        unit = next((one for one in SIGMA_UNITS if text.endswith(one)), "")
+        unit = next(one for one in _WIDEST if text.endswith(one))
         try:
             return float(text.removesuffix(unit)), unit
         except ValueError:

@@ -88,12 +88,16 @@ def page(template: str, by_arm: Mapping[str, Mapping[int, Result]], runs: Sequen
 
 
 def complete_seeds(results: Sequence[Result], runs: Sequence[Run]) -> dict[str, dict[int, Result]]:
-    """Keep the seeds of which every core arm, or every control, is done: by arm and seed."""
+    """Keep the seeds of which every core arm, control or arm beside is done: by arm and seed."""
     found = {(one["arm"], one["seed"]): one for one in results}
-    missing = {(run.arm.control, run.seed) for run in runs if (run.arm.name, run.seed) not in found}
+
+    def group(run: Run) -> tuple[bool, bool, int]:
+        return run.arm.control, run.arm.beside, run.seed
+
+    missing = {group(run) for run in runs if (run.arm.name, run.seed) not in found}
     kept: dict[str, dict[int, Result]] = defaultdict(dict)
     for run in runs:
-        if (run.arm.control, run.seed) not in missing:
+        if group(run) not in missing:
             kept[run.arm.name][run.seed] = found[run.arm.name, run.seed]
     return dict(kept)
 

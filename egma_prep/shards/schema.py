@@ -141,7 +141,7 @@ def up_to_date(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return table
 
 
-def with_mentions(shard: pa.Table) -> pa.Table:
+def sentences_up_to_date(shard: pa.Table) -> pa.Table:
     """Add nulls for what the sentences of an earlier version do not tell."""
     at = shard.schema.get_field_index("sentences")
     kind = SHARD.field("sentences")

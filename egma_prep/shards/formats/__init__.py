@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from egma_prep.errors import BadUsageError, unreadable
 from egma_prep.gaze.frame import FRAME_PX
 from egma_prep.gaze.heatmaps import GRID_CELLS
-from egma_prep.shards.schema import READABLE, SCHEMA_VERSION, SHARD, with_mentions
+from egma_prep.shards.schema import READABLE, SCHEMA_VERSION, SHARD, sentences_up_to_date
 from egma_prep.sources.values import is_safe_id
 from egma_prep.storage.paths import is_remote
 
@@ -73,7 +73,7 @@ def load_shard(path: Path) -> pa.Table:
                     " a one; get it from where it was made, or repeat: egma-prep run DATA"
                 )
     try:
-        table = with_mentions(table)
+        table = sentences_up_to_date(table)
         _check_sizes(table)
     except (ValueError, TypeError, pa.ArrowException) as error:
         raise BadUsageError(
