@@ -88,7 +88,7 @@ def test_the_lag_is_estimated_without_the_truth(lag_s: float) -> None:
         spread_by_shift(
             one.begin, one.end, one.x, one.y, np.array([said.begin for said in one.sentences])
         )
-        for one in make_readings(200, Eyes(lag_s), 4)
+        for one in make_readings(120, Eyes(lag_s), 4)
     ]
     assert abs(estimated_lag_s(np.array(spreads)) - lag_s) <= 0.3
 
@@ -103,7 +103,7 @@ def test_without_gaze_there_is_no_lag() -> None:
 def test_one_command_writes_the_tables_into_the_page_and_draws(tmp_path: Path) -> None:
     page, picture = tmp_path / "gaze.md", tmp_path / "choices.png"
     page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
-    flags = ["--readings", "6", "--workers", "1", "--page", str(page), "--picture", str(picture)]
+    flags = ["--readings", "3", "--workers", "1", "--page", str(page), "--picture", str(picture)]
     result = CliRunner().invoke(main, flags)
     assert result.exit_code == 0, result.output
     text = page.read_text()
