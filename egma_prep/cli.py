@@ -589,8 +589,8 @@ def _changes(
     config: str | None, assignments: tuple[str, ...], recipe: str | None, **flags: Any
 ) -> list[dict[str, Any]]:
     """Order what the user asked for: recipe, file, then ``--set``, then flags."""
-    from egma_prep import options
     from egma_prep.options import parse_assignments, read_config
+    from egma_prep.options import recipe as options_of
 
     given = {name: value for name, value in flags.items() if value is not None}
     if "sigma" in given:
@@ -602,7 +602,7 @@ def _changes(
     stage_of["gaze_from"] = "source"
     for name, value in given.items():
         stages[stage_of.get(name, "render")][name] = value
-    named = [options.recipe(recipe)] if recipe else []
+    named = [options_of(recipe)] if recipe else []
     named += [read_config(config)] if config else []
     return [*named, parse_assignments(assignments), stages]
 

@@ -13,7 +13,7 @@ from egma_prep.gaze.align import WINDOWS
 from egma_prep.gaze.detect import DETECTORS
 from egma_prep.gaze.frame import FITS
 from egma_prep.gaze.heatmaps import NORMALISATIONS
-from egma_prep.gaze.kernels import kernels
+from egma_prep.gaze.kernels import kernel, kernel_names
 from egma_prep.storage.paths import shipped_folder
 
 LEVELS = ("sentence", "word")
@@ -136,7 +136,8 @@ class RenderOptions:
             )
         if isinstance(self.sigma, str):  # "1 deg" and "1deg" are one option, "16" is 16.0
             object.__setattr__(self, "sigma", f"{sigma:g}{unit}" if unit else sigma)
-        _choice("render.kernel", self.kernel, (*kernels(),))
+        _choice("render.kernel", self.kernel, (*kernel_names(),))
+        kernel(self.kernel)  # one of the user's own that cannot be imported is told here
         _choice("render.border", self.border, BORDERS)
         _choice("render.weights", self.weights, WEIGHTS)
         _choice("render.normalise", self.normalise, NORMALISATIONS)

@@ -19,7 +19,7 @@ from tables import rejects, shards, table
 from egma_prep import open_shards
 from egma_prep.etl.card import TERMS, shareable
 from egma_prep.etl.out_folder import OutFolder
-from egma_prep.look.report.choices import CHOICES, by_choice, lag_of
+from egma_prep.look.report.choices import CHOICES, by_choice, lag_of, named_regions
 from egma_prep.look.report.leads import LEADS_S, by_lead, half_cells, sampled
 from egma_prep.look.report.means import Means, topics
 from egma_prep.look.report.numbers import Told, bins
@@ -326,8 +326,8 @@ def test_choices_are_compared_with_what_the_shards_hold(clean_out: Path) -> None
     inputs = sampled(OutFolder(clean_out))
     readings = {(one.dataset, one.reading_id): one for one in open_shards(clean_out)}
     regions = {key: one.regions for key, one in readings.items()}
-    mentions = {key: [s.mentions or [] for s in one.sentences] for key, one in readings.items()}
-    found = {one.name: one for one in by_choice(inputs, regions, mentions, Options())}
+    named = {key: named_regions(one) for key, one in readings.items()}
+    found = {one.name: one for one in by_choice(inputs, named, Options())}
     assert found.keys() == CHOICES.keys()
     own = found["as rendered"]
     assert own.in_common == pytest.approx(1)

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from benchmarks.choices.phantoms import HEIGHT, WIDTH, Reading
 from egma_prep.gaze.frame import FRAME_PX, Frame, frame_of
@@ -13,6 +12,8 @@ from egma_prep.gaze.sentences import SentenceSpan
 from egma_prep.options import RenderOptions
 from egma_prep.shards.assemble import Gaze, rendered
 from egma_prep.sources.reading import Words
+from egma_train.evaluate.grounding import region_mask
+from egma_train.evaluate.metrics import auroc
 
 CELLS, COARSE = 7, 56
 LEAST_COVER = 0.25
@@ -68,10 +69,7 @@ def mask_of(ellipse: tuple[float, float, float, float]) -> NDArray[np.bool_]:
     """Draw an ellipse of the image in the frame, ``(224, 224)``."""
     x0, x1 = FRAME.x(np.array([ellipse[0], ellipse[2]]))
     y0, y1 = FRAME.y(np.array([ellipse[1], ellipse[3]]))
-    at = np.arange(FRAME_PX)
-    across = (at - (x0 + x1) / 2) / ((x1 - x0) / 2)
-    down = (at - (y0 + y1) / 2) / ((y1 - y0) / 2)
-    return across[None] ** 2 + down[:, None] ** 2 <= 1
+    return region_mask({"kind": "ellipse", "x0": x0, "y0": y0, "x1": x1, "y1": y1})
 
 
 def _figures(own: dict[str, Any], mask: NDArray[np.bool_]) -> dict[str, float]:
@@ -105,9 +103,5 @@ def _means(values: NDArray[Any], cells: int) -> NDArray[np.float64]:
 
 
 def _auroc(values: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
-    """Share of pairs of a cell inside and one outside that are in order; ties count half."""
-    inside = int(truth.sum())
-    if not 0 < inside < truth.size:
-        return float("nan")
-    ranks = rankdata(values.ravel())[truth.ravel()]
-    return float((ranks.sum() - inside * (inside + 1) / 2) / (inside * (truth.size - inside)))
+    level = np.unique(values, return_inverse=True)[1].ravel()
+    return float(auroc(truth.ravel(), level, np.ones(truth.size)))

@@ -8,6 +8,7 @@ No model is needed.
 import threading
 import warnings
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -185,7 +186,8 @@ class _Clause:
         cues: dict[str, list[_Found]] = {name: [] for name in _CUES}
         for one in found.get("cue", []):
             cues[one.name].append(one)
-        self._kinds = {kind: _InOrder(some) for kind, some in (found | cues).items()}
+        kinds = {kind: _InOrder(some) for kind, some in (found | cues).items()}
+        self._kinds = defaultdict(lambda: _InOrder([]), kinds)
         self._hard = {at for at, word in enumerate(words) if word in _HARD and at < len(words) - 1}
         self._hard |= {at for one in cues["ends"] for at in range(one.first, one.end)}
         # Something of its own begins at an article, a size, a doubt.
@@ -195,25 +197,20 @@ class _Clause:
 
     def mentions(self) -> list[Mention]:
         """Tell all mentions in the order of words."""
-        findings = self._all("finding")
+        findings = self._kinds["finding"].found
         made = [(one.first, self._finding(one)) for one in findings]
         said = {(one.first, one.name) for one in findings}
-        for part in self._all("part"):
+        for part in self._kinds["part"].found:
             if (state := self._state(part)) and (part.first, part.name) not in said:
                 made.append((part.first, state))
-        for one in self._all("anatomy"):
+        for one in self._kinds["anatomy"].found:
             made.append((one.first, Mention(one.name, ANATOMY, self._side_of_anatomy(one))))
-        for one in self._all("anatomy of both"):
+        for one in self._kinds["anatomy of both"].found:
             made.append((one.first, Mention(one.name, ANATOMY, BOTH)))
         return [mention for _, mention in sorted(made, key=lambda one: one[0])]
 
-    def _all(self, kind: str) -> list[_Found]:
-        return self._kinds[kind].found if kind in self._kinds else []
-
     def _near(self, kind: str, one: _Found) -> list[_Found]:
         """Return what was found within reach of a mention."""
-        if kind not in self._kinds:
-            return []
         return self._kinds[kind].between(one.first - _REACH_WORDS, one.end + _REACH_WORDS)
 
     # -- denial and doubt -------------------------------------------------------------------------
@@ -358,8 +355,6 @@ class _Clause:
         return False
 
     def _findings_in(self, first: int, end: int) -> list[_Found]:
-        if "finding" not in self._kinds:
-            return []
         return [one for one in self._kinds["finding"].between(first, end) if one.end <= end]
 
     # -- states -----------------------------------------------------------------------------------
@@ -428,14 +423,14 @@ class _Clause:
 
     def _side_of_finding(self, one: _Found) -> str | None:
         before = [side for side in self._near("side", one) if side.end <= one.first]
-        for side in reversed(before):
+        if before:
+            side = before[-1]
             between = {*self._at[side.end : one.first]}
-            if self._hard & {*range(side.end, one.first)} or self._findings_in(side.end, one.first):
-                break
             is_lungs = any(where.first == side.end for where in self._near("anatomy", one))
-            if not between & ({",", "and"} if is_lungs else {",", "and", *self._sets["verbs"]}):
+            ends = {",", "and"} if is_lungs else {",", "and", *self._sets["verbs"]}
+            apart = self._hard & {*range(side.end, one.first)} or between & ends
+            if not apart and not self._findings_in(side.end, one.first):
                 return BOTH if self._is_second_side(side, before) else side.name
-            break
         return self._said_after(one) or self._inherited(one)
 
     def _is_second_side(self, side: _Found, before: list[_Found]) -> bool:

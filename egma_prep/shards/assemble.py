@@ -14,7 +14,7 @@ from egma_prep.errors import BadInputError
 from egma_prep.gaze.align import overlap_seconds, window_starts
 from egma_prep.gaze.frame import Frame
 from egma_prep.gaze.heatmaps import Heatmap, mirrored, rendered_maps, within
-from egma_prep.gaze.kernels import kernels
+from egma_prep.gaze.kernels import kernel
 from egma_prep.gaze.sentences import SentenceSpan, is_word, join_words, sentence_spans
 from egma_prep.options import Options, RenderOptions
 from egma_prep.shards.schema import Columns
@@ -266,9 +266,7 @@ def _maps(
     if options.border == "mirror":
         x_px, y_px = mirrored(x_px, y_px, *edges_px)
         sigma_px, weights = np.tile(sigma_px, 9), np.tile(weights, 9)
-    made = kernels()[options.kernel].footprints(
-        x_px, y_px, sigma_px[0], sigma_px[1], options.truncate
-    )
+    made = kernel(options.kernel).footprints(x_px, y_px, sigma_px[0], sigma_px[1], options.truncate)
     if options.border == "mirror":
         x_edges_px, y_edges_px = (np.tile(one, (len(x_px), 1)) for one in edges_px)
         made = within(made, x_edges_px, y_edges_px)
@@ -286,14 +284,16 @@ def _sigma_px(gaze: Gaze, frame: Frame, options: RenderOptions) -> FloatArray:
     """Bring sigma to frame pixels of each fixation on the image, ``(2, k)``: across, down."""
     sigma, unit = options.sigma_and_unit
     seen = gaze.on_image
-    if unit == "deg":
-        per_degree = np.stack([gaze.px_per_deg_x[seen], gaze.px_per_deg_y[seen]])
-        if np.isnan(per_degree).any():
-            what = f"sigma is {options.sigma}, and pixels a degree are not known of all its gaze"
-            raise BadInputError("no_degrees", "", what)
-        return sigma * per_degree * [[frame.scale_x], [frame.scale_y]]
-    scale = np.array([[frame.scale_x], [frame.scale_y]]) if unit == "imagepx" else np.ones((2, 1))
-    return np.broadcast_to(sigma * scale, (2, int(seen.sum())))
+    if unit == "":
+        return np.full((2, int(seen.sum())), sigma)
+    scale = np.array([[frame.scale_x], [frame.scale_y]])
+    if unit == "imagepx":
+        return np.broadcast_to(sigma * scale, (2, int(seen.sum())))
+    per_degree = np.stack([gaze.px_per_deg_x[seen], gaze.px_per_deg_y[seen]])
+    if np.isnan(per_degree).any():
+        what = f"sigma is {options.sigma}, and pixels a degree are not known of all its gaze"
+        raise BadInputError("no_degrees", "", what)
+    return sigma * per_degree * scale
 
 
 class _Passages(NamedTuple):

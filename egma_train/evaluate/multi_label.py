@@ -15,9 +15,9 @@ from egma_train.evaluate.compare import of_each
 from egma_train.evaluate.datasets.image_lists import ImageList, patients
 from egma_train.evaluate.datasets.label_tables import LabelTable
 from egma_train.evaluate.datasets.prompts import Prompts
-from egma_train.evaluate.datasets.shard_labels import frames_of, labels_of_shards
+from egma_train.evaluate.datasets.shard_labels import labels_of_shards
 from egma_train.evaluate.encoder import Encoder
-from egma_train.evaluate.grounding import trained_on
+from egma_train.evaluate.grounding import as_frame, trained_on
 from egma_train.evaluate.intervals import (
     Floats,
     Interval,
@@ -123,7 +123,7 @@ def multi_label_of_shards(
     queries = prompts_of(table.findings, prompts)
     vectors = _vectors(queries, encoder)
     sizes = np.array([(one.width, one.height) for one in readings])
-    frames = frames_of(readings)
+    frames = np.stack([as_frame(one.image) for one in readings])
     parts = [
         encoder.of_shards(frames[i : i + batch_size], sizes[i : i + batch_size])[0] @ vectors.T
         for i in range(0, len(frames), batch_size)

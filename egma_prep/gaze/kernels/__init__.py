@@ -38,7 +38,11 @@ class Kernel(Protocol):
         """
 
 
-def kernels() -> dict[str, Kernel]:
-    """Find every kernel in this folder, by name."""
-    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
-    return {name: cast(Kernel, importlib.import_module(f"{__name__}.{name}")) for name in names}
+def kernel_names() -> list[str]:
+    """List every kernel in this folder."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def kernel(name: str) -> Kernel:
+    """Return one of them, imported where it is first asked for."""
+    return cast(Kernel, importlib.import_module(f"{__name__}.{name}"))

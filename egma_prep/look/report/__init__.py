@@ -12,7 +12,7 @@ from egma_prep.errors import BadUsageError
 from egma_prep.etl.card import REPORTS, fingerprint, terms_of
 from egma_prep.etl.out_folder import OutFolder
 from egma_prep.etl.small_cells import LEAST
-from egma_prep.look.report.choices import by_choice, lag_of
+from egma_prep.look.report.choices import by_choice, lag_of, named_regions
 from egma_prep.look.report.gallery import card_of
 from egma_prep.look.report.leads import by_lead, sampled
 from egma_prep.look.report.means import SAID, Means
@@ -59,8 +59,8 @@ def write_report(out_root: Path, to_share: bool = False) -> Path:
             " be shared: leave out --shareable"
         )
     tables["words"] = tables["words"].merge(patients)
-    places: dict[Key, tuple[list[Any], list[Any]]] = {}
-    index, parts = _gather(out, paths, options, means, places, with_cards=not to_share)
+    named: dict[Key, list[Any]] = {}
+    index, parts = _gather(out, paths, options, means, named, with_cards=not to_share)
     passages = means.passages()
     rejects = read_table(out.rejects, REJECTS)
     sample = [] if options.output.privacy else sampled(out)
@@ -84,14 +84,7 @@ def write_report(out_root: Path, to_share: bool = False) -> Path:
         "told": told,
         "leads": leads,
         "choices": [
-            one
-            for one in by_choice(
-                sample,
-                {key: regions for key, (regions, _) in places.items()},
-                {key: mentions for key, (_, mentions) in places.items()},
-                options,
-            )
-            if told.may(one.has_map[one.has_map])
+            one for one in by_choice(sample, named, options) if told.may(one.has_map[one.has_map])
         ],
         "lag": lag_of(sample) if leads else None,
         "lead_curves": lead_curves(leads, told) if leads else "",
@@ -121,10 +114,10 @@ def _gather(
     paths: list[Path],
     options: Options,
     means: Means,
-    places: dict[Key, tuple[list[Any], list[Any]]],
+    named: dict[Key, list[Any]],
     with_cards: bool,
 ) -> tuple[str, list[tuple[str, int]]]:
-    """Read all shards once; fill `means` and `places`, return the gallery's index and parts."""
+    """Read all shards once; fill `means` and `named`, return the gallery's index and parts."""
     index: list[Any] = []
     parts: list[tuple[str, int]] = []
     with Progress("readings", sum(len(Shards([path])) for path in paths)) as progress:
@@ -136,12 +129,7 @@ def _gather(
             for reading in Shards([path]):
                 means.add(reading)
                 if reading.heatmap is not None and reading.regions:
-                    # Of words there is a choice of sentences' maps, too, but no mention.
-                    told = [one.mentions or [] for one in reading.sentences]
-                    places[reading.dataset, reading.reading_id] = (
-                        reading.regions,
-                        told if options.render.level == "sentence" else [],
-                    )
+                    named[reading.dataset, reading.reading_id] = named_regions(reading)
                 progress.advance(1)
                 if with_cards:
                     key = reading.dataset, reading.reading_id

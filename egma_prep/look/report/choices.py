@@ -14,16 +14,15 @@ from egma_prep.gaze.frame import FRAME_PX
 from egma_prep.gaze.lag import SHIFTS_S, estimated_lag_s, spread_by_shift
 from egma_prep.look.report.leads import Inputs, half_cells
 from egma_prep.options import RECIPES, Options, with_changes
+from egma_prep.shards.reader import Reading
 from egma_prep.shards.schema import Key, key_of
 from egma_prep.sources.manifests import finding_labels
 
-Regions = Mapping[Key, list[dict[str, Any]]]
-Mentions = Mapping[Key, list[list[dict[str, Any]]]]
-"""Of each sentence of a reading."""
+Named = Mapping[Key, list[list[dict[str, Any]]]]
+"""By reading, the regions that each of its sentences names."""
 
-_OWN = "as rendered"
 CHOICES: dict[str, dict[str, Any]] = {
-    _OWN: {},
+    "as rendered": {},
     "window pause": {"window": "pause"},
     "lead 1.5 s": {"lead": 1.5},
     "sigma 8": {"sigma": 8.0},
@@ -59,24 +58,25 @@ class Choice:
     in_region: "pd.Series[bool]"
 
 
-def by_choice(
-    inputs: Inputs, regions: Regions, mentions: Mentions, options: Options
-) -> list[Choice]:
+def named_regions(reading: Reading) -> list[list[dict[str, Any]]]:
+    """Find the ellipses that each sentence of a reading names and does not deny."""
+    return [_named(one.mentions or [], reading.regions) for one in reading.sentences]
+
+
+def by_choice(inputs: Inputs, named: Named, options: Options) -> list[Choice]:
     """Render a sample by every choice; one that no reading allows is left out."""
-    base = {"level": "sentence", "empty_sentence": "null"}
-    made = {}
-    for name, changes in CHOICES.items():
+
+    def made(changes: dict[str, Any]) -> list[Any]:
+        base = {"level": "sentence", "empty_sentence": "null"}
         wanted = with_changes(options, {"render": base | changes})
-        rows = [_sentences(facts, tables, wanted) for facts, tables in inputs]
+        return [_sentences(facts, tables, wanted) for facts, tables in inputs]
+
+    own, found = made({}), []
+    for name, changes in CHOICES.items():  # a choice's maps are gone before the next one's
+        rows = made(changes) if changes else own
         if any(one is not None for one in rows):
-            made[name] = rows
-    named = {
-        key_of(facts): [
-            _named(one, regions.get(key_of(facts), [])) for one in mentions.get(key_of(facts), ())
-        ]
-        for facts, _ in inputs
-    }
-    return [_compared(name, rows, made[_OWN], inputs, named) for name, rows in made.items()]
+            found.append(_compared(name, rows, own, inputs, named))
+    return found
 
 
 def _sentences(facts: Any, tables: Any, options: Options) -> list[dict[str, Any]] | None:
@@ -91,12 +91,12 @@ def _compared(
     rows: list[Any],
     own: list[Any],
     inputs: Inputs,
-    named: Mapping[Key, list[list[dict[str, Any]]]],
+    named: Named,
 ) -> Choice:
     has_map, cells, common, hits = [], [], [], []
     for (facts, _), said, usual in zip(inputs, rows, own, strict=True):
         patient = facts["subject_id"]
-        places = named[key_of(facts)]
+        places = named.get(key_of(facts), [])
         for at, (one, other) in enumerate(zip(said or (), usual or (), strict=False)):
             has_map.append((patient, one["heatmap"] is not None))
             if one["heatmap"] is None:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from egma_train.data.shards import ShardReading
 from egma_train.errors import BadUsageError, unknown_name
@@ -79,9 +78,3 @@ def _truth(dataset: str, name: str, value: float) -> float:
     if dataset == "reflacx" and name not in _FLAGS:
         return float(value >= _LEAST_CERTAINTY)
     return value if value in (0.0, 1.0) else float("nan")
-
-
-def frames_of(readings: Sequence[ShardReading]) -> NDArray[np.uint8]:
-    """Stack their images, ``(N, 224, 224)``."""
-    joined = bytearray().join(one.image for one in readings)  # torch wants to write
-    return np.frombuffer(joined, np.uint8).reshape(len(readings), 224, 224)
